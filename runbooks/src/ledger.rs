@@ -1,0 +1,144 @@
+//! The ledger: what Raft replicates. Who holds the baton, since which epoch, who is in sync, which run is under way.
+//!
+//! [`Ledger::apply`] is the replicated state machine: total, deterministic, without a clock. It never panics, since a
+//! panic here would be one on every voter at every restart; what is not legal is answered with a [`Rejection`].
+//!
+//! Three rules carry the safety argument:
+//! 1. **Everything is compare-and-set.** A command names the epoch (and for the flag the generation) that it was made
+//!    from; if the ledger has moved on, nothing happens.
+//! 2. **A change of holder and the fate of the in-sync set happen in one `apply`.** `StartRun` makes the target the
+//!    holder of the next epoch and raises the generation, so no in-sync command of the old epoch can follow.
+//! 3. **The set [`Ledger::in_sync`] says who has every acknowledged write besides the holder.** Before the pivot nobody
+//!    can acknowledge a write in the new epoch, so the last holder and the target both keep their place; the `Started`
+//!    of the pivot clears the set, because from then on writes may be acknowledged that only the target has.
+
+mod apply;
+pub mod command;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Epoch, Generation, Instance, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
+use crate::run::{Run, RunState};
+use crate::why::Why;
+pub use command::{Command, Rejection, Response};
+
+/// Number of ended runs that the ledger keeps with their journals.
+pub const HISTORY_MAX: usize = 64;
+
+/// What the ledger knows of a node that has every acknowledged write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "by")]
+pub enum Complete {
+    /// It was the holder: what it acknowledged is in its own log and engine.
+    Holder,
+    /// It received a canary under semi-sync, and is complete as long as this instance runs.
+    Replica {
+        /// Start identity of the database and its replication threads.
+        instance: Instance,
+    },
+}
+
+/// The holder has closed and gave up its lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// The epoch that it gave up.
+    pub epoch: Epoch,
+    /// Why it could not serve.
+    pub why: Why,
+}
+
+/// A run that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedRun {
+    /// The run with its journal.
+    pub run: Run,
+    /// How it ended.
+    pub state: RunState,
+}
+
+/// A change of the in-sync flag, kept for `baton history`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncChange {
+    /// The epoch in which it happened.
+    pub epoch: Epoch,
+    /// The generation that it began.
+    pub generation: SyncGeneration,
+    /// The replica that is in sync from then on; `None`: none is.
+    pub replica: Option<NodeId>,
+    /// Why.
+    pub reason: String,
+}
+
+/// The replicated state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Name of the cluster; empty before the first entry.
+    pub cluster: String,
+    /// Raised by a forced recovery only.
+    pub generation: Generation,
+    /// All nodes.
+    pub members: BTreeMap<NodeId, NodeKind>,
+    /// The in-sync rule applies.
+    pub mysql: bool,
+    /// Raised at every change of holder.
+    pub epoch: Epoch,
+    /// Who holds the baton; `None`: vacant.
+    pub holder: Option<NodeId>,
+    /// Who held it before, for people.
+    pub last_holder: Option<NodeId>,
+    /// The holder gave up its lease.
+    pub released: Option<Released>,
+    /// Raised at every change of the in-sync set.
+    pub sync_generation: SyncGeneration,
+    /// Nodes other than the holder that have every acknowledged write.
+    pub in_sync: BTreeMap<NodeId, Complete>,
+    /// The run under way.
+    pub run: Option<Run>,
+    /// Number of runs so far.
+    pub runs: RunId,
+    /// Ended runs, oldest first, at most [`HISTORY_MAX`].
+    pub history: Vec<EndedRun>,
+    /// Changes of the in-sync flag, oldest first, at most [`HISTORY_MAX`].
+    pub sync_history: Vec<SyncChange>,
+}
+
+impl Ledger {
+    /// The node holds the baton and its epoch has been opened: the run that gave it the baton is past its pivot, or
+    /// has ended.
+    #[must_use]
+    pub fn is_open_for(&self, node: &NodeId) -> bool {
+        self.holder.as_ref() == Some(node)
+            && self.run.as_ref().is_none_or(|run| run.plan.to != *node || run.is_open())
+    }
+
+    /// The other data nodes.
+    pub fn other_data_nodes<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = &'a NodeId> {
+        self.members
+            .iter()
+            .filter(move |(id, kind)| **kind == NodeKind::Data && *id != node)
+            .map(|(id, _)| id)
+    }
+
+    /// The witness, if the cluster has one.
+    #[must_use]
+    pub fn witness(&self) -> Option<&NodeId> {
+        self.members.iter().find(|(_, kind)| **kind == NodeKind::Witness).map(|(id, _)| id)
+    }
+
+    /// A replica is in sync with the present holder.
+    #[must_use]
+    pub fn has_replica_in_sync(&self) -> bool {
+        self.in_sync.values().any(|complete| match complete {
+            Complete::Replica { .. } => true,
+            Complete::Holder => false,
+        })
+    }
+
+    /// Number of the newest run, ended or not, with its start for people.
+    #[must_use]
+    pub fn newest_run(&self) -> Option<(&Run, WallMs)> {
+        self.run.as_ref().or_else(|| self.history.last().map(|ended| &ended.run)).map(|run| (run, run.at))
+    }
+}

@@ -1,0 +1,249 @@
+//! Commands on the ledger, and what the ledger answers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Epoch, Instance, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
+use crate::plan::Plan;
+use crate::run::{Entry, Illegal};
+use crate::why::Why;
+
+/// Everything that can be proposed. Each names the authority under which it speaks: an epoch, a generation, a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "command")]
+pub enum Command {
+    /// First entry of a new cluster. Refused when the ledger has members already.
+    Bootstrap {
+        /// Name of the cluster.
+        cluster: String,
+        /// All nodes.
+        members: BTreeMap<NodeId, NodeKind>,
+        /// The data node whose data counts; the first takeover goes there.
+        initial_holder: NodeId,
+        /// MySQL is configured, so the in-sync rule applies.
+        mysql: bool,
+    },
+    /// Starts a run. Leader only: nothing forwarded can start a takeover.
+    StartRun {
+        /// The plan.
+        plan: Box<Plan>,
+        /// Wall clock, for people.
+        at: WallMs,
+    },
+    /// Entries of the current run's journal, all by one node.
+    Journal {
+        /// Which run.
+        run: RunId,
+        /// The epoch of its plan.
+        epoch: Epoch,
+        /// In order; the first illegal one ends the command and none of the later ones is recorded.
+        entries: Vec<Entry>,
+    },
+    /// The leader ends a run before its pivot because its actor stays away and its lease has ended. Leader only.
+    AbandonRun {
+        /// Which run.
+        run: RunId,
+        /// The epoch of its plan.
+        epoch: Epoch,
+        /// Why.
+        reason: String,
+        /// Wall clock, for people.
+        at: WallMs,
+    },
+    /// An operator has read why a run needs one; the run goes to the history and nobody holds the baton.
+    AcknowledgeRun {
+        /// Which run.
+        run: RunId,
+        /// Who.
+        by: String,
+        /// Wall clock, for people.
+        at: WallMs,
+    },
+    /// The holder: the replica does not acknowledge any more. Once applied, semi-sync may be switched off.
+    SyncOut {
+        /// The holder's epoch.
+        epoch: Epoch,
+        /// The generation that the holder saw.
+        generation: SyncGeneration,
+        /// Who speaks; must be the holder.
+        by: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// The holder: the replica has received a canary committed under semi-sync.
+    SyncIn {
+        /// The holder's epoch.
+        epoch: Epoch,
+        /// The generation that the holder saw.
+        generation: SyncGeneration,
+        /// Who speaks; must be the holder.
+        by: NodeId,
+        /// The replica.
+        replica: NodeId,
+        /// Start identity of the replica's database and threads.
+        instance: Instance,
+    },
+    /// The holder has closed, read back that it is closed, and gives up its lease.
+    Release {
+        /// The holder's epoch.
+        epoch: Epoch,
+        /// Who speaks; must be the holder.
+        by: NodeId,
+        /// Why it cannot serve.
+        why: Why,
+    },
+}
+
+impl Command {
+    /// Only the leader itself may propose this; a forwarded one is refused (design, 4.4).
+    #[must_use]
+    pub const fn is_leader_only(&self) -> bool {
+        match self {
+            Self::Bootstrap { .. } | Self::StartRun { .. } | Self::AbandonRun { .. } => true,
+            Self::Journal { .. }
+            | Self::AcknowledgeRun { .. }
+            | Self::SyncOut { .. }
+            | Self::SyncIn { .. }
+            | Self::Release { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bootstrap { cluster, .. } => write!(f, "bootstrap {cluster}"),
+            Self::StartRun { plan, .. } => {
+                write!(f, "start {} to {} epoch {}", plan.runbook.as_str(), plan.to, plan.epoch)
+            }
+            Self::Journal { run, entries, .. } => {
+                write!(f, "journal of run {run}, {} entries", entries.len())
+            }
+            Self::AbandonRun { run, .. } => write!(f, "abandon run {run}"),
+            Self::AcknowledgeRun { run, .. } => write!(f, "acknowledge run {run}"),
+            Self::SyncOut { epoch, generation, .. } => {
+                write!(f, "out of sync, epoch {epoch} generation {generation}")
+            }
+            Self::SyncIn { replica, epoch, generation, .. } => {
+                write!(f, "{replica} in sync, epoch {epoch} generation {generation}")
+            }
+            Self::Release { epoch, by, .. } => write!(f, "{by} releases epoch {epoch}"),
+        }
+    }
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "rejected")]
+pub enum Rejection {
+    /// The cluster exists already.
+    AlreadyBootstrapped,
+    /// There is no cluster yet.
+    NotBootstrapped,
+    /// The command carries another epoch than the ledger.
+    StaleEpoch {
+        /// The ledger's.
+        ledger: Epoch,
+        /// The command's.
+        command: Epoch,
+    },
+    /// The command carries another in-sync generation than the ledger.
+    StaleSync {
+        /// The ledger's.
+        ledger: SyncGeneration,
+        /// The command's.
+        command: SyncGeneration,
+    },
+    /// The node that speaks does not hold the baton.
+    NotTheHolder {
+        /// Who spoke.
+        by: NodeId,
+    },
+    /// A run is in progress.
+    RunInProgress {
+        /// Which.
+        run: RunId,
+    },
+    /// The ledger has no such run in progress.
+    NoSuchRun {
+        /// Which.
+        run: RunId,
+    },
+    /// The plan is not sound, or its holder is not the ledger's.
+    BadPlan {
+        /// The linter's notes.
+        notes: Vec<String>,
+    },
+    /// The target has not every acknowledged write, as far as the ledger knows.
+    TargetNotInSync {
+        /// The target.
+        node: NodeId,
+    },
+    /// The point of no return is behind the run.
+    PastPivot,
+    /// The run does not need an operator.
+    NothingToAcknowledge,
+    /// The entry is not legal for the run.
+    IllegalEntry {
+        /// Why.
+        why: Illegal,
+    },
+    /// The replica of an in-sync command is not another data node.
+    NotAReplica {
+        /// The node named.
+        node: NodeId,
+    },
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyBootstrapped => write!(f, "the cluster exists already"),
+            Self::NotBootstrapped => write!(f, "there is no cluster yet"),
+            Self::StaleEpoch { ledger, command } => {
+                write!(f, "epoch {command} is not the ledger's epoch {ledger}")
+            }
+            Self::StaleSync { ledger, command } => {
+                write!(f, "in-sync generation {command} is not the ledger's {ledger}")
+            }
+            Self::NotTheHolder { by } => write!(f, "{by} does not hold the baton"),
+            Self::RunInProgress { run } => write!(f, "run {run} is in progress"),
+            Self::NoSuchRun { run } => write!(f, "run {run} is not in progress"),
+            Self::BadPlan { notes } => write!(f, "the plan is not sound: {}", notes.join("; ")),
+            Self::TargetNotInSync { node } => {
+                write!(f, "{node} is not known to have every acknowledged write")
+            }
+            Self::PastPivot => write!(f, "the point of no return is behind the run"),
+            Self::NothingToAcknowledge => write!(f, "the run does not need an operator"),
+            Self::IllegalEntry { why } => write!(f, "illegal journal entry: {why}"),
+            Self::NotAReplica { node } => write!(f, "{node} is not a replica"),
+        }
+    }
+}
+
+/// The ledger's answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "answer")]
+#[must_use]
+pub enum Response {
+    /// The ledger was changed, or already was as the command wants it.
+    Accepted,
+    /// Nothing was changed.
+    Rejected {
+        /// Why.
+        rejection: Rejection,
+    },
+}
+
+impl Response {
+    /// The ledger is as the command wants it.
+    #[must_use]
+    pub const fn is_accepted(&self) -> bool {
+        match self {
+            Self::Accepted => true,
+            Self::Rejected { .. } => false,
+        }
+    }
+}

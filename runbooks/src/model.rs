@@ -1,0 +1,149 @@
+//! The words of the design as types: ids, numbers with a unit or an authority, and the parts of a cluster.
+//!
+//! Nothing here reads a clock. Every instant is a parameter, see [`Mono`].
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// An instant on one node's monotonic clock, in milliseconds since an arbitrary origin of that node.
+///
+/// Instants of two nodes are never compared (design, section 2: clock *settings* are never compared).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Mono(pub u64);
+
+impl Mono {
+    /// This instant plus `ms` milliseconds.
+    #[must_use]
+    pub const fn plus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// This instant minus `ms` milliseconds, not before the origin.
+    #[must_use]
+    pub const fn minus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_sub(ms))
+    }
+
+    /// Milliseconds from `earlier` to this instant, 0 if `earlier` is later.
+    #[must_use]
+    pub const fn since_ms(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Mono {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}s", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+/// Wall-clock time in milliseconds since 1970, UTC. For people only; nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WallMs(pub u64);
+
+/// The name of a node, as in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(String);
+
+impl NodeId {
+    /// A node id from its name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl From<&str> for NodeId {
+    fn from(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// The number after this one.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// Raised by one at every change of holder; fences everything older.
+    Epoch
+);
+number!(
+    /// The Raft term of a leader. Never a fencing token.
+    Term
+);
+number!(
+    /// Number of a run, in the order in which runs were started.
+    RunId
+);
+number!(
+    /// Raised by every change of the in-sync flag; commands on the flag are compare-and-set on it.
+    SyncGeneration
+);
+number!(
+    /// Raised only by `baton force`; on contact the higher one wins.
+    Generation
+);
+
+/// What a node is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeKind {
+    /// Has MySQL, Redis and the services.
+    Data,
+    /// Votes, watches from outside, has no data.
+    Witness,
+}
+
+/// The start identity of a database and of its replication threads on one host (design, section 6).
+///
+/// A replica whose identity changed may have thrown received transactions away.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Instance {
+    /// The kernel's boot id of the host.
+    pub boot: String,
+    /// Process id and start time of the database server, as `pid@ticks`.
+    pub server: String,
+    /// Thread ids of the replication threads, as `io/sql`; empty on a primary.
+    pub threads: String,
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let boot = self.boot.get(..8).unwrap_or(&self.boot);
+        write!(f, "{boot}:{}:{}", self.server, self.threads)
+    }
+}

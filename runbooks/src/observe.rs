@@ -1,0 +1,284 @@
+//! Observations: what a probe saw, at one moment, on one node. The first word of the pipeline
+//! *observation → verdict → decision → plan → run → step*.
+//!
+//! An observation carries facts or the way in which the probe failed; it never says what the facts mean.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Epoch, Instance, Mono, NodeId};
+
+/// How a probe failed. Each is a different verdict: only some of them mean that the target is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "failure")]
+pub enum ProbeFailure {
+    /// The operating system refused the connection: nothing listens.
+    Refused,
+    /// No answer from the application within the probe's deadline. The kernel may well have accepted the connection.
+    Timeout {
+        /// The deadline, in milliseconds.
+        after_ms: u64,
+    },
+    /// The server answered that it has no connection left (MySQL 1040). Never means dead.
+    TooManyConnections,
+    /// The server refused the credentials (MySQL 1045, Redis NOAUTH/WRONGPASS). Never means dead.
+    WrongCredentials {
+        /// The server's own words.
+        message: String,
+    },
+    /// The server answered with another error.
+    Error {
+        /// The server's or the driver's own words.
+        message: String,
+    },
+}
+
+/// Which server family speaks. Differences live in one place of the node crate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flavour {
+    /// MariaDB 10.6 and later.
+    Mariadb,
+    /// MySQL 8.0.26 and later.
+    Mysql,
+}
+
+/// State of a replica's two threads and of its position.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationFacts {
+    /// Host that the replica is configured to follow.
+    pub source_host: String,
+    /// Port that the replica is configured to follow.
+    pub source_port: u16,
+    /// The receiving thread is connected and running.
+    pub io_running: bool,
+    /// The applying thread is running.
+    pub sql_running: bool,
+    /// Last error number of the receiving thread, 0 for none.
+    pub io_errno: u32,
+    /// Last error number of the applying thread, 0 for none.
+    pub sql_errno: u32,
+    /// The server's words for the newer of the two errors.
+    pub error: String,
+    /// Transaction set received from the primary, in the flavour's own notation.
+    pub received: String,
+}
+
+/// Counters and state of semi-synchronous replication on this server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SemiSyncFacts {
+    /// The source side is switched on.
+    pub source_enabled: bool,
+    /// The replica side is switched on.
+    pub replica_enabled: bool,
+    /// The source side's status is ON: commits wait for an acknowledgement.
+    pub source_on: bool,
+    /// The replica side's status is ON.
+    pub replica_on: bool,
+    /// Number of semi-sync replicas attached.
+    pub clients: u64,
+    /// Sessions that wait for an acknowledgement at this moment.
+    pub waiting: u64,
+    /// Commits acknowledged by the replica since the server's start.
+    pub yes_tx: u64,
+    /// Commits *not* acknowledged by the replica since the server's start. Must not move while in sync.
+    pub no_tx: u64,
+    /// Wait point AFTER_SYNC, wait without a replica ON, and the longest time-out: as the design's section 6 wants them.
+    pub variables_as_wanted: bool,
+}
+
+/// What the probe of the local MySQL or MariaDB saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MysqlFacts {
+    /// Server family.
+    pub flavour: Flavour,
+    /// Server version as it calls itself.
+    pub version: String,
+    /// Start identity of the server and its replication threads.
+    pub instance: Instance,
+    /// The server refuses writes of ordinary accounts (`super_read_only` on MySQL, `read_only` on MariaDB).
+    pub read_only: bool,
+    /// Transaction set executed here (`gtid_binlog_state` on MariaDB, `gtid_executed` on MySQL).
+    pub executed: String,
+    /// Newest position, as `baton` prints it (`gtid_current_pos` on MariaDB, `gtid_executed` on MySQL).
+    pub position: String,
+    /// Replication from a primary, if configured.
+    pub replication: Option<ReplicationFacts>,
+    /// Semi-sync state.
+    pub semi_sync: SemiSyncFacts,
+    /// Value of the newest canary that this server has applied (0: none).
+    pub canary_applied: u64,
+    /// Transactions received and not yet applied; `None` when the server cannot tell.
+    pub apply_backlog: Option<u64>,
+    /// Sessions of ordinary clients.
+    pub sessions: u64,
+}
+
+/// What the probe of the local Redis saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisFacts {
+    /// Process id and start time of the server, as `pid@ticks`.
+    pub server: String,
+    /// True for a primary.
+    pub primary: bool,
+    /// The dataset is still being loaded: alive, but not serving.
+    pub loading: bool,
+    /// The replica's link to its primary is up.
+    pub link_up: bool,
+    /// `host:port` that a replica follows.
+    pub follows: Option<String>,
+    /// Replication offset in bytes: written on a primary, processed on a replica.
+    pub offset: u64,
+    /// Number of keys over all databases.
+    pub keys: u64,
+    /// `min-replicas-to-write`: 0 lets clients write.
+    pub min_replicas_to_write: u64,
+}
+
+/// What the write probe of the data directory's disk saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskFacts {
+    /// Free bytes for unprivileged writers.
+    pub free_bytes: u64,
+    /// The file system is mounted read-only or refused a write with EROFS.
+    pub read_only: bool,
+    /// Time that a small write with fsync took, in milliseconds; `None` when it did not end within its deadline.
+    pub sync_ms: Option<u64>,
+}
+
+/// State of one role-bound service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum ServiceState {
+    /// Runs, and its health check (if it has one) passes.
+    Healthy,
+    /// Runs, health not known yet.
+    Starting,
+    /// Runs, health check fails.
+    Unhealthy {
+        /// Last output of the health check.
+        detail: String,
+    },
+    /// Exists and does not run.
+    Stopped,
+    /// Does not exist on this node.
+    Missing,
+    /// The engine did not answer. Unknown is never stopped.
+    Unknown {
+        /// Why the engine could not be asked.
+        detail: String,
+    },
+}
+
+/// One thing that a probe saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "observed")]
+pub enum Observation {
+    /// The local MySQL or MariaDB answered.
+    Mysql {
+        /// The answer.
+        facts: Box<MysqlFacts>,
+    },
+    /// The local MySQL or MariaDB did not answer as it should.
+    MysqlFailed {
+        /// How the probe failed.
+        failure: ProbeFailure,
+    },
+    /// The unbinlogged local write probe ended well.
+    MysqlWrote {
+        /// Duration in milliseconds.
+        took_ms: u64,
+    },
+    /// The unbinlogged local write probe failed.
+    MysqlWriteFailed {
+        /// How the probe failed.
+        failure: ProbeFailure,
+    },
+    /// The server process ended (pidfd).
+    MysqlExited {
+        /// Process id and start time of the process that ended.
+        server: String,
+    },
+    /// The local Redis answered.
+    Redis {
+        /// The answer.
+        facts: RedisFacts,
+    },
+    /// The local Redis did not answer as it should.
+    RedisFailed {
+        /// How the probe failed.
+        failure: ProbeFailure,
+    },
+    /// The data disk was probed.
+    Disk {
+        /// What the probe saw.
+        facts: DiskFacts,
+    },
+    /// A role-bound service was looked at.
+    Service {
+        /// Name in the configuration.
+        name: String,
+        /// Its state.
+        state: ServiceState,
+    },
+    /// Carrier of the interface that bears the VIP.
+    Link {
+        /// Interface name.
+        interface: String,
+        /// Carrier is present.
+        up: bool,
+    },
+    /// Another program took the VIP away, or flushed our rules, and it could not be restored.
+    VipUnrestorable {
+        /// What was tried and what the kernel said.
+        detail: String,
+    },
+    /// The agent itself had no processor, or was stopped, for this long.
+    OwnGap {
+        /// Length in milliseconds.
+        gap_ms: u64,
+    },
+}
+
+/// What one node says of itself to the others, several times a second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Who reports.
+    pub node: NodeId,
+    /// The highest epoch that this node has seen.
+    pub epoch: Epoch,
+    /// Raft log index that this node has applied.
+    pub applied: u64,
+    /// Newest facts of the local MySQL; `None` when unknown or not configured.
+    pub mysql: Option<MysqlFacts>,
+    /// The verdict on the local MySQL, as its code.
+    pub mysql_verdict: String,
+    /// Newest facts of the local Redis.
+    pub redis: Option<RedisFacts>,
+    /// The verdict on the local Redis, as its code.
+    pub redis_verdict: String,
+    /// The verdict on the local disk, as its code.
+    pub disk_verdict: String,
+    /// States of the role-bound services.
+    pub services: BTreeMap<String, ServiceState>,
+    /// Reasons why this node could not hold the baton at this moment; empty: it could.
+    pub obstacles: Vec<String>,
+    /// For each other node: milliseconds since this node last heard from it; absent: never.
+    pub heard_ms: BTreeMap<NodeId, u64>,
+    /// The node holds a valid lease at this moment.
+    pub serving: bool,
+    /// Version of the agent.
+    pub version: String,
+    /// Hash of the configuration file.
+    pub config_hash: String,
+}
+
+/// An observation with the instant at which its probe ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// When the probe ended, on the observing node's clock.
+    pub at: Mono,
+    /// What it saw.
+    pub observation: Observation,
+}

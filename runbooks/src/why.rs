@@ -1,0 +1,328 @@
+//! Why: stable codes with evidence, attached to every decision, also to 'hold'.
+//!
+//! The doc comment of each variant is the operator's page on that code; `docs/why.md` is made from it and a test keeps
+//! the two together. Codes are for ever: a code that is no longer produced stays reserved.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Epoch, NodeId, RunId};
+
+/// Why something was decided, or not decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "why")]
+pub enum Why {
+    /// The holder renews its lease; there is nothing to do.
+    HolderHealthy {
+        /// Who holds the baton.
+        holder: NodeId,
+        /// Milliseconds since its newest grant.
+        granted_ms_ago: u64,
+    },
+    /// This node is not the Raft leader; only the leader decides on takeovers. Look at the leader's `baton explain`.
+    NotLeader {
+        /// Who leads, as far as this node knows.
+        leader: Option<NodeId>,
+    },
+    /// The leader has no recent acknowledgement of a quorum. Without one nothing is decided: another leader may exist.
+    NoQuorum {
+        /// Milliseconds since a quorum last acknowledged; `None`: never.
+        acknowledged_ms_ago: Option<u64>,
+    },
+    /// A new leader waits until every lease that its predecessor may have granted has ended.
+    NewLeaderWaits {
+        /// Milliseconds left.
+        left_ms: u64,
+    },
+    /// The holder is silent, but the lease that it was granted has not ended: until then it may still serve.
+    LeaseNotEnded {
+        /// The holder's epoch.
+        epoch: Epoch,
+        /// Milliseconds left, margin included.
+        left_ms: u64,
+    },
+    /// The holder's lease has ended, margin included, and was not renewed: the kernel has closed it.
+    LeaseEnded {
+        /// The epoch whose lease ended.
+        epoch: Epoch,
+        /// Milliseconds since it ended, margin included.
+        ended_ms_ago: u64,
+    },
+    /// The holder found that it cannot serve, closed itself, and gave the lease back.
+    HolderReleased {
+        /// The epoch that it gave up.
+        epoch: Epoch,
+        /// The holder's reason, as its code.
+        because: String,
+    },
+    /// Nobody holds the baton.
+    Vacant,
+    /// A run is under way; nothing else is started beside it.
+    RunInProgress {
+        /// Which run.
+        run: RunId,
+        /// The steps that are being carried out.
+        steps: Vec<String>,
+    },
+    /// A run stopped and waits for an operator. Both databases are closed to writes. Read the reason, mend it, then
+    /// `baton run ack`.
+    RunNeedsOperator {
+        /// Which run.
+        run: RunId,
+        /// The step that failed.
+        step: String,
+        /// What failed.
+        reason: String,
+    },
+    /// The run's actor is away: its lease has ended and no report has come from it.
+    ActorAway {
+        /// The actor.
+        node: NodeId,
+        /// Milliseconds since its last report; `None`: never.
+        silent_ms: Option<u64>,
+    },
+    /// A forward step did not end within its time; the run goes on without it.
+    StepOverdue {
+        /// The step.
+        step: String,
+        /// Its actor.
+        node: NodeId,
+        /// Milliseconds since it could have started.
+        waited_ms: u64,
+    },
+    /// The only node that could take over sends no reports.
+    CandidateSilent {
+        /// The node.
+        node: NodeId,
+        /// Milliseconds since its last report; `None`: never.
+        silent_ms: Option<u64>,
+    },
+    /// The only node that could take over may lack acknowledged writes. An automatic takeover would lose them. Bring the
+    /// last holder back, or accept the loss by hand.
+    CandidateNotInSync {
+        /// The node.
+        node: NodeId,
+        /// By how much, as far as is known.
+        behind: String,
+    },
+    /// The database of the node that could take over was restarted, or its replication threads were, after it was last
+    /// seen in sync. It may have thrown received transactions away.
+    CandidateRestarted {
+        /// The node.
+        node: NodeId,
+        /// Start identity in the ledger.
+        ledger: String,
+        /// Start identity now.
+        now: String,
+    },
+    /// The only node that could take over has something that stands in the way.
+    CandidateUnfit {
+        /// The node.
+        node: NodeId,
+        /// What stands in the way.
+        obstacles: Vec<String>,
+    },
+    /// Takeovers to this node failed repeatedly within a short time. The next automatic attempt waits.
+    AntiFlap {
+        /// The node.
+        node: NodeId,
+        /// Number of failed attempts.
+        failed: u32,
+        /// Milliseconds until the next attempt.
+        left_ms: u64,
+    },
+    /// This agent was stopped or had no processor for a while, so it does not judge others yet.
+    OwnGap {
+        /// Length of the gap in milliseconds.
+        gap_ms: u64,
+        /// Milliseconds of regular ticks still wanted.
+        left_ms: u64,
+    },
+    /// The baton goes to this node.
+    Candidate {
+        /// The node.
+        node: NodeId,
+    },
+    /// This node does not hold the baton: no VIP, ports closed, databases read-only, services of the holder stopped.
+    NotHolder,
+    /// This node holds the baton and its lease is valid: everything is open.
+    Serving {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// This node holds the baton, but the run that gave it has not reached the opening yet.
+    NotOpenedYet {
+        /// The run.
+        run: RunId,
+    },
+    /// This node holds the baton but its lease has ended: the kernel has closed it, and clients are reset.
+    LeaseLapsed {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// The local MySQL's process has ended.
+    MysqlDead,
+    /// The local MySQL takes connections and gives no answer.
+    MysqlHung,
+    /// The local MySQL answers reads, but a write does not end.
+    MysqlWriteStalled,
+    /// The local MySQL refuses the agent's credentials. Never taken for a dead server.
+    MysqlWrongCredentials,
+    /// The local MySQL has no connection left for the agent. Never taken for a dead server.
+    MysqlTooManyConnections,
+    /// The local MySQL was started writable. It gets no lease: set `read_only=1` in its configuration and restart it.
+    MysqlBootsWritable,
+    /// The semi-sync counters or variables moved while the ledger says 'in sync'. The ports are closed until it is clear why.
+    SemiSyncBroken {
+        /// What moved.
+        detail: String,
+    },
+    /// The local Redis does not answer.
+    RedisDown {
+        /// How it failed.
+        detail: String,
+    },
+    /// The data disk is full.
+    DiskFull {
+        /// Free bytes left.
+        free_bytes: u64,
+    },
+    /// The data disk is read-only.
+    DiskReadOnly,
+    /// A write on the data disk does not end.
+    DiskStalled,
+    /// The interface that bears the VIP has no carrier.
+    LinkDown {
+        /// Interface.
+        interface: String,
+    },
+    /// Another program takes the VIP away and it cannot be restored.
+    VipLost {
+        /// What was tried.
+        detail: String,
+    },
+    /// A role-bound service is gone after its own restarts.
+    ServiceDown {
+        /// Name.
+        name: String,
+        /// Its state.
+        state: String,
+    },
+    /// Commits wait for the replica's acknowledgement; that is not a hung database, so the lease is not given back.
+    CommitsWaitForReplica {
+        /// Sessions that wait.
+        waiting: u64,
+    },
+    /// The other node would not be better: nothing is released.
+    OtherNotBetter {
+        /// What the other node lacks.
+        because: String,
+    },
+}
+
+impl Why {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::HolderHealthy { .. } => "holder-healthy",
+            Self::NotLeader { .. } => "not-leader",
+            Self::NoQuorum { .. } => "no-quorum",
+            Self::NewLeaderWaits { .. } => "new-leader-waits",
+            Self::LeaseNotEnded { .. } => "lease-not-ended",
+            Self::LeaseEnded { .. } => "lease-ended",
+            Self::HolderReleased { .. } => "holder-released",
+            Self::Vacant => "vacant",
+            Self::RunInProgress { .. } => "run-in-progress",
+            Self::RunNeedsOperator { .. } => "run-needs-operator",
+            Self::ActorAway { .. } => "actor-away",
+            Self::StepOverdue { .. } => "step-overdue",
+            Self::CandidateSilent { .. } => "candidate-silent",
+            Self::CandidateNotInSync { .. } => "candidate-not-in-sync",
+            Self::CandidateRestarted { .. } => "candidate-restarted",
+            Self::CandidateUnfit { .. } => "candidate-unfit",
+            Self::AntiFlap { .. } => "anti-flap",
+            Self::OwnGap { .. } => "own-gap",
+            Self::Candidate { .. } => "candidate",
+            Self::NotHolder => "not-holder",
+            Self::Serving { .. } => "serving",
+            Self::NotOpenedYet { .. } => "not-opened-yet",
+            Self::LeaseLapsed { .. } => "lease-lapsed",
+            Self::MysqlDead => "mysql-dead",
+            Self::MysqlHung => "mysql-hung",
+            Self::MysqlWriteStalled => "mysql-write-stalled",
+            Self::MysqlWrongCredentials => "mysql-wrong-credentials",
+            Self::MysqlTooManyConnections => "mysql-too-many-connections",
+            Self::MysqlBootsWritable => "mysql-boots-writable",
+            Self::SemiSyncBroken { .. } => "semi-sync-broken",
+            Self::RedisDown { .. } => "redis-down",
+            Self::DiskFull { .. } => "disk-full",
+            Self::DiskReadOnly => "disk-read-only",
+            Self::DiskStalled => "disk-stalled",
+            Self::LinkDown { .. } => "link-down",
+            Self::VipLost { .. } => "vip-lost",
+            Self::ServiceDown { .. } => "service-down",
+            Self::CommitsWaitForReplica { .. } => "commits-wait-for-replica",
+            Self::OtherNotBetter { .. } => "other-not-better",
+        }
+    }
+}
+
+fn ago(ms: Option<u64>) -> String {
+    ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms ago"))
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code())?;
+        match self {
+            Self::HolderHealthy { holder, granted_ms_ago } => {
+                write!(f, ": {holder}, granted {granted_ms_ago} ms ago")
+            }
+            Self::NotLeader { leader: Some(leader) } => write!(f, ": {leader} leads"),
+            Self::NotLeader { leader: None } => write!(f, ": no leader known"),
+            Self::NoQuorum { acknowledged_ms_ago } => {
+                write!(f, ": last acknowledged {}", ago(*acknowledged_ms_ago))
+            }
+            Self::NewLeaderWaits { left_ms } => write!(f, ": {left_ms} ms left"),
+            Self::LeaseNotEnded { epoch, left_ms } => write!(f, ": epoch {epoch}, {left_ms} ms left"),
+            Self::LeaseEnded { epoch, ended_ms_ago } => write!(f, ": epoch {epoch}, {ended_ms_ago} ms ago"),
+            Self::HolderReleased { epoch, because } => write!(f, ": epoch {epoch}, because {because}"),
+            Self::RunInProgress { run, steps } => write!(f, ": run {run}, {}", steps.join(", ")),
+            Self::RunNeedsOperator { run, step, reason } => write!(f, ": run {run}, {step}: {reason}"),
+            Self::ActorAway { node, silent_ms } | Self::CandidateSilent { node, silent_ms } => {
+                write!(f, ": {node}, last report {}", ago(*silent_ms))
+            }
+            Self::StepOverdue { step, node, waited_ms } => write!(f, ": {step} at {node}, {waited_ms} ms"),
+            Self::CandidateNotInSync { node, behind } => write!(f, ": {node}, {behind}"),
+            Self::CandidateRestarted { node, ledger, now } => write!(f, ": {node} was {ledger}, is {now}"),
+            Self::CandidateUnfit { node, obstacles } => write!(f, ": {node}, {}", obstacles.join(", ")),
+            Self::AntiFlap { node, failed, left_ms } => {
+                write!(f, ": {node}, {failed} failed attempts, {left_ms} ms left")
+            }
+            Self::OwnGap { gap_ms, left_ms } => write!(f, ": {gap_ms} ms, {left_ms} ms left"),
+            Self::Candidate { node } => write!(f, ": {node}"),
+            Self::Serving { epoch } | Self::LeaseLapsed { epoch } => write!(f, ": epoch {epoch}"),
+            Self::NotOpenedYet { run } => write!(f, ": run {run}"),
+            Self::SemiSyncBroken { detail } | Self::RedisDown { detail } | Self::VipLost { detail } => {
+                write!(f, ": {detail}")
+            }
+            Self::DiskFull { free_bytes } => write!(f, ": {free_bytes} bytes free"),
+            Self::LinkDown { interface } => write!(f, ": {interface}"),
+            Self::ServiceDown { name, state } => write!(f, ": {name} is {state}"),
+            Self::CommitsWaitForReplica { waiting } => write!(f, ": {waiting} sessions"),
+            Self::OtherNotBetter { because } => write!(f, ": {because}"),
+            Self::Vacant
+            | Self::NotHolder
+            | Self::MysqlDead
+            | Self::MysqlHung
+            | Self::MysqlWriteStalled
+            | Self::MysqlWrongCredentials
+            | Self::MysqlTooManyConnections
+            | Self::MysqlBootsWritable
+            | Self::DiskReadOnly
+            | Self::DiskStalled => Ok(()),
+        }
+    }
+}
