@@ -1,0 +1,19 @@
+//! What the client saw, and whether it was right.
+//!
+//! Three parts, used in this order:
+//!
+//! ```text
+//! load ── every 10 ms a write through the virtual IP ──┐
+//! arp  ── every 10 ms "who has the virtual IP?" ───────┼─► history ─► check ─► verdict
+//! database afterwards ── the ids that are there ───────┘
+//! ```
+//!
+//! Nothing here knows how a takeover works, talks to an agent, or injects a fault: the client side must be able to
+//! prove an agent wrong, so it shares no code with one. `check` is pure; `load` and `arp` each run on a thread of
+//! their own that has entered the network namespace of the client.
+
+pub mod arp;
+pub mod check;
+pub mod history;
+pub mod load;
+pub mod netns;

@@ -1,0 +1,49 @@
+//! A Redis or Valkey server as the writer sees it.
+
+use std::net::SocketAddr;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Client, RedisError};
+
+use super::{Failure, Target};
+use crate::history::Kind;
+
+/// What the writer's keys begin with; the id follows. The value is how often the write was executed.
+pub const KEY_PREFIX: &str = "write:";
+
+/// Answers by which a server refuses a command before it executes it.
+const REFUSALS: [&str; 6] = ["READONLY", "NOREPLICAS", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM"];
+
+/// Where to write.
+#[derive(Debug, Clone)]
+pub struct RedisTarget {
+    /// The virtual IP and port.
+    pub address: SocketAddr,
+}
+
+impl Target for RedisTarget {
+    const KIND: Kind = Kind::Redis;
+    type Conn = MultiplexedConnection;
+
+    /// The server is named by its `replica-announce-ip`, which the configuration of each gives.
+    async fn connect(&self) -> Result<(MultiplexedConnection, String), String> {
+        let client = Client::open(format!("redis://{}/", self.address)).map_err(|error| error.to_string())?;
+        let mut conn = client.get_multiplexed_async_connection().await.map_err(|error| error.to_string())?;
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg("replica-announce-ip");
+        let (_, server): (String, String) =
+            command.query_async(&mut conn).await.map_err(|error| error.to_string())?;
+        Ok((conn, server))
+    }
+
+    async fn write(&self, conn: &mut MultiplexedConnection, id: u64) -> Result<(), Failure> {
+        let mut command = redis::cmd("INCR");
+        command.arg(format!("{KEY_PREFIX}{id}"));
+        command.query_async::<u64>(conn).await.map(drop).map_err(|error| classify(&error))
+    }
+}
+
+fn classify(error: &RedisError) -> Failure {
+    let refused = error.code().is_some_and(|code| REFUSALS.contains(&code));
+    if refused { Failure::Refused(error.to_string()) } else { Failure::Unknown(error.to_string()) }
+}
