@@ -45,6 +45,8 @@ pub enum Complete {
 pub struct Released {
     /// The epoch that it gave up.
     pub epoch: Epoch,
+    /// The start of its agent that has closed.
+    pub boot: u64,
     /// Why it could not serve.
     pub why: Why,
 }

@@ -23,7 +23,9 @@ impl Ledger {
             Command::SyncIn { epoch, generation, by, replica, instance } => {
                 self.sync_in(epoch, generation, &by, &replica, Complete::Replica { instance })
             }
-            Command::Release { epoch, by, why } => self.release(epoch, &by, Released { epoch, why }),
+            Command::Release { epoch, by, boot, why } => {
+                self.release(epoch, &by, Released { epoch, boot, why })
+            }
         };
         match outcome {
             Ok(()) => Response::Accepted,

@@ -91,6 +91,8 @@ pub enum Command {
         epoch: Epoch,
         /// Who speaks; must be the holder.
         by: NodeId,
+        /// The start of its agent that speaks, as in its renewals. Only this start has latched.
+        boot: u64,
         /// Why it cannot serve.
         why: Why,
     },

@@ -135,7 +135,7 @@ pub const TABLE: &[StepDef] = &[
 ];
 
 /// What the configuration has, so that a plan names no step without an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Scope {
     /// There is a MySQL or MariaDB.
     pub mysql: bool,

@@ -1,0 +1,120 @@
+//! What this node says of itself.
+
+use super::Agent;
+use crate::detect::{DiskVerdict, Verdict};
+use crate::ledger::Complete;
+use crate::model::{Mono, NodeId, NodeKind};
+use crate::observe::{NodeReport, ServiceState};
+use crate::why::Why;
+
+impl Agent {
+    /// This node's report. `heard` says how long ago each other node was last heard.
+    #[must_use]
+    pub fn report(&self, now: Mono) -> NodeReport {
+        let heard_ms = self
+            .reports
+            .iter()
+            .filter(|(node, _)| **node != self.setup.me)
+            .map(|(node, heard)| (node.clone(), now.since_ms(heard.at)))
+            .collect();
+        NodeReport {
+            node: self.setup.me.clone(),
+            epoch: self.ledger.epoch,
+            applied: self.applied,
+            mysql: self.detector.mysql_facts().map(|(_, facts)| facts.clone()),
+            mysql_verdict: self.detector.mysql(now).as_str().to_owned(),
+            redis: self.detector.redis_facts().map(|(_, facts)| facts.clone()),
+            redis_verdict: self.detector.redis(now).as_str().to_owned(),
+            disk_verdict: self.detector.disk().as_str().to_owned(),
+            services: self.services.clone(),
+            obstacles: self.obstacles(now),
+            heard_ms,
+            serving: self.lease.held.is_some_and(|(_, until)| now < until),
+            version: self.setup.version.clone(),
+            config_hash: self.setup.config_hash.clone(),
+        }
+    }
+
+    /// Why this node could not hold the baton now.
+    #[must_use]
+    pub fn obstacles(&self, now: Mono) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.ledger.members.get(&self.setup.me).is_some_and(|kind| *kind == NodeKind::Witness) {
+            return found;
+        }
+        if self.setup.policy.scope.mysql {
+            self.mysql_obstacles(now, &mut found);
+        }
+        if self.setup.redis {
+            let verdict = self.detector.redis(now);
+            if verdict != Verdict::Healthy && verdict != Verdict::Suspect {
+                found.push(Why::RedisDown { detail: verdict.as_str().to_owned() }.to_string());
+            }
+        }
+        match self.detector.disk() {
+            DiskVerdict::Full => {
+                found.push(Why::DiskFull { free_bytes: self.detector.disk_free() }.to_string())
+            }
+            DiskVerdict::ReadOnly => found.push(Why::DiskReadOnly.to_string()),
+            DiskVerdict::Stalled => found.push(Why::DiskStalled.to_string()),
+            DiskVerdict::Unknown | DiskVerdict::Healthy => {}
+        }
+        for interface in self.detector.links_down() {
+            found.push(Why::LinkDown { interface: interface.to_owned() }.to_string());
+        }
+        for (name, state) in &self.services {
+            if *state == ServiceState::Missing {
+                found.push(Why::ServiceDown { name: name.clone(), state: "missing".to_owned() }.to_string());
+            }
+        }
+        found
+    }
+
+    fn mysql_obstacles(&self, now: Mono, found: &mut Vec<String>) {
+        if self.boots_writable() {
+            found.push(Why::MysqlBootsWritable.to_string());
+        }
+        match self.detector.mysql(now) {
+            Verdict::Healthy | Verdict::Suspect => {}
+            Verdict::Dead => found.push(Why::MysqlDead.to_string()),
+            Verdict::Hung => found.push(Why::MysqlHung.to_string()),
+            Verdict::WriteStalled => found.push(Why::MysqlWriteStalled.to_string()),
+            Verdict::TooManyConnections => found.push(Why::MysqlTooManyConnections.to_string()),
+            Verdict::WrongCredentials => found.push(Why::MysqlWrongCredentials.to_string()),
+            Verdict::Unknown | Verdict::Failing => found.push("mysql-not-answering".to_owned()),
+        }
+        let replication = self.detector.mysql_facts().and_then(|(_, facts)| facts.replication.as_ref());
+        if let Some(broken) = replication.filter(|r| r.sql_errno != 0) {
+            found.push(format!("applier stopped with error {}: {}", broken.sql_errno, broken.error));
+        }
+    }
+
+    /// What the other data node lacks to be better than this one; `None`: it could take over now.
+    pub(super) fn other_lacks(&self, now: Mono) -> Option<String> {
+        let Some(other) = self.ledger.other_data_nodes(&self.setup.me).next() else {
+            return Some("there is no other data node".to_owned());
+        };
+        if let Some(lacks) = self.lacks_data(other) {
+            return Some(lacks);
+        }
+        let heard = self.reports.get(other);
+        match heard.filter(|heard| now.since_ms(heard.at) <= self.setup.policy.report_max_ms) {
+            None => Some(format!("{other} sends no reports")),
+            Some(heard) if heard.report.obstacles.is_empty() => None,
+            Some(heard) => Some(format!("{other}: {}", heard.report.obstacles.join(", "))),
+        }
+    }
+
+    fn lacks_data(&self, other: &NodeId) -> Option<String> {
+        if !self.ledger.mysql {
+            return None;
+        }
+        let now = self.reports.get(other).and_then(|heard| heard.report.mysql.as_ref()).map(|m| &m.instance);
+        match self.ledger.in_sync.get(other) {
+            Some(Complete::Holder) => None,
+            Some(Complete::Replica { instance }) if now == Some(instance) => None,
+            Some(Complete::Replica { .. }) => Some(format!("{other} was restarted since it was in sync")),
+            None => Some(format!("{other} is not in sync")),
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! `decide`: what the leader does, as a function of what is committed and what was seen.
+//!
+//! It keeps nothing and changes nothing: everything that it weighs is in [`Facts`]. Holding is a decision too and has
+//! its reasons. What a node must do *without* a quorum is not here but in [`local`].
+
+mod candidate;
+pub mod local;
+mod supervise;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lease::granter::Office;
+use crate::ledger::Ledger;
+use crate::model::{Mono, NodeId};
+use crate::observe::NodeReport;
+use crate::plan::{Basis, Plan, Runbook, Step};
+use crate::run::takeover::{self, Scope};
+use crate::why::Why;
+
+/// Numbers and facts from the configuration, the same on every node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// What the configuration has.
+    pub scope: Scope,
+    /// A report older than this says nothing any more, in milliseconds.
+    pub report_max_ms: u64,
+    /// A quorum acknowledgement older than this is none, in milliseconds.
+    pub quorum_max_ms: u64,
+    /// Failed takeovers to one node within this time, in milliseconds, count as flapping.
+    pub anti_flap_ms: u64,
+    /// Number of failed takeovers to one node within that time after which the next one waits.
+    pub anti_flap_max: u32,
+}
+
+/// A report with the instant at which it arrived here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// When it arrived.
+    pub at: Mono,
+    /// What it says.
+    pub report: NodeReport,
+}
+
+/// A takeover that failed, as this leader saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// When it ended.
+    pub at: Mono,
+    /// Its target.
+    pub target: NodeId,
+}
+
+/// Everything that a decision weighs.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The present instant.
+    pub now: Mono,
+    /// This node.
+    pub me: &'a NodeId,
+    /// The committed state.
+    pub ledger: &'a Ledger,
+    /// This node's standing in Raft.
+    pub office: &'a Office,
+    /// The earliest instant at which a takeover may be decided, from the granter.
+    pub takeover_at: Option<Mono>,
+    /// The same, after the holder gave its lease back.
+    pub released_at: Option<Mono>,
+    /// When the newest grant was given.
+    pub granted_at: Option<Mono>,
+    /// Newest report of each node, this one included.
+    pub reports: &'a BTreeMap<NodeId, Heard>,
+    /// Since when each step of the current run could have been under way.
+    pub ready_since: &'a BTreeMap<Step, Mono>,
+    /// Takeovers that failed lately.
+    pub failures: &'a [Failure],
+    /// Length of an own gap and milliseconds left until this agent judges others again.
+    pub settling: Option<(u64, u64)>,
+    /// The configuration.
+    pub policy: &'a Policy,
+}
+
+impl Facts<'_> {
+    /// Milliseconds since the node's newest report; `None`: never.
+    fn silent_ms(&self, node: &NodeId) -> Option<u64> {
+        self.reports.get(node).map(|heard| self.now.since_ms(heard.at))
+    }
+
+    fn is_silent(&self, node: &NodeId) -> bool {
+        self.silent_ms(node).is_none_or(|ms| ms > self.policy.report_max_ms)
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "action")]
+pub enum Action {
+    /// Nothing.
+    Hold,
+    /// Propose this plan.
+    StartRun {
+        /// The plan.
+        plan: Box<Plan>,
+    },
+    /// End the current run before its pivot.
+    AbandonRun {
+        /// Why, for the history.
+        reason: String,
+    },
+    /// Go on without a forward step.
+    Skip {
+        /// The step.
+        step: Step,
+        /// Why, for the journal.
+        reason: String,
+    },
+}
+
+impl Action {
+    /// The word on screen.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::StartRun { .. } => "start-run",
+            Self::AbandonRun { .. } => "abandon-run",
+            Self::Skip { .. } => "skip",
+        }
+    }
+}
+
+/// A decision and its reasons.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[must_use]
+pub struct Decision {
+    /// What is to be done.
+    #[serde(flatten)]
+    pub action: Action,
+    /// Why, most important first.
+    pub why: Vec<Why>,
+}
+
+impl Decision {
+    fn hold(why: impl IntoIterator<Item = Why>) -> Self {
+        Self { action: Action::Hold, why: why.into_iter().collect() }
+    }
+}
+
+/// What the leader does now.
+pub fn decide(facts: &Facts<'_>) -> Decision {
+    if let Some(why) = no_authority(facts) {
+        return Decision::hold([why]);
+    }
+    if facts.ledger.members.is_empty() {
+        return Decision::hold([Why::Vacant]);
+    }
+    if let Some(run) = &facts.ledger.run {
+        return supervise::supervise(facts, run);
+    }
+    match may_take_over(facts) {
+        Ok(cause) => take_over(facts, cause),
+        Err(why) => Decision::hold([why]),
+    }
+}
+
+fn no_authority(facts: &Facts<'_>) -> Option<Why> {
+    let office = facts.office;
+    if !office.is_leader {
+        return Some(Why::NotLeader { leader: office.leader.clone() });
+    }
+    let acknowledged_ms_ago = office.quorum_acked_at.map(|at| facts.now.since_ms(at));
+    if acknowledged_ms_ago.is_none_or(|ms| ms > facts.policy.quorum_max_ms) {
+        return Some(Why::NoQuorum { acknowledged_ms_ago });
+    }
+    if !office.own_term_applied {
+        return Some(Why::NewLeaderWaits { left_ms: 0 });
+    }
+    None
+}
+
+/// The cause of a takeover, or the reason why there is none.
+fn may_take_over(facts: &Facts<'_>) -> Result<Why, Why> {
+    let ledger = facts.ledger;
+    if let (Some(released), Some(at)) = (&ledger.released, facts.released_at) {
+        if ledger.holder.is_some() && released.epoch == ledger.epoch && at <= facts.now {
+            return Ok(Why::HolderReleased { epoch: ledger.epoch, because: released.why.to_string() });
+        }
+    }
+    if let Some((gap_ms, left_ms)) = facts.settling {
+        return Err(Why::OwnGap { gap_ms, left_ms });
+    }
+    let Some(takeover_at) = facts.takeover_at else {
+        return Err(Why::NotLeader { leader: facts.office.leader.clone() });
+    };
+    let left_ms = takeover_at.since_ms(facts.now);
+    let granted_ms_ago = facts.granted_at.map(|at| facts.now.since_ms(at));
+    match (&ledger.holder, left_ms, granted_ms_ago) {
+        (Some(_), 0, _) => {
+            Ok(Why::LeaseEnded { epoch: ledger.epoch, ended_ms_ago: facts.now.since_ms(takeover_at) })
+        }
+        (None, 0, _) => Ok(Why::Vacant),
+        (Some(holder), _, Some(ms)) if ms <= facts.policy.report_max_ms => {
+            Err(Why::HolderHealthy { holder: holder.clone(), granted_ms_ago: ms })
+        }
+        (Some(_), left_ms, Some(_)) => Err(Why::LeaseNotEnded { epoch: ledger.epoch, left_ms }),
+        (_, left_ms, _) => Err(Why::NewLeaderWaits { left_ms }),
+    }
+}
+
+fn take_over(facts: &Facts<'_>, cause: Why) -> Decision {
+    match candidate::choose(facts) {
+        Ok(node) => {
+            let plan =
+                takeover_plan(facts, &node, vec![cause.clone(), Why::Candidate { node: node.clone() }]);
+            let why = plan.why.clone();
+            Decision { action: Action::StartRun { plan: Box::new(plan) }, why }
+        }
+        Err(obstacles) => Decision::hold([cause].into_iter().chain(obstacles)),
+    }
+}
+
+/// The plan of a takeover to `target`, complete and without choices.
+fn takeover_plan(facts: &Facts<'_>, target: &NodeId, why: Vec<Why>) -> Plan {
+    let ledger = facts.ledger;
+    let target_instance = facts
+        .reports
+        .get(target)
+        .and_then(|heard| heard.report.mysql.as_ref())
+        .map(|mysql| mysql.instance.clone());
+    Plan {
+        runbook: Runbook::Takeover,
+        version: takeover::VERSION,
+        epoch: ledger.epoch.next(),
+        from: ledger.holder.clone(),
+        to: target.clone(),
+        basis: Basis { epoch: ledger.epoch, sync: ledger.sync_generation, target_instance },
+        why,
+        steps: takeover::steps(target, ledger.witness(), facts.policy.scope),
+    }
+}

@@ -1,0 +1,101 @@
+//! Which data node could take over, and what stands in its way.
+
+use super::Facts;
+use crate::ledger::Complete;
+use crate::model::{NodeId, NodeKind};
+use crate::observe::MysqlFacts;
+use crate::why::Why;
+
+/// The data node that gets the baton, or for each one the reason why it cannot.
+pub(super) fn choose(facts: &Facts<'_>) -> Result<NodeId, Vec<Why>> {
+    let ledger = facts.ledger;
+    // The last holder first: its own data needs no proof.
+    let mut nodes: Vec<&NodeId> = ledger
+        .members
+        .iter()
+        .filter(|(node, kind)| **kind == NodeKind::Data && ledger.holder.as_ref() != Some(*node))
+        .map(|(node, _)| node)
+        .collect();
+    nodes.sort_by_key(|node| (ledger.in_sync.get(*node) != Some(&Complete::Holder), (*node).clone()));
+    let mut obstacles = Vec::new();
+    for node in nodes {
+        match obstacle(facts, node) {
+            None => return Ok(node.clone()),
+            Some(why) => obstacles.push(why),
+        }
+    }
+    Err(obstacles)
+}
+
+/// What keeps `node` from taking over; `None`: it could.
+pub(super) fn obstacle(facts: &Facts<'_>, node: &NodeId) -> Option<Why> {
+    let heard = facts.reports.get(node);
+    let Some(heard) = heard.filter(|_| !facts.is_silent(node)) else {
+        return Some(Why::CandidateSilent { node: node.clone(), silent_ms: facts.silent_ms(node) });
+    };
+    if let Some(why) = not_complete(facts, node, heard.report.mysql.as_ref()) {
+        return Some(why);
+    }
+    if !heard.report.obstacles.is_empty() {
+        return Some(Why::CandidateUnfit { node: node.clone(), obstacles: heard.report.obstacles.clone() });
+    }
+    flapping(facts, node)
+}
+
+fn not_complete(facts: &Facts<'_>, node: &NodeId, mysql: Option<&MysqlFacts>) -> Option<Why> {
+    if !facts.ledger.mysql {
+        return None;
+    }
+    match facts.ledger.in_sync.get(node) {
+        Some(Complete::Holder) => None,
+        Some(Complete::Replica { instance }) => {
+            let now = mysql.map(|facts| &facts.instance);
+            (now != Some(instance)).then(|| Why::CandidateRestarted {
+                node: node.clone(),
+                ledger: instance.to_string(),
+                now: now.map_or_else(|| "not running".to_owned(), ToString::to_string),
+            })
+        }
+        None => Some(Why::CandidateNotInSync { node: node.clone(), behind: behind(facts, node, mysql) }),
+    }
+}
+
+/// By how much the candidate may be behind, as far as the reports say. Counts canaries, which are written once a second.
+fn behind(facts: &Facts<'_>, node: &NodeId, mysql: Option<&MysqlFacts>) -> String {
+    let since = facts.ledger.sync_history.last().map_or_else(
+        || "it was never in sync".to_owned(),
+        |change| format!("out of sync since generation {} ({})", change.generation, change.reason),
+    );
+    let holder = facts.ledger.holder.as_ref().or(facts.ledger.last_holder.as_ref());
+    let there = holder
+        .filter(|holder| *holder != node)
+        .and_then(|holder| facts.reports.get(holder))
+        .and_then(|heard| heard.report.mysql.as_ref());
+    let positions = match (mysql, there) {
+        (Some(here), Some(there)) => format!(
+            ", {} canaries behind, position {} of {}",
+            there.canary_applied.saturating_sub(here.canary_applied),
+            here.position,
+            there.position
+        ),
+        (Some(here), None) => format!(", position {}, the last holder's is not known", here.position),
+        (None, _) => ", its database does not answer".to_owned(),
+    };
+    since + &positions
+}
+
+fn flapping(facts: &Facts<'_>, node: &NodeId) -> Option<Why> {
+    let policy = facts.policy;
+    let recent: Vec<_> = facts
+        .failures
+        .iter()
+        .filter(|f| f.target == *node && facts.now.since_ms(f.at) < policy.anti_flap_ms)
+        .collect();
+    let failed = u32::try_from(recent.len()).unwrap_or(u32::MAX);
+    let newest = recent.last()?;
+    (failed >= policy.anti_flap_max).then(|| Why::AntiFlap {
+        node: node.clone(),
+        failed,
+        left_ms: newest.at.plus_ms(policy.anti_flap_ms).since_ms(facts.now),
+    })
+}

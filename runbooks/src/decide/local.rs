@@ -1,0 +1,180 @@
+//! `decide_local`: what a node does by itself, without asking anybody.
+//!
+//! It never looks further than this node's own lease, its last applied ledger and its own detector. It can close at any
+//! time; it opens only what its lease covers. The outcome is a *wish*, level-triggered: the hands make it so, again and
+//! again, whatever state they find.
+
+use serde::{Deserialize, Serialize};
+
+use crate::detect::{Detector, DiskVerdict, Verdict};
+use crate::ledger::Ledger;
+use crate::model::{Epoch, Mono, NodeId, NodeKind};
+use crate::why::Why;
+
+/// What a data node is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "role")]
+pub enum Role {
+    /// Has no data: nothing to open or close.
+    Witness,
+    /// Everything closed: no VIP, ports shut, databases read-only, the holder's services stopped.
+    Closed {
+        /// The primary to follow, once its epoch is open.
+        follow: Option<NodeId>,
+    },
+    /// Holds the baton, and a run is on its way to the opening: the steps act.
+    Acquiring {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Holds the baton, the epoch is open, the lease is valid.
+    Serving {
+        /// The epoch.
+        epoch: Epoch,
+        /// The database ports may be open.
+        ports: bool,
+        /// Commits wait for the replica.
+        semi_sync: bool,
+    },
+}
+
+/// What this node does by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[must_use]
+pub struct Wish {
+    /// What it is to be.
+    pub role: Role,
+    /// Renewals are sent for this epoch.
+    pub renew: Option<Epoch>,
+    /// The holder gives its lease back, after closing.
+    pub release: Option<Why>,
+    /// Why, most important first.
+    pub why: Vec<Why>,
+}
+
+/// What the decision weighs.
+#[derive(Debug)]
+pub struct LocalFacts<'a> {
+    /// The present instant.
+    pub now: Mono,
+    /// This node.
+    pub me: &'a NodeId,
+    /// The last applied ledger.
+    pub ledger: &'a Ledger,
+    /// Until when this node's lease is valid, and for which epoch.
+    pub lease: Option<(Epoch, Mono)>,
+    /// What this node sees of itself.
+    pub detector: &'a Detector,
+    /// The database runs writable and this agent did not open it.
+    pub boots_writable: bool,
+    /// Commits on the local primary wait for the replica: sessions.
+    pub waiting: u64,
+    /// What the other data node lacks to be better; `None`: it could take over now.
+    pub other_lacks: Option<String>,
+    /// A release of this epoch was proposed and has not been refused.
+    pub releasing: Option<Epoch>,
+    /// MySQL is configured.
+    pub mysql: bool,
+    /// Redis is configured.
+    pub redis: bool,
+}
+
+/// What this node does by itself, now.
+pub fn decide_local(facts: &LocalFacts<'_>) -> Wish {
+    let ledger = facts.ledger;
+    if ledger.members.get(facts.me) != Some(&NodeKind::Data) {
+        return Wish { role: Role::Witness, renew: None, release: None, why: Vec::new() };
+    }
+    if ledger.holder.as_ref() != Some(facts.me) {
+        let follow = ledger.holder.as_ref().filter(|holder| ledger.is_open_for(holder)).cloned();
+        return closed(follow, None, Why::NotHolder);
+    }
+    let epoch = ledger.epoch;
+    if let Some(released) = ledger.released.as_ref().filter(|r| r.epoch == epoch) {
+        return closed(None, None, released.why.clone());
+    }
+    if let Some(run) = ledger.run.as_ref().filter(|_| !ledger.is_open_for(facts.me)) {
+        let why = vec![Why::NotOpenedYet { run: run.id }];
+        return Wish { role: Role::Acquiring { epoch }, renew: Some(epoch), release: None, why };
+    }
+    serve(facts, epoch)
+}
+
+fn closed(follow: Option<NodeId>, renew: Option<Epoch>, why: Why) -> Wish {
+    Wish { role: Role::Closed { follow }, renew, release: None, why: vec![why] }
+}
+
+fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
+    if facts.boots_writable {
+        return closed(None, None, Why::MysqlBootsWritable);
+    }
+    let valid = facts.lease.is_some_and(|(of, until)| of == epoch && facts.now < until);
+    if !valid {
+        return closed(None, Some(epoch), Why::LeaseLapsed { epoch });
+    }
+    let cannot = cannot_serve(facts);
+    if facts.releasing == Some(epoch) {
+        // Once proposed, a release may be applied at any time: nothing opens again unless the ledger refuses it.
+        let reason = cannot.unwrap_or(Why::NotHolder);
+        return release(epoch, reason);
+    }
+    let semi_sync = facts.ledger.has_replica_in_sync();
+    let role = Role::Serving { epoch, ports: cannot.is_none(), semi_sync };
+    let Some(reason) = cannot else {
+        return Wish { role, renew: Some(epoch), release: None, why: vec![Why::Serving { epoch }] };
+    };
+    match &facts.other_lacks {
+        None if facts.waiting == 0 || reason.is_beyond_waiting() => release(epoch, reason),
+        None => {
+            let why = vec![reason, Why::CommitsWaitForReplica { waiting: facts.waiting }];
+            Wish { role, renew: Some(epoch), release: None, why }
+        }
+        Some(because) => {
+            let why = vec![reason, Why::OtherNotBetter { because: because.clone() }];
+            Wish { role, renew: Some(epoch), release: None, why }
+        }
+    }
+}
+
+/// Closed, and asking to be relieved. Renewals go on: they open nothing, and tell the leader that this node is there.
+fn release(epoch: Epoch, reason: Why) -> Wish {
+    let role = Role::Closed { follow: None };
+    Wish { role, renew: Some(epoch), release: Some(reason.clone()), why: vec![reason] }
+}
+
+/// Why this node cannot serve clients, although its lease is valid.
+fn cannot_serve(facts: &LocalFacts<'_>) -> Option<Why> {
+    let detector = facts.detector;
+    if facts.mysql {
+        match detector.mysql(facts.now) {
+            Verdict::Dead => return Some(Why::MysqlDead),
+            Verdict::Hung => return Some(Why::MysqlHung),
+            Verdict::WriteStalled => return Some(Why::MysqlWriteStalled),
+            Verdict::Unknown
+            | Verdict::Healthy
+            | Verdict::Suspect
+            | Verdict::TooManyConnections
+            | Verdict::WrongCredentials
+            | Verdict::Failing => {}
+        }
+    }
+    if facts.redis && detector.redis(facts.now).is_lost() {
+        return Some(Why::RedisDown { detail: detector.redis(facts.now).as_str().to_owned() });
+    }
+    match detector.disk() {
+        DiskVerdict::Full => return Some(Why::DiskFull { free_bytes: detector.disk_free() }),
+        DiskVerdict::ReadOnly => return Some(Why::DiskReadOnly),
+        DiskVerdict::Unknown | DiskVerdict::Healthy | DiskVerdict::Stalled => {}
+    }
+    if let Some(interface) = detector.links_down().next() {
+        return Some(Why::LinkDown { interface: interface.to_owned() });
+    }
+    detector.vip_lost().map(|detail| Why::VipLost { detail: detail.to_owned() })
+}
+
+impl Why {
+    /// Sessions that wait for the replica do not explain this failure away.
+    const fn is_beyond_waiting(&self) -> bool {
+        !matches!(self, Self::MysqlHung | Self::MysqlWriteStalled)
+    }
+}

@@ -1,0 +1,96 @@
+//! What the leader does about a run that is under way: nothing, as long as its actors are there.
+
+use super::{Action, Decision, Facts, candidate};
+use crate::model::NodeId;
+use crate::plan::{Kind, PlannedStep};
+use crate::run::{Run, RunState, StepStatus};
+use crate::why::Why;
+
+/// Added to a forward step's own limit before the leader goes on without it, in milliseconds: the actor's own time limit
+/// must end first and be journalled.
+const OVERDUE_SLACK_MS: u64 = 1_000;
+
+pub(super) fn supervise(facts: &Facts<'_>, run: &Run) -> Decision {
+    match run.state() {
+        RunState::NeedsOperator { step, reason } => {
+            Decision::hold([Why::RunNeedsOperator { run: run.id, step: step.as_str().to_owned(), reason }])
+        }
+        RunState::Running | RunState::Undoing => {
+            if run.is_past_pivot() {
+                go_forward(facts, run)
+            } else {
+                watch_target(facts, run)
+            }
+        }
+        RunState::Completed | RunState::Degraded | RunState::RolledBack | RunState::Abandoned => {
+            Decision::hold([in_progress(run)])
+        }
+    }
+}
+
+fn in_progress(run: &Run) -> Why {
+    let acting = |planned: &&PlannedStep| match run.status(planned.step) {
+        StepStatus::Acting { .. } | StepStatus::Undoing => true,
+        StepStatus::Pending
+        | StepStatus::Done
+        | StepStatus::Failed { .. }
+        | StepStatus::Skipped
+        | StepStatus::Undone
+        | StepStatus::Stuck { .. } => false,
+    };
+    let steps = run.plan.steps.iter().filter(acting).map(|s| s.step.as_str().to_owned()).collect();
+    Why::RunInProgress { run: run.id, steps }
+}
+
+/// Before the pivot: a target that is away, and whose lease has ended, loses the baton if somebody else can have it.
+fn watch_target(facts: &Facts<'_>, run: &Run) -> Decision {
+    let target = &run.plan.to;
+    if !facts.is_silent(target) {
+        return Decision::hold([in_progress(run)]);
+    }
+    let away = Why::ActorAway { node: target.clone(), silent_ms: facts.silent_ms(target) };
+    if let Some((gap_ms, left_ms)) = facts.settling {
+        return Decision::hold([Why::OwnGap { gap_ms, left_ms }, away]);
+    }
+    let left_ms = facts.takeover_at.map_or(u64::MAX, |at| at.since_ms(facts.now));
+    if left_ms > 0 {
+        return Decision::hold([away, Why::LeaseNotEnded { epoch: run.plan.epoch, left_ms }]);
+    }
+    let others: Vec<&NodeId> = facts.ledger.other_data_nodes(target).collect();
+    let obstacles: Vec<Why> = others.iter().filter_map(|node| candidate::obstacle(facts, node)).collect();
+    if obstacles.len() == others.len() {
+        return Decision::hold([away].into_iter().chain(obstacles));
+    }
+    let reason = away.to_string();
+    Decision { action: Action::AbandonRun { reason }, why: vec![away] }
+}
+
+/// After the pivot: only forward. A forward step that is overdue is skipped, so that a dead witness ends no run late.
+fn go_forward(facts: &Facts<'_>, run: &Run) -> Decision {
+    for planned in run.plan.steps.iter().filter(|s| s.kind == Kind::Forward) {
+        let Some(since) = facts.ready_since.get(&planned.step) else { continue };
+        let waited_ms = facts.now.since_ms(*since);
+        let limit_ms = planned.limit_ms * u64::from(planned.attempts) + OVERDUE_SLACK_MS;
+        if is_open(run, planned) && waited_ms > limit_ms {
+            let step = planned.step.as_str().to_owned();
+            let why = Why::StepOverdue { step, node: planned.actor.clone(), waited_ms };
+            return Decision {
+                action: Action::Skip { step: planned.step, reason: why.to_string() },
+                why: vec![why],
+            };
+        }
+    }
+    Decision::hold([in_progress(run)])
+}
+
+fn is_open(run: &Run, planned: &PlannedStep) -> bool {
+    match run.status(planned.step) {
+        StepStatus::Pending | StepStatus::Acting { .. } => true,
+        StepStatus::Failed { attempt } => attempt < planned.attempts,
+        StepStatus::Done
+        | StepStatus::Skipped
+        | StepStatus::Undoing
+        | StepStatus::Undone
+        | StepStatus::Stuck { .. } => false,
+    }
+}

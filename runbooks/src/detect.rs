@@ -1,0 +1,308 @@
+//! The detector: observations of local things become verdicts, with hysteresis.
+//!
+//! It judges what this node itself can see: its database servers, its disk, its link, itself. It never decides what
+//! follows from a verdict. Time is a parameter of every method.
+//!
+//! Distinct verdicts, because they mean different things (`users.md`, pain 6 and 7 of failover managers): *refused*
+//! twice is dead, a deadline missed again and again is hung, "too many connections" and "wrong credentials" are neither,
+//! and a server that answers reads while writes do not end is stalled.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Mono;
+use crate::observe::{DiskFacts, MysqlFacts, Observation, ProbeFailure, RedisFacts};
+
+/// How patient the detector is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patience {
+    /// Number of refused connections in a row that mean dead.
+    pub refused_count: u32,
+    /// Milliseconds without any answer that mean hung.
+    pub hung_ms: u64,
+    /// Milliseconds for which writes must fail before the database counts as stalled.
+    pub stalled_ms: u64,
+    /// Free bytes below which the data disk is full.
+    pub disk_free_min: u64,
+    /// After an own gap, milliseconds of regular ticks before others are judged again.
+    pub settle_ms: u64,
+}
+
+/// The verdict on a database server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Nothing has been seen yet.
+    Unknown,
+    /// It answers and, where writes are probed, writes.
+    Healthy,
+    /// A failure was seen, not often or long enough for a verdict.
+    Suspect,
+    /// Its process has ended, or nothing listens.
+    Dead,
+    /// It takes connections and gives no answer.
+    Hung,
+    /// It answers reads, and writes do not end.
+    WriteStalled,
+    /// It has no connection left. Not dead.
+    TooManyConnections,
+    /// It refuses the agent's credentials. Not dead.
+    WrongCredentials,
+    /// It answers with an error.
+    Failing,
+}
+
+impl Verdict {
+    /// The code in reports and on screen.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Suspect => "suspect",
+            Self::Dead => "dead",
+            Self::Hung => "hung",
+            Self::WriteStalled => "write-stalled",
+            Self::TooManyConnections => "too-many-connections",
+            Self::WrongCredentials => "wrong-credentials",
+            Self::Failing => "failing",
+        }
+    }
+
+    /// The server surely cannot serve clients.
+    #[must_use]
+    pub const fn is_lost(self) -> bool {
+        match self {
+            Self::Dead | Self::Hung | Self::WriteStalled => true,
+            Self::Unknown
+            | Self::Healthy
+            | Self::Suspect
+            | Self::TooManyConnections
+            | Self::WrongCredentials
+            | Self::Failing => false,
+        }
+    }
+}
+
+/// The verdict on the data disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskVerdict {
+    /// Nothing has been seen yet.
+    Unknown,
+    /// Writes end and there is room.
+    Healthy,
+    /// No room is left.
+    Full,
+    /// Mounted read-only.
+    ReadOnly,
+    /// A write does not end.
+    Stalled,
+}
+
+impl DiskVerdict {
+    /// The code in reports and on screen.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Full => "full",
+            Self::ReadOnly => "read-only",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+/// Hysteresis of one server.
+#[derive(Debug, Clone, Default)]
+struct Server {
+    answered_at: Option<Mono>,
+    failing_since: Option<Mono>,
+    refused: u32,
+    last_failure: Option<ProbeFailure>,
+    exited: Option<String>,
+    write_failing_since: Option<Mono>,
+}
+
+impl Server {
+    fn answered(&mut self, now: Mono) {
+        self.answered_at = Some(now);
+        self.failing_since = None;
+        self.refused = 0;
+        self.last_failure = None;
+    }
+
+    fn failed(&mut self, failure: ProbeFailure, now: Mono) {
+        self.failing_since.get_or_insert(now);
+        self.refused = match failure {
+            ProbeFailure::Refused => self.refused + 1,
+            ProbeFailure::Timeout { .. }
+            | ProbeFailure::TooManyConnections
+            | ProbeFailure::WrongCredentials { .. }
+            | ProbeFailure::Error { .. } => 0,
+        };
+        self.last_failure = Some(failure);
+    }
+
+    fn verdict(&self, now: Mono, patience: &Patience) -> Verdict {
+        if self.exited.is_some() {
+            return Verdict::Dead;
+        }
+        let Some(failure) = &self.last_failure else {
+            let stalled = self.write_failing_since.is_some_and(|t| now.since_ms(t) >= patience.stalled_ms);
+            return match (self.answered_at, stalled) {
+                (None, _) => Verdict::Unknown,
+                (Some(_), true) => Verdict::WriteStalled,
+                (Some(_), false) => Verdict::Healthy,
+            };
+        };
+        match failure {
+            ProbeFailure::Refused if self.refused >= patience.refused_count => Verdict::Dead,
+            // A probe that missed its deadline began that much earlier.
+            ProbeFailure::Timeout { after_ms } => {
+                let silent = self.failing_since.map_or(0, |t| now.since_ms(t)) + after_ms;
+                if silent >= patience.hung_ms { Verdict::Hung } else { Verdict::Suspect }
+            }
+            ProbeFailure::Refused => Verdict::Suspect,
+            ProbeFailure::TooManyConnections => Verdict::TooManyConnections,
+            ProbeFailure::WrongCredentials { .. } => Verdict::WrongCredentials,
+            ProbeFailure::Error { .. } => Verdict::Failing,
+        }
+    }
+}
+
+/// The detector of one node.
+#[derive(Debug)]
+pub struct Detector {
+    patience: Patience,
+    mysql: Server,
+    mysql_facts: Option<(Mono, Box<MysqlFacts>)>,
+    redis: Server,
+    redis_facts: Option<(Mono, RedisFacts)>,
+    disk: Option<DiskFacts>,
+    links_down: std::collections::BTreeSet<String>,
+    vip_lost: Option<String>,
+    gap: Option<(Mono, u64)>,
+}
+
+impl Detector {
+    /// A detector that has seen nothing.
+    #[must_use]
+    pub fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            mysql: Server::default(),
+            mysql_facts: None,
+            redis: Server::default(),
+            redis_facts: None,
+            disk: None,
+            links_down: std::collections::BTreeSet::new(),
+            vip_lost: None,
+            gap: None,
+        }
+    }
+
+    /// Takes one observation.
+    pub fn observe(&mut self, observation: &Observation, now: Mono) {
+        match observation {
+            Observation::Mysql { facts } => {
+                if self.mysql.exited.as_ref() != Some(&facts.instance.server) {
+                    self.mysql.exited = None;
+                    self.mysql.answered(now);
+                    self.mysql_facts = Some((now, facts.clone()));
+                }
+            }
+            Observation::MysqlFailed { failure } => self.mysql.failed(failure.clone(), now),
+            Observation::MysqlWrote { .. } => self.mysql.write_failing_since = None,
+            Observation::MysqlWriteFailed { .. } => {
+                self.mysql.write_failing_since.get_or_insert(now);
+            }
+            Observation::MysqlExited { server } => {
+                self.mysql.exited = Some(server.clone());
+                self.mysql.write_failing_since = None;
+            }
+            Observation::Redis { facts } => {
+                self.redis.answered(now);
+                self.redis_facts = Some((now, facts.clone()));
+            }
+            Observation::RedisFailed { failure } => self.redis.failed(failure.clone(), now),
+            Observation::Disk { facts } => self.disk = Some(*facts),
+            Observation::Link { interface, up: true } => {
+                self.links_down.remove(interface);
+            }
+            Observation::Link { interface, up: false } => {
+                self.links_down.insert(interface.clone());
+            }
+            Observation::VipUnrestorable { detail } => self.vip_lost = Some(detail.clone()),
+            Observation::OwnGap { gap_ms } => self.gap = Some((now, *gap_ms)),
+            Observation::Service { .. } => {}
+        }
+    }
+
+    /// The verdict on the local MySQL.
+    #[must_use]
+    pub fn mysql(&self, now: Mono) -> Verdict {
+        self.mysql.verdict(now, &self.patience)
+    }
+
+    /// The verdict on the local Redis.
+    #[must_use]
+    pub fn redis(&self, now: Mono) -> Verdict {
+        self.redis.verdict(now, &self.patience)
+    }
+
+    /// The newest facts of the local MySQL, with the instant at which they were seen.
+    #[must_use]
+    pub fn mysql_facts(&self) -> Option<(Mono, &MysqlFacts)> {
+        self.mysql_facts.as_ref().map(|(at, facts)| (*at, facts.as_ref()))
+    }
+
+    /// The newest facts of the local Redis, with the instant at which they were seen.
+    #[must_use]
+    pub fn redis_facts(&self) -> Option<(Mono, &RedisFacts)> {
+        self.redis_facts.as_ref().map(|(at, facts)| (*at, facts))
+    }
+
+    /// How the newest probe of the local Redis failed.
+    #[must_use]
+    pub const fn redis_failure(&self) -> Option<&ProbeFailure> {
+        self.redis.last_failure.as_ref()
+    }
+
+    /// The verdict on the data disk.
+    #[must_use]
+    pub fn disk(&self) -> DiskVerdict {
+        match self.disk {
+            None => DiskVerdict::Unknown,
+            Some(facts) if facts.read_only => DiskVerdict::ReadOnly,
+            Some(facts) if facts.free_bytes < self.patience.disk_free_min => DiskVerdict::Full,
+            Some(facts) if facts.sync_ms.is_none() => DiskVerdict::Stalled,
+            Some(_) => DiskVerdict::Healthy,
+        }
+    }
+
+    /// Free bytes on the data disk, when it was last looked at.
+    #[must_use]
+    pub fn disk_free(&self) -> u64 {
+        self.disk.map_or(0, |facts| facts.free_bytes)
+    }
+
+    /// Interfaces that bear a VIP and have no carrier.
+    pub fn links_down(&self) -> impl Iterator<Item = &str> {
+        self.links_down.iter().map(String::as_str)
+    }
+
+    /// Why the VIP cannot be restored, if so.
+    #[must_use]
+    pub fn vip_lost(&self) -> Option<&str> {
+        self.vip_lost.as_deref()
+    }
+
+    /// This agent was stopped a moment ago and judges nobody yet: length of the gap and milliseconds left.
+    #[must_use]
+    pub fn settling(&self, now: Mono) -> Option<(u64, u64)> {
+        let (at, gap_ms) = self.gap?;
+        let left_ms = at.plus_ms(self.patience.settle_ms).since_ms(now);
+        (left_ms > 0).then_some((gap_ms, left_ms))
+    }
+}

@@ -1,0 +1,116 @@
+//! The lease: the holder's right to serve, for a bounded time (design, section 4).
+//!
+//! Both halves are here, as arithmetic on instants that the caller brings. [`holder`] counts its lease from the moment
+//! *before* it asked; [`granter`] notes when the lease that it gave must have ended on any clock inside the bound.
+//!
+//! ```text
+//! holder:   ticket into the kernel ─▶ s := now ─▶ Renewal(seq) ─────────────┐
+//!                                                                           ▼
+//! leader:                                   a := now − last quorum acknowledgement;  a ≤ a_max, else refused
+//!                                           noted end := max(noted end, acknowledgement + L)
+//!                                                                           │
+//! holder:   permit into the kernel ◀─ lease ends at s − a + L ◀── Grant(seq, a)
+//! ```
+//!
+//! Why one holder follows (guarded by `tests/props.rs::lease_never_overlaps`):
+//! 1. The kernel's ticket was set before `s` and lives `L − a_max`, so it ends no later than `s + L − a_max`.
+//! 2. A grant carries `a ≤ a_max`, so the lease on paper, `s − a + L`, ends no earlier than the ticket.
+//! 3. The leader's acknowledgement happened `a` before it answered, and it answered after `s`; so in real time the lease
+//!    ends no later than acknowledgement + L, give or take the clocks' rates, which the margin covers.
+//! 4. No takeover is decided before the noted end + margin; a new leader, who has no notes, waits `L(1+2ρ) + m`.
+
+pub mod granter;
+pub mod holder;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Epoch, NodeId, Term};
+
+/// Bound on the difference of clock rates, in percent (design, section 2: ρ = 5 %).
+pub const RATE_PERCENT: u64 = 5;
+
+/// The numbers of a lease, from the configuration; all in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// `L`, the length of a lease.
+    pub lease_ms: u64,
+    /// `r`, the period of renewals.
+    pub renew_ms: u64,
+    /// `m`, the margin for clock rate, timers and scheduling.
+    pub margin_ms: u64,
+    /// `a_max`, the largest age of the leader's quorum acknowledgement that is accepted.
+    pub age_max_ms: u64,
+    /// Number of slots in the kernel's ring of tickets and permits.
+    pub slots: u64,
+}
+
+impl Terms {
+    /// How long a ticket lives in the kernel: `L − a_max`.
+    #[must_use]
+    pub const fn ticket_ms(&self) -> u64 {
+        self.lease_ms.saturating_sub(self.age_max_ms)
+    }
+
+    /// How long a new leader waits, since it cannot know what the last one granted: `L(1+2ρ) + m`, rounded up.
+    #[must_use]
+    pub const fn new_leader_wait_ms(&self) -> u64 {
+        self.lease_ms + (self.lease_ms * 2 * RATE_PERCENT).div_ceil(100) + self.margin_ms
+    }
+}
+
+/// The holder asks the leader to go on serving.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// Who asks.
+    pub node: NodeId,
+    /// For which epoch.
+    pub epoch: Epoch,
+    /// Drawn at random when the agent started, so that no answer to an earlier agent counts.
+    pub boot: u64,
+    /// Number of the renewal, and of its ticket.
+    pub seq: u64,
+    /// Milliseconds since the newest grant arrived; `None`: none has, for this epoch.
+    pub heard_ms: Option<u64>,
+}
+
+/// The leader's permission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// For which epoch.
+    pub epoch: Epoch,
+    /// As in the renewal.
+    pub boot: u64,
+    /// As in the renewal.
+    pub seq: u64,
+    /// Age of the leader's quorum acknowledgement when it answered, in milliseconds, rounded up.
+    pub age_ms: u64,
+    /// Who granted.
+    pub leader: NodeId,
+    /// In which term.
+    pub term: Term,
+}
+
+/// Why the leader grants nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "refusal")]
+pub enum Refusal {
+    /// This node does not lead.
+    NotLeader,
+    /// It leads, but has not applied an entry of its own term: a takeover may be in its log.
+    NothingAppliedYet,
+    /// Its last quorum acknowledgement is too old.
+    NoQuorum,
+    /// Its own log append has been pending for `L`.
+    OwnDiskStalled,
+    /// The ledger names another holder or another epoch.
+    NotTheHolder {
+        /// The ledger's epoch.
+        epoch: Epoch,
+    },
+    /// The holder gave this epoch back.
+    Released,
+    /// The end of this epoch has been proposed.
+    Ending,
+    /// The holder has received nothing for `L`: it is closed already, and must not stay in office.
+    HolderHearsNothing,
+}

@@ -1,0 +1,214 @@
+//! The leader's half of the lease.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Grant, Refusal, Renewal, Terms};
+use crate::model::{Epoch, Mono, NodeId, Term};
+
+/// What a node knows of Raft and of the ledger when it is asked for a grant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Office {
+    /// This node leads.
+    pub is_leader: bool,
+    /// Its term.
+    pub term: Term,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// When this node became the leader of this term.
+    pub elected_at: Option<Mono>,
+    /// It has applied an entry of its own term.
+    pub own_term_applied: bool,
+    /// When the newest message that a quorum acknowledged was *sent*.
+    pub quorum_acked_at: Option<Mono>,
+    /// Its own log append has been pending since.
+    pub append_pending_since: Option<Mono>,
+}
+
+/// What the ledger says about the holder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Appointment {
+    /// Who holds the baton.
+    pub holder: Option<NodeId>,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// The epoch was given back.
+    pub released: bool,
+}
+
+/// When the first grant of the present stretch was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stretch {
+    epoch: Epoch,
+    boot: u64,
+    began_at: Mono,
+}
+
+/// The leader's half: grants, and remembers until when it must not decide a takeover.
+#[derive(Debug)]
+pub struct Granter {
+    me: NodeId,
+    terms: Terms,
+    term: Option<Term>,
+    /// For each start of the holder's agent, when its newest lease must have ended.
+    noted_ends: BTreeMap<u64, Mono>,
+    granted_at: Option<Mono>,
+    ending: Option<Epoch>,
+    stretch: Option<Stretch>,
+}
+
+impl Granter {
+    /// A leader's half for node `me`.
+    #[must_use]
+    pub const fn new(me: NodeId, terms: Terms) -> Self {
+        Self {
+            me,
+            terms,
+            term: None,
+            noted_ends: BTreeMap::new(),
+            granted_at: None,
+            ending: None,
+            stretch: None,
+        }
+    }
+
+    /// Answers a renewal.
+    ///
+    /// # Errors
+    /// Says why nothing is granted; the holder shows it in `baton explain`.
+    pub fn grant(
+        &mut self,
+        now: Mono,
+        office: &Office,
+        appointment: &Appointment,
+        renewal: &Renewal,
+    ) -> Result<Grant, Refusal> {
+        let acked_at = self.may_grant(now, office, appointment, renewal)?;
+        self.hears(now, renewal)?;
+        let end = acked_at.plus_ms(self.terms.lease_ms + 1);
+        let noted = self.noted_ends.entry(renewal.boot).or_insert(end);
+        *noted = end.max(*noted);
+        self.noted_ends.retain(|boot, end| *boot == renewal.boot || now < end.plus_ms(self.terms.margin_ms));
+        self.granted_at = Some(now);
+        Ok(Grant {
+            epoch: renewal.epoch,
+            boot: renewal.boot,
+            seq: renewal.seq,
+            // Both instants are cut to milliseconds; one more keeps the age from being too small.
+            age_ms: now.since_ms(acked_at) + 1,
+            leader: self.me.clone(),
+            term: office.term,
+        })
+    }
+
+    /// From now on nothing more is granted for `epoch`. Called before its end is proposed.
+    pub const fn end(&mut self, epoch: Epoch) {
+        self.ending = Some(epoch);
+    }
+
+    /// The proposal to end `epoch` was refused by the ledger, so the epoch goes on. Never called when the proposal's
+    /// fate is unknown.
+    pub fn go_on(&mut self, epoch: Epoch) {
+        if self.ending == Some(epoch) {
+            self.ending = None;
+        }
+    }
+
+    /// The earliest instant at which a takeover may be decided; `None` while this node does not lead.
+    #[must_use]
+    pub fn takeover_at(&mut self, office: &Office) -> Option<Mono> {
+        self.takeover_unless(office, None)
+    }
+
+    /// The same after the start `boot` of the holder's agent has closed and given the lease back: only leases of *other*
+    /// starts of it can still be open. (An agent that dies while its release is on the way, and comes back, opens again
+    /// under a number of its own.)
+    #[must_use]
+    pub fn released_at(&mut self, office: &Office, boot: u64) -> Option<Mono> {
+        self.takeover_unless(office, Some(boot))
+    }
+
+    fn takeover_unless(&mut self, office: &Office, closed: Option<u64>) -> Option<Mono> {
+        self.follow(office);
+        let elected_at = office.elected_at.filter(|_| office.is_leader)?;
+        let new_leader = elected_at.plus_ms(self.terms.new_leader_wait_ms());
+        let open =
+            self.noted_ends.iter().filter(|(boot, _)| Some(**boot) != closed).map(|(_, end)| *end).max();
+        Some(open.map_or(new_leader, |end| new_leader.max(end.plus_ms(self.terms.margin_ms))))
+    }
+
+    /// When the newest grant of this term was given.
+    #[must_use]
+    pub const fn granted_at(&self) -> Option<Mono> {
+        self.granted_at
+    }
+
+    fn may_grant(
+        &mut self,
+        now: Mono,
+        office: &Office,
+        appointment: &Appointment,
+        renewal: &Renewal,
+    ) -> Result<Mono, Refusal> {
+        self.follow(office);
+        if !office.is_leader {
+            return Err(Refusal::NotLeader);
+        }
+        if !office.own_term_applied {
+            return Err(Refusal::NothingAppliedYet);
+        }
+        if office.append_pending_since.is_some_and(|since| now.since_ms(since) >= self.terms.lease_ms) {
+            return Err(Refusal::OwnDiskStalled);
+        }
+        if appointment.holder.as_ref() != Some(&renewal.node) || appointment.epoch != renewal.epoch {
+            return Err(Refusal::NotTheHolder { epoch: appointment.epoch });
+        }
+        if appointment.released {
+            return Err(Refusal::Released);
+        }
+        if self.ending == Some(renewal.epoch) {
+            return Err(Refusal::Ending);
+        }
+        // A quorum acknowledged what was sent at `acked_at`; the age may be used up to `a_max`, less the rounding.
+        let acked_at = office.quorum_acked_at.filter(|at| now.since_ms(*at) < self.terms.age_max_ms);
+        acked_at.ok_or(Refusal::NoQuorum)
+    }
+
+    /// Inbound loss must not keep a closed holder in office (design, 4.3). A stretch of grants lasts `L` without an echo;
+    /// after that it must be heard, or one whole lease and margin must pass without any grant, so that a takeover can be
+    /// decided if there is somebody to take over.
+    fn hears(&mut self, now: Mono, renewal: &Renewal) -> Result<(), Refusal> {
+        let same = self.stretch.filter(|s| s.epoch == renewal.epoch && s.boot == renewal.boot);
+        let Some(stretch) = same else {
+            self.stretch = Some(Stretch { epoch: renewal.epoch, boot: renewal.boot, began_at: now });
+            return Ok(());
+        };
+        if renewal.heard_ms.is_some_and(|ms| ms < self.terms.lease_ms) {
+            return Ok(());
+        }
+        let grace_ms = self.terms.lease_ms;
+        if now.since_ms(stretch.began_at) < grace_ms {
+            return Ok(());
+        }
+        let noted = self.noted_ends.values().max();
+        let ended = noted.is_none_or(|end| now >= end.plus_ms(self.terms.margin_ms + self.terms.lease_ms));
+        if ended {
+            self.stretch = Some(Stretch { began_at: now, ..stretch });
+            return Ok(());
+        }
+        Err(Refusal::HolderHearsNothing)
+    }
+
+    /// Forgets what it noted in another term: the wait of a new leader covers every older grant.
+    fn follow(&mut self, office: &Office) {
+        let term = office.is_leader.then_some(office.term);
+        if self.term != term {
+            self.term = term;
+            self.noted_ends.clear();
+            self.granted_at = None;
+            self.ending = None;
+            self.stretch = None;
+        }
+    }
+}
