@@ -1,0 +1,51 @@
+//! Where this node stands in the cluster, as the rest of the agent sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use baton_runbooks::ledger::Ledger;
+use baton_runbooks::model::{NodeId, Term};
+
+/// The newest state that this node has applied.
+#[derive(Debug, Clone, Default)]
+pub struct Committed {
+    /// Log index of the newest applied entry, 0 before the first one.
+    pub index: u64,
+    /// The ledger after that entry.
+    pub ledger: Arc<Ledger>,
+}
+
+/// Where this node stands.
+///
+/// `is_leader` alone is no authority: a leader that was cut off keeps that state. Authority is the age of
+/// [`Self::quorum_acked_at`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The newest term that this node has seen.
+    pub term: Term,
+    /// The leader of that term, if known.
+    pub leader: Option<NodeId>,
+    /// This node leads.
+    pub is_leader: bool,
+    /// When this node was seen to become leader in this term. Never before it did: a late observation only makes the
+    /// first waiting time of a new leader (design, 4.4) longer.
+    pub elected_at: Option<Instant>,
+    /// This node has applied an entry of its own term (design, 4.4).
+    pub own_term_applied: bool,
+    /// Leader only: when the newest heartbeat or append that a quorum has acknowledged was *sent*.
+    ///
+    /// openraft stamps a heartbeat before it is handed to the connections (`HeartbeatEvent::time`) and an append when
+    /// it is taken from the log (`InflightAppend::sending_time`); `update_clock` records that stamp, not the time of
+    /// the answer. So the stamp is at or before the instant of sending, which is the safe side for a lease based on it.
+    pub quorum_acked_at: Option<Instant>,
+    /// Leader only: the same per peer.
+    pub acked_at: BTreeMap<NodeId, Instant>,
+    /// An append to this node's own log has begun and not finished (design, 4.10). It is set by the thread that is
+    /// about to block on the disk, so it can be read while that thread hangs.
+    pub own_append_pending_since: Option<Instant>,
+    /// This node takes part in elections.
+    pub voting: bool,
+    /// Why not, and what to do, in a sentence.
+    pub problem: Option<String>,
+}

@@ -1,0 +1,172 @@
+//! This node's certificate and key, and whom they trust.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use baton_runbooks::model::NodeId;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use x509_parser::extensions::GeneralName;
+
+/// The certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}", file.display())]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not PEM of the kind expected.
+    #[error("{} is not a usable PEM file", file.display())]
+    Pem {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The certificate is not this node's.
+    #[error("{} is for {found}, but this node is {me}", file.display())]
+    Name {
+        /// The certificate's file.
+        file: PathBuf,
+        /// Its names.
+        found: String,
+        /// This node.
+        me: NodeId,
+    },
+    /// Certificate, key and authority do not fit together.
+    #[error("certificate, key and authority do not fit together")]
+    Unfit {
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The authority's file holds none.
+    #[error("{} has no usable authority", file.display())]
+    NoAuthority {
+        /// Which.
+        file: PathBuf,
+    },
+}
+
+/// This node's side of every link. Cheap to clone.
+#[derive(Clone)]
+pub struct Tls {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cluster: String,
+    me: NodeId,
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("cluster", &self.inner.cluster).field("me", &self.inner.me).finish()
+    }
+}
+
+impl Tls {
+    /// Reads the authority, this node's certificate and its key.
+    ///
+    /// # Errors
+    /// See [`TlsError`]; a certificate of another node is refused here, not at the first link.
+    pub fn load(
+        ca: &Path,
+        cert: &Path,
+        key: &Path,
+        cluster: impl Into<String>,
+        me: NodeId,
+    ) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for root in certificates(ca)? {
+            roots.add(root).map_err(|_| TlsError::NoAuthority { file: ca.to_owned() })?;
+        }
+        if roots.is_empty() {
+            return Err(TlsError::NoAuthority { file: ca.to_owned() });
+        }
+        let roots = Arc::new(roots);
+        let chain = certificates(cert)?;
+        let names = chain.first().map(dns_names).unwrap_or_default();
+        if names != [me.as_str()] {
+            return Err(TlsError::Name { file: cert.to_owned(), found: names.join(", "), me });
+        }
+        let pem = |source| TlsError::Pem { file: key.to_owned(), source };
+        let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(pem)?;
+        let (client, server) =
+            configs(roots, chain, key).map_err(|source| TlsError::Unfit { source })?;
+        Ok(Self { inner: Arc::new(Inner { cluster: cluster.into(), me, client, server }) })
+    }
+
+    /// Name of the cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.inner.cluster
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> &NodeId {
+        &self.inner.me
+    }
+
+    pub(super) fn connector(&self) -> TlsConnector {
+        TlsConnector::from(Arc::clone(&self.inner.client))
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.inner.server))
+    }
+}
+
+fn configs(
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<(Arc<ClientConfig>, Arc<ServerConfig>), rustls::Error> {
+    // The provider is named, since more than one could be linked into the same program.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain.clone(), key.clone_key())?;
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    Ok((Arc::new(client), Arc::new(server)))
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = |source| TlsError::Pem { file: file.to_owned(), source };
+    CertificateDer::pem_slice_iter(&read(file)?).collect::<Result<Vec<_>, _>>().map_err(pem)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(file).map_err(|source| TlsError::Read { file: file.to_owned(), source })
+}
+
+/// The DNS names of a certificate.
+pub(super) fn dns_names(cert: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, cert)) = x509_parser::parse_x509_certificate(cert) else { return Vec::new() };
+    let Ok(Some(names)) = cert.subject_alternative_name() else { return Vec::new() };
+    let dns = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(dns).collect()
+}
