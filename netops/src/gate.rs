@@ -1,0 +1,453 @@
+//! Gates: kernel-held leases on the VIPs' traffic and on the guarded ports.
+//!
+//! A packet passes a gate only while, in one slot of a small ring, a *ticket* and a *permit* are both alive.
+//! Both are nftables set elements with a timeout, so a gate closes by itself.
+//!
+//! ```text
+//! renewal n, slot k = n mod slots
+//!   ticket(k, t)   one transaction: permit k cleared, ticket k set to expire in t     still as open as before
+//!   .. the caller asks for its grant; whoever is frozen here finds the ticket gone ..
+//!   permit(k, t)   permit k set: open until the earlier of the two ends
+//! void()           all slots emptied in one transaction, then read back               closed, nothing in flight opens it
+//! ```
+//!
+//! Why the ticket comes first: a timeout counts from the moment the kernel executes the request, and the caller
+//! can be frozen between computing and executing. A permit that is written late finds its ticket expired
+//! (guarded by `tests/gate.rs`, `a_late_permit_opens_nothing`).
+//!
+//! The caller's duty: never write the permit of ticket *n* after the ticket of *n + slots* has taken its slot.
+//!
+//! Not covered: a VIP that is reached through another interface than its own (multi-homed hosts on one
+//! segment); traffic straight to a container's own address.
+//!
+//! Set-up (`install_or_keep`) runs the `nft` program. Everything else is synchronous netlink on an own socket.
+
+mod ruleset;
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::{
+    netfilter::{Batch, Element, FAMILY_INET, FAMILY_NETDEV, NetfilterError, NetfilterSocket, SetName},
+    nft::{self, NftError},
+};
+
+/// Name of the netdev table that holds the VIP gate.
+pub const VIP_TABLE: &str = "baton_vip";
+/// Name of the inet table that holds the port gate.
+pub const PORTS_TABLE: &str = "baton_ports";
+/// Dormant tables of these names exist for milliseconds, while present and wanted rules are compared.
+const EXPECTED_VIP_TABLE: &str = "baton_vip_expected";
+const EXPECTED_PORTS_TABLE: &str = "baton_ports_expected";
+
+/// Ring size unless told otherwise: renewals in flight at once. Each slot costs two set look-ups per packet.
+pub const DEFAULT_SLOTS: u8 = 8;
+/// Largest ring.
+pub const SLOTS_MAX: u8 = 16;
+
+const TICKETS: [&str; SLOTS_MAX as usize] = [
+    "ticket_0",
+    "ticket_1",
+    "ticket_2",
+    "ticket_3",
+    "ticket_4",
+    "ticket_5",
+    "ticket_6",
+    "ticket_7",
+    "ticket_8",
+    "ticket_9",
+    "ticket_10",
+    "ticket_11",
+    "ticket_12",
+    "ticket_13",
+    "ticket_14",
+    "ticket_15",
+];
+const PERMITS: [&str; SLOTS_MAX as usize] = [
+    "permit_0",
+    "permit_1",
+    "permit_2",
+    "permit_3",
+    "permit_4",
+    "permit_5",
+    "permit_6",
+    "permit_7",
+    "permit_8",
+    "permit_9",
+    "permit_10",
+    "permit_11",
+    "permit_12",
+    "permit_13",
+    "permit_14",
+    "permit_15",
+];
+
+/// A VIP and the interface that carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VipSpec {
+    /// The address.
+    pub ip: IpAddr,
+    /// The interface's name; an Ethernet-like one.
+    pub interface: String,
+}
+
+/// What the gates guard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GateSpec {
+    /// The VIPs; each interface gets its own chain pair.
+    pub vips: Vec<VipSpec>,
+    /// Guarded TCP ports, as clients reach them (in front of DNAT).
+    pub ports: Vec<u16>,
+    /// Own addresses of the peer data node; exempt from the port gate, except by way of a VIP.
+    pub peers: Vec<IpAddr>,
+    /// Ring size, 1 to [`SLOTS_MAX`].
+    pub slots: u8,
+}
+
+/// Which gate an operation is meant for. `Both` is one transaction over both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Traffic, ARP and neighbour discovery of the VIPs.
+    Vip,
+    /// The guarded TCP ports.
+    Ports,
+    /// Both gates at once.
+    Both,
+}
+
+/// What became of one table at installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableOutcome {
+    /// It already was as wanted; live tickets were left alone.
+    Kept,
+    /// It was loaded, closed.
+    Loaded,
+}
+
+/// What became of the two tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Installed {
+    /// The VIP gate's table.
+    pub vip: TableOutcome,
+    /// The port gate's table.
+    pub ports: TableOutcome,
+}
+
+/// One slot as the kernel holds it, in milliseconds left; `u64::MAX` for an element without an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotState {
+    /// [`Which::Vip`] or [`Which::Ports`].
+    pub which: Which,
+    /// Index in the ring.
+    pub slot: u8,
+    /// Time left of the ticket, `None` if there is none.
+    pub ticket_ms: Option<u64>,
+    /// Time left of the permit, `None` if there is none.
+    pub permit_ms: Option<u64>,
+}
+
+impl SlotState {
+    /// How long this slot alone still lets packets pass, milliseconds; `None` if it does not.
+    #[must_use]
+    pub fn open_ms(&self) -> Option<u64> {
+        Some(self.ticket_ms?.min(self.permit_ms?))
+    }
+}
+
+/// Why a gate could not be changed or read.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// A table or set of ours is missing: another program flushed or deleted it. Whatever it guarded is *open*
+    /// until `install_or_keep` has run again.
+    #[error("the gate's table is gone: another program removed it")]
+    Gone,
+    /// No netfilter socket.
+    #[error("cannot open the gate's netlink socket")]
+    Open(#[source] NetfilterError),
+    /// The transaction failed.
+    #[error("the gate could not be changed")]
+    Change(#[source] NetfilterError),
+    /// The sets could not be read.
+    #[error("the gate could not be read")]
+    Read(#[source] NetfilterError),
+    /// The kernel still lists tickets or permits after they were voided.
+    #[error("the gate still lists {count} tickets or permits after they were voided")]
+    StillOpen {
+        /// How many.
+        count: usize,
+    },
+    /// The `nft` program failed at set-up.
+    #[error("the gate's rules could not be loaded")]
+    Rules(#[source] NftError),
+    /// A timeout below one millisecond; the kernel would read zero as 'for ever'.
+    #[error("a ticket or permit needs a timeout of at least 1 ms")]
+    NoTimeout,
+    /// A slot outside the ring, or a ring of an impossible size.
+    #[error("slot {slot} is outside the ring of {slots}")]
+    Slot {
+        /// The slot asked for.
+        slot: u8,
+        /// The ring's size.
+        slots: u8,
+    },
+    /// An interface name that could not be written into a ruleset.
+    #[error("{0:?} is not an interface name")]
+    Interface(String),
+}
+
+/// Installs both tables, or keeps each that already is exactly what would be installed, with its live tickets:
+/// an agent that restarts while its lease lives does not interrupt anything. A loaded table is closed.
+///
+/// Takes 5 to 50 ms (several runs of `nft`), bounded by 5 s each. Call it at start, and again on
+/// [`GateError::Gone`] or [`crate::Event::RulesGone`].
+///
+/// # Errors
+/// On error each table is either as it was or as wanted: loading is one transaction per table.
+pub async fn install_or_keep(spec: &GateSpec) -> Result<Installed, GateError> {
+    check(spec)?;
+    let [vip, ports] = &TABLES;
+    let vip = install_one(vip, EXPECTED_VIP_TABLE, |name, dormant| ruleset::vip_table(spec, name, dormant));
+    let vip = vip.await?;
+    let ports =
+        install_one(ports, EXPECTED_PORTS_TABLE, |name, dormant| ruleset::ports_table(spec, name, dormant));
+    Ok(Installed { vip, ports: ports.await? })
+}
+
+/// The text of both tables as `install_or_keep` loads them, for documentation and tests.
+///
+/// # Errors
+/// As [`install_or_keep`], for a specification that cannot be written.
+pub fn ruleset_text(spec: &GateSpec) -> Result<String, GateError> {
+    check(spec)?;
+    let vip = ruleset::vip_table(spec, VIP_TABLE, false);
+    Ok(vip + &ruleset::ports_table(spec, PORTS_TABLE, false))
+}
+
+/// Removes our two tables, and nothing else. Removing what is not there is no error.
+///
+/// # Errors
+/// [`GateError::Rules`] if `nft` fails.
+pub async fn remove() -> Result<(), GateError> {
+    let mut text = String::new();
+    for (family, table) in [
+        ("netdev", VIP_TABLE),
+        ("inet", PORTS_TABLE),
+        ("netdev", EXPECTED_VIP_TABLE),
+        ("inet", EXPECTED_PORTS_TABLE),
+    ] {
+        text += &format!("add table {family} {table}\ndelete table {family} {table}\n");
+    }
+    nft::load(&text).await.map_err(GateError::Rules)
+}
+
+/// The hot path: an own socket, used from one thread.
+#[derive(Debug)]
+pub struct Gate {
+    socket: NetfilterSocket,
+    slots: u8,
+}
+
+impl Gate {
+    /// Opens the socket. The tables need not exist yet. `slots` as in the installed [`GateSpec`].
+    ///
+    /// # Errors
+    /// [`GateError::Open`]; [`GateError::Slot`] for an impossible ring size.
+    pub fn open(slots: u8) -> Result<Self, GateError> {
+        check_slots(slots)?;
+        Ok(Self { socket: NetfilterSocket::open().map_err(GateError::Open)?, slots })
+    }
+
+    /// Clears the slot's permit and sets its ticket to expire in `timeout` (whole milliseconds, rounded down),
+    /// in one transaction. The gate is as open as before: other slots are untouched.
+    ///
+    /// # Errors
+    /// [`GateError::Gone`], [`GateError::Change`], [`GateError::NoTimeout`], [`GateError::Slot`].
+    pub fn ticket(&mut self, which: Which, slot: u8, timeout: Duration) -> Result<(), GateError> {
+        let ms = self.checked(slot, timeout)?;
+        self.change(|batch| {
+            for table in tables(which) {
+                batch.flush(table.permit(slot));
+                batch.flush(table.ticket(slot));
+                batch.add(table.ticket(slot), table.key, Some(ms));
+            }
+        })
+    }
+
+    /// Sets the slot's permit to expire in `timeout`. It opens the gate if the slot's ticket is still alive.
+    ///
+    /// # Errors
+    /// As [`Gate::ticket`].
+    pub fn permit(&mut self, which: Which, slot: u8, timeout: Duration) -> Result<(), GateError> {
+        let ms = self.checked(slot, timeout)?;
+        self.change(|batch| {
+            for table in tables(which) {
+                batch.flush(table.permit(slot));
+                batch.add(table.permit(slot), table.key, Some(ms));
+            }
+        })
+    }
+
+    /// Closes: removes every ticket and permit in one transaction, then reads back that none is left. `Ok` means
+    /// that the kernel lists nothing; nobody may be told that the gate is closed before.
+    ///
+    /// # Errors
+    /// On any error but [`GateError::Gone`] call it again. `Gone` means that there is no gate at all.
+    pub fn void(&mut self, which: Which) -> Result<(), GateError> {
+        let slots = self.slots;
+        self.change(|batch| {
+            for table in tables(which) {
+                for slot in 0..slots {
+                    batch.flush(table.permit(slot));
+                    batch.flush(table.ticket(slot));
+                }
+            }
+        })?;
+        let left = self.alive(which)?;
+        let count = left.iter().map(|s| s.ticket_ms.iter().count() + s.permit_ms.iter().count()).sum();
+        if count == 0 { Ok(()) } else { Err(GateError::StillOpen { count }) }
+    }
+
+    /// The slots that hold a live ticket or permit, as the kernel lists them, in order. Empty slots are left out.
+    ///
+    /// # Errors
+    /// [`GateError::Gone`], [`GateError::Read`].
+    pub fn alive(&mut self, which: Which) -> Result<Vec<SlotState>, GateError> {
+        let mut alive = Vec::new();
+        for table in tables(which) {
+            for slot in 0..self.slots {
+                let ticket_ms = self.left_ms(table.ticket(slot))?;
+                let permit_ms = self.left_ms(table.permit(slot))?;
+                if ticket_ms.is_some() || permit_ms.is_some() {
+                    alive.push(SlotState { which: table.which, slot, ticket_ms, permit_ms });
+                }
+            }
+        }
+        Ok(alive)
+    }
+
+    fn left_ms(&mut self, set: SetName<'_>) -> Result<Option<u64>, GateError> {
+        let elements = self.socket.elements(set).map_err(|error| or_gone(error, GateError::Read))?;
+        Ok(elements.iter().map(|Element { left_ms, .. }| left_ms.unwrap_or(u64::MAX)).max())
+    }
+
+    fn change(&mut self, fill: impl FnOnce(&mut Batch<'_>)) -> Result<(), GateError> {
+        self.socket.commit(fill).map_err(|error| or_gone(error, GateError::Change))
+    }
+
+    fn checked(&self, slot: u8, timeout: Duration) -> Result<u64, GateError> {
+        if slot >= self.slots {
+            return Err(GateError::Slot { slot, slots: self.slots });
+        }
+        match u64::try_from(timeout.as_millis()) {
+            Ok(0) | Err(_) => Err(GateError::NoTimeout),
+            Ok(ms) => Ok(ms),
+        }
+    }
+}
+
+/// A gate's table and the constant that its packets are looked up by.
+struct GateTable {
+    which: Which,
+    family: u8,
+    family_name: &'static str,
+    name: &'static str,
+    key: &'static [u8],
+}
+
+/// ARPHRD_ETHER, in the byte order of the host, as the kernel compares it.
+static ETHERNET: [u8; 2] = libc::ARPHRD_ETHER.to_ne_bytes();
+static TABLES: [GateTable; 2] = [
+    GateTable {
+        which: Which::Vip,
+        family: FAMILY_NETDEV,
+        family_name: "netdev",
+        name: VIP_TABLE,
+        key: &ETHERNET,
+    },
+    GateTable {
+        which: Which::Ports,
+        family: FAMILY_INET,
+        family_name: "inet",
+        name: PORTS_TABLE,
+        key: &[libc::IPPROTO_TCP as u8],
+    },
+];
+
+impl GateTable {
+    fn ticket(&self, slot: u8) -> SetName<'static> {
+        SetName { family: self.family, table: self.name, set: TICKETS[usize::from(slot)] }
+    }
+
+    fn permit(&self, slot: u8) -> SetName<'static> {
+        SetName { family: self.family, table: self.name, set: PERMITS[usize::from(slot)] }
+    }
+}
+
+fn tables(which: Which) -> &'static [GateTable] {
+    match which {
+        Which::Vip => &TABLES[..1],
+        Which::Ports => &TABLES[1..],
+        Which::Both => &TABLES,
+    }
+}
+
+fn or_gone(error: NetfilterError, other: fn(NetfilterError) -> GateError) -> GateError {
+    match error {
+        NetfilterError::Gone => GateError::Gone,
+        error => other(error),
+    }
+}
+
+fn check_slots(slots: u8) -> Result<(), GateError> {
+    if (1..=SLOTS_MAX).contains(&slots) {
+        Ok(())
+    } else {
+        Err(GateError::Slot { slot: slots, slots: SLOTS_MAX })
+    }
+}
+
+/// A name goes into a text that `nft` parses, so only what the kernel accepts in names and nft in quotes.
+fn check(spec: &GateSpec) -> Result<(), GateError> {
+    check_slots(spec.slots)?;
+    for VipSpec { interface, .. } in &spec.vips {
+        let plain = interface.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'/' | b'\\'));
+        if interface.is_empty() || interface.len() >= libc::IFNAMSIZ || !plain {
+            return Err(GateError::Interface(interface.clone()));
+        }
+    }
+    Ok(())
+}
+
+async fn install_one(
+    table: &GateTable,
+    expected: &str,
+    text: impl Fn(&str, bool) -> String,
+) -> Result<TableOutcome, GateError> {
+    if is_as_wanted(table, expected, &text).await? {
+        return Ok(TableOutcome::Kept);
+    }
+    nft::load(&text(table.name, false)).await.map_err(GateError::Rules)?;
+    Ok(TableOutcome::Loaded)
+}
+
+/// Loads the wanted rules beside the present ones, asleep, and compares how `nft` lists the two. Comparing with
+/// our own text would depend on how each version of `nft` prints.
+async fn is_as_wanted(
+    table: &GateTable,
+    expected: &str,
+    text: &impl Fn(&str, bool) -> String,
+) -> Result<bool, GateError> {
+    let exists = NetfilterSocket::open()
+        .and_then(|mut socket| socket.has_table(table.family, table.name))
+        .map_err(|error| GateError::Read(error))?;
+    if !exists {
+        return Ok(false);
+    }
+    nft::load(&text(expected, true)).await.map_err(GateError::Rules)?;
+    let present = nft::list(table.family_name, table.name).await.map_err(GateError::Rules)?;
+    let wanted = nft::list(table.family_name, expected).await.map_err(GateError::Rules)?;
+    let family = table.family_name;
+    nft::load(&format!("delete table {family} {expected}\n")).await.map_err(GateError::Rules)?;
+    let (Some(present), Some(wanted)) = (present, wanted) else { return Ok(false) };
+    let asleep = present["nftables"].to_string().contains("\"dormant\"");
+    Ok(!asleep && nft::essence(&present) == nft::essence(&wanted))
+}
