@@ -1,0 +1,158 @@
+//! Closing the server to writes, within a budget, with an honest answer.
+//!
+//! ```text
+//! session A:  SET GLOBAL read_only ────────(waits for locks)────────→ done
+//! session B:  kill clients · kill again every 50 ms while A waits · kill what is left · read back
+//! ```
+//!
+//! `read_only` waits behind every running write and every `LOCK TABLES`, and while it waits no new write gets in,
+//! so the sessions in the way are killed. When the budget is used up A is killed too: on MySQL an abandoned
+//! statement takes effect later. What counts is what the server says at the end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::flavour;
+use super::session::{Session, cell};
+use super::{Mysql, MysqlError, Purpose};
+
+/// What came of closing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closing {
+    /// The server refuses writes of clients, and says so.
+    Closed {
+        /// Client sessions that were ended.
+        killed: u64,
+        /// Duration in milliseconds.
+        took_ms: u64,
+    },
+    /// The server accepts writes, and says so.
+    StillOpen {
+        /// What stood in the way.
+        why: String,
+    },
+    /// The server does not say. It must be taken for open.
+    Unknown {
+        /// Why it could not be asked.
+        why: String,
+    },
+}
+
+/// Pause between two rounds of killing while `read_only` waits.
+const ROUND: Duration = Duration::from_millis(50);
+/// Reading back has its own time, so that a used-up budget still ends in an answer.
+const READ_BACK: Duration = Duration::from_millis(500);
+/// `SET GLOBAL read_only` gives up after the session's `lock_wait_timeout`, 1 s; it is tried again this often at most.
+const ATTEMPTS_MAX: u32 = 20;
+
+impl Mysql {
+    /// Closes the server to writes of clients within `budget` and half a second for reading back. Ends all client
+    /// sessions; replicas, the agent and the server's own threads stay.
+    ///
+    /// The event scheduler should be off before: an event of a privileged definer writes on a read-only MariaDB.
+    pub async fn close_writes(&self, budget: Duration) -> Closing {
+        let started = Instant::now();
+        let end = started + budget;
+        let mut killed = 0;
+        let attempt = self.close_until(end, &mut killed).await;
+        match self.is_read_only(READ_BACK).await {
+            Ok(true) => Closing::Closed {
+                killed,
+                took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            },
+            Ok(false) => Closing::StillOpen {
+                why: attempt.map_or_else(|error| chain(&error), |()| "reads open".into()),
+            },
+            Err(error) => Closing::Unknown { why: chain(&error) },
+        }
+    }
+
+    async fn close_until(&self, end: Instant, killed: &mut u64) -> Result<(), MysqlError> {
+        let left = || end.saturating_duration_since(Instant::now());
+        let mut killer = self.session(Purpose::Control, left()).await?;
+        let mut closer = Session::dial(self.access(), Purpose::Control, left()).await?;
+        let out = self.close_with(&mut closer, &mut killer, end, killed).await;
+        if out.is_err() && killer.is_usable() {
+            let stop = format!("KILL {}", closer.id);
+            // Fails when the statement has ended meanwhile, which is as good.
+            let _ = killer.query("kill own statement", stop, READ_BACK).await;
+        }
+        self.park(Purpose::Control, killer);
+        out
+    }
+
+    async fn close_with(
+        &self,
+        closer: &mut Session,
+        killer: &mut Session,
+        end: Instant,
+        killed: &mut u64,
+    ) -> Result<(), MysqlError> {
+        let what = "close writes";
+        let left = || end.saturating_duration_since(Instant::now());
+        *killed += self.kill_clients_on(killer, left()).await?;
+        for _ in 0..ATTEMPTS_MAX {
+            let set = closer.query(what, flavour::close(closer.flavour).to_owned(), left());
+            tokio::pin!(set);
+            let out = loop {
+                tokio::select! {
+                    out = &mut set => break out,
+                    () = tokio::time::sleep(ROUND) => {
+                        *killed += self.kill_clients_on(killer, left()).await?;
+                    }
+                }
+            };
+            match out {
+                // ER_LOCK_WAIT_TIMEOUT: somebody held a lock longer than it takes to be killed.
+                Err(MysqlError::Server { code: 1205, .. }) if !left().is_zero() => {}
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    // Transactions begun before cannot commit, but their sessions read through a closed port's back.
+                    *killed += self.kill_clients_on(killer, left().max(READ_BACK)).await?;
+                    return Ok(());
+                }
+            }
+        }
+        Err(MysqlError::answer(what, "locks were held through every attempt"))
+    }
+
+    /// Ends all client sessions once and says how many. Sessions that connect meanwhile are not among them.
+    ///
+    /// # Errors
+    /// [`MysqlError`].
+    pub async fn kill_clients(&self, deadline: Duration) -> Result<u64, MysqlError> {
+        let mut session = self.session(Purpose::Control, deadline).await?;
+        let out = self.kill_clients_on(&mut session, deadline).await;
+        self.park(Purpose::Control, session);
+        out
+    }
+
+    async fn kill_clients_on(&self, session: &mut Session, deadline: Duration) -> Result<u64, MysqlError> {
+        let what = "kill clients";
+        let end = Instant::now() + deadline;
+        let access = self.access();
+        let own = [access.user.as_str(), access.replication_user.as_str()];
+        let list = flavour::client_sessions(session.flavour, own);
+        let answers = session.query(what, list, deadline).await?;
+        let rows = answers.first().map_or(&[][..], |answer| answer.rows.as_slice());
+        let mut killed = 0;
+        for id in rows.iter().filter_map(|row| cell::<u64>(row, "id")) {
+            let left = end.saturating_duration_since(Instant::now());
+            match session.query(what, format!("KILL {id}"), left).await {
+                Ok(_) => killed += 1,
+                // ER_NO_SUCH_THREAD: it went by itself.
+                Err(MysqlError::Server { code: 1094, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(killed)
+    }
+}
+
+fn chain(error: &MysqlError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,114 @@
+//! Switching semi-synchronous replication, as the ledger says.
+//!
+//! The source side follows the role. Left on at a replica, its applier waits at each transaction for an
+//! acknowledgement that nobody gives, and a promotion that stops replication then throws away what was received.
+
+use std::time::Duration;
+
+use baton_runbooks::observe::SemiSyncFacts;
+
+use super::flavour::{self, Threads};
+use super::{Mysql, MysqlError};
+
+/// Whether a side of semi-sync is to be on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// Commits wait for the replica.
+    On,
+    /// Commits wait for nobody; switching off lets those that wait go at once.
+    Off,
+}
+
+impl Mysql {
+    /// Switches the source side and reads it back. On sets wait point `AFTER_SYNC`, waiting without a replica, and
+    /// the longest time-out first, so that it is never on with other values. On is refused on a read-only server:
+    /// the source side is on at a primary only. Off on MySQL takes a second when it was on.
+    ///
+    /// # Errors
+    /// [`MysqlError`]; [`MysqlError::Answer`] when the server says something else afterwards.
+    pub async fn semi_sync_source(
+        &self,
+        to: Switch,
+        deadline: Duration,
+    ) -> Result<SemiSyncFacts, MysqlError> {
+        let what = "semi-sync source";
+        let before = self.facts(deadline).await?;
+        let now = &before.semi_sync;
+        let as_wanted = match to {
+            Switch::On if before.read_only => {
+                return Err(MysqlError::answer(what, "refused: the server is read-only"));
+            }
+            Switch::On => now.source_enabled && now.variables_as_wanted,
+            Switch::Off => !now.source_enabled,
+        };
+        if as_wanted {
+            return Ok(before.semi_sync);
+        }
+        self.control(
+            what,
+            |flavour| flavour::semi_sync_source(flavour, to == Switch::On).to_owned(),
+            deadline,
+        )
+        .await?;
+        let after = self.facts(deadline).await?.semi_sync;
+        let done = match to {
+            Switch::On => after.source_enabled && after.variables_as_wanted,
+            Switch::Off => !after.source_enabled,
+        };
+        if done {
+            Ok(after)
+        } else {
+            Err(MysqlError::answer(what, format!("switched {to:?}, reads {after:?}")))
+        }
+    }
+
+    /// Switches the replica side on and restarts the receiving thread if it runs without it. Only that thread: with
+    /// both stopped MariaDB throws away what was received and not applied, so this is refused while the applying
+    /// thread stands still.
+    ///
+    /// # Errors
+    /// [`MysqlError`]; [`MysqlError::Answer`] when refused.
+    pub async fn semi_sync_replica(&self, deadline: Duration) -> Result<SemiSyncFacts, MysqlError> {
+        let what = "semi-sync replica";
+        let before = self.facts(deadline).await?;
+        if !before.semi_sync.replica_enabled {
+            self.control(what, |flavour| flavour::semi_sync_replica_on(flavour).to_owned(), deadline).await?;
+        }
+        let receiving = before.replication.as_ref().is_some_and(|facts| facts.io_running);
+        if receiving && !before.semi_sync.replica_on {
+            if !before.replication.as_ref().is_some_and(|facts| facts.sql_running) {
+                return Err(MysqlError::answer(what, "refused: the applying thread stands still"));
+            }
+            let restart = |flavour| {
+                format!("{}; {}", flavour::stop(flavour, Threads::Io), flavour::start(flavour, Threads::Io))
+            };
+            self.control(what, restart, deadline).await?;
+        }
+        let after = self.facts(deadline).await?.semi_sync;
+        if after.replica_enabled {
+            Ok(after)
+        } else {
+            Err(MysqlError::answer(what, "switched on, reads off"))
+        }
+    }
+
+    /// Semi-sync state of both sides.
+    ///
+    /// # Errors
+    /// [`MysqlError`].
+    pub async fn semi_sync_status(&self, deadline: Duration) -> Result<SemiSyncFacts, MysqlError> {
+        Ok(self.facts(deadline).await?.semi_sync)
+    }
+
+    /// On a replica the source side must be off: brings it there, and says whether it had to.
+    ///
+    /// # Errors
+    /// [`MysqlError`].
+    pub async fn ensure_relay_rule(&self, deadline: Duration) -> Result<bool, MysqlError> {
+        let before = self.facts(deadline).await?;
+        if !before.read_only || !before.semi_sync.source_enabled {
+            return Ok(false);
+        }
+        self.semi_sync_source(Switch::Off, deadline).await.map(|_| true)
+    }
+}

@@ -1,0 +1,302 @@
+//! Semi-sync, canary, takeover, closing and rejoining with two real MariaDB servers.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use baton_node::hands::mysql::close::Closing;
+use baton_node::hands::mysql::promote::Drained;
+use baton_node::hands::mysql::replica::{Attached, SourceServer};
+use baton_node::hands::mysql::semisync::Switch;
+use baton_node::hands::mysql::{Mysql, gtid};
+use baton_runbooks::observe::Flavour;
+use mysql_async::prelude::Queryable;
+use support::eventually;
+use support::mariadb::{D, MariaDb, is_installed};
+
+const M: Flavour = Flavour::Mariadb;
+
+struct Pair {
+    primary: MariaDb,
+    replica: MariaDb,
+    on_primary: Mysql,
+    on_replica: Mysql,
+}
+
+async fn source(server: &MariaDb, hands: &Mysql) -> SourceServer {
+    let executed = hands.facts(D).await.unwrap().executed;
+    SourceServer { host: "127.0.0.1".into(), port: server.port, executed }
+}
+
+/// A primary with a replica that is attached, semi-sync on, and seen to work by a canary.
+async fn in_sync() -> Pair {
+    let primary = MariaDb::start(1, &[]).await;
+    let replica = MariaDb::start(2, &[]).await;
+    let on_primary = primary.as_primary().await;
+    let on_replica = replica.hands();
+    let attached = on_replica.attach(&source(&primary, &on_primary).await, D).await.unwrap();
+    assert_eq!(attached, Attached::Attached);
+    on_replica.start_replication(D).await.unwrap();
+    eventually("the replica has caught up", || async {
+        let (mine, theirs) = (on_replica.facts(D).await.ok()?, on_primary.facts(D).await.ok()?);
+        (mine.position == theirs.position && mine.semi_sync.replica_on).then_some(())
+    })
+    .await;
+    let semi_sync = on_primary.semi_sync_source(Switch::On, D).await.unwrap();
+    assert!(semi_sync.source_enabled && semi_sync.variables_as_wanted);
+    let canary = on_primary.canary(1, D).await.unwrap();
+    let theirs = on_replica.facts(D).await.unwrap();
+    let received = theirs.replication.unwrap().received;
+    assert!(gtid::contains(M, &received, &canary.position).unwrap(), "{received} has {}", canary.position);
+    let semi_sync = on_primary.semi_sync_status(D).await.unwrap();
+    assert!(semi_sync.source_on && semi_sync.clients == 1 && semi_sync.no_tx == 0, "{semi_sync:?}");
+    Pair { primary, replica, on_primary, on_replica }
+}
+
+#[tokio::test]
+async fn canary_is_received_and_applied() {
+    if !is_installed() {
+        return;
+    }
+    let pair = in_sync().await;
+    let before = pair.on_replica.facts(D).await.unwrap();
+    assert!(!before.instance.threads.is_empty() && before.instance.threads != "/", "{:?}", before.instance);
+    pair.on_primary.canary(2, D).await.unwrap();
+    eventually("the canary is applied", || async {
+        (pair.on_replica.facts(D).await.ok()?.canary_applied == 2).then_some(())
+    })
+    .await;
+    // Restarted threads are another instance, and a relay rule that is broken is repaired.
+    pair.replica.root().await.query_drop("STOP SLAVE IO_THREAD; START SLAVE IO_THREAD").await.unwrap();
+    assert_ne!(pair.on_replica.facts(D).await.unwrap().instance, before.instance);
+    pair.replica.root().await.query_drop("SET GLOBAL rpl_semi_sync_master_enabled=1").await.unwrap();
+    assert!(pair.on_replica.ensure_relay_rule(D).await.unwrap());
+    assert!(!pair.on_replica.ensure_relay_rule(D).await.unwrap());
+    pair.on_replica.semi_sync_source(Switch::On, D).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn commits_that_wait_for_the_replica_block_neither_probe_nor_write_probe() {
+    if !is_installed() {
+        return;
+    }
+    let pair = in_sync().await;
+    pair.on_primary.write_probe(D).await.unwrap();
+    pair.replica.process().freeze();
+    let mut writers = Vec::new();
+    for v in 0..4 {
+        let mut app = pair.primary.app().await;
+        let insert = async move { app.query_drop(format!("INSERT INTO t (v) VALUES ({v})")).await };
+        writers.push(tokio::spawn(insert));
+    }
+    eventually("commits wait", || async {
+        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
+    })
+    .await;
+    pair.on_primary.canary(9, Duration::from_millis(300)).await.unwrap_err();
+    let started = Instant::now();
+    for _ in 0..5 {
+        pair.on_primary.write_probe(Duration::from_secs(5)).await.unwrap();
+        pair.on_primary.probe(Duration::from_secs(5)).await.unwrap();
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(writers.iter().all(|writer| !writer.is_finished()), "nothing was acknowledged");
+    // Degrading, which the ledger must have allowed, lets them go.
+    pair.on_primary.semi_sync_source(Switch::Off, D).await.unwrap();
+    for writer in writers {
+        tokio::time::timeout(D, writer).await.unwrap().unwrap().unwrap();
+    }
+    pair.replica.process().thaw();
+}
+
+#[tokio::test]
+async fn takeover_loses_nothing_that_was_received() {
+    if !is_installed() {
+        return;
+    }
+    let mut pair = in_sync().await;
+    // The applier is held up by a lock, so that acknowledged writes are only in the relay log.
+    let mut blocker = pair.replica.try_root2().await.unwrap();
+    blocker.query_drop("LOCK TABLES app.t READ").await.unwrap();
+    let mut app = pair.primary.app().await;
+    for v in 0..50 {
+        app.query_drop(format!("INSERT INTO t (v) VALUES ({v})")).await.unwrap();
+    }
+    pair.primary.kill();
+    let captured = pair.on_replica.capture_received(D).await.unwrap();
+    assert_eq!(captured.backlog, 50);
+
+    let still = Duration::from_millis(400);
+    let stuck = pair.on_replica.drain(&captured.received, still, |_| {}).await.unwrap();
+    assert!(matches!(&stuck, Drained::NoProgress { left } if left.backlog == 50), "{stuck:?}");
+    let refused = pair.on_replica.promote(&captured.received, D).await.unwrap_err();
+    assert!(refused.to_string().contains("refused"), "{refused}");
+
+    let mut looks = 0;
+    let mut blocker = Some(blocker);
+    let drain = pair.on_replica.drain(&captured.received, Duration::from_secs(20), |_| {
+        looks += 1;
+        drop(blocker.take());
+    });
+    assert_eq!(drain.await.unwrap(), Drained::Reached);
+    let started = Instant::now();
+    pair.on_replica.promote(&captured.received, D).await.unwrap();
+    println!("promoted in {:?}", started.elapsed());
+    assert!(looks > 0);
+    assert!(pair.on_replica.is_promoted(D).await.unwrap());
+    pair.on_replica.promote(&captured.received, D).await.unwrap();
+    let mut app = pair.replica.app().await;
+    let rows: Option<u64> = app.query_first("SELECT COUNT(*) FROM t").await.unwrap();
+    assert_eq!(rows, Some(50));
+    app.query_drop("INSERT INTO t (v) VALUES (99)").await.unwrap();
+    let semi_sync = pair.on_replica.semi_sync_status(D).await.unwrap();
+    assert!(!semi_sync.source_enabled);
+
+    pair.on_replica.detach(D).await.unwrap();
+    assert_eq!(pair.on_replica.facts(D).await.unwrap().replication, None);
+    pair.on_replica.detach(D).await.unwrap();
+
+    // The old primary comes back closed, has nothing extra, and follows from where it was.
+    pair.primary.restart().await;
+    let old = &pair.on_primary;
+    assert!(old.facts(D).await.unwrap().read_only);
+    assert_eq!(pair.primary.value("SELECT @@global.gtid_slave_pos").await, "", "as it is on an ex-primary");
+    let new = source(&pair.replica, &pair.on_replica).await;
+    assert_eq!(old.extra_transactions(&new.executed, D).await.unwrap(), "");
+    assert_eq!(old.attach(&new, D).await.unwrap(), Attached::Attached);
+    old.start_replication(D).await.unwrap();
+    eventually("the old primary has everything", || async {
+        let facts = old.facts(D).await.ok()?;
+        let theirs = pair.on_replica.facts(D).await.ok()?;
+        assert_eq!(facts.replication.as_ref()?.sql_errno, 0, "{facts:?}");
+        (facts.position == theirs.position).then_some(())
+    })
+    .await;
+    let rows: Option<u64> = pair.primary.app().await.query_first("SELECT COUNT(*) FROM t").await.unwrap();
+    assert_eq!(rows, Some(51));
+}
+
+#[tokio::test]
+async fn promotion_is_undone_without_losing_the_relay_log() {
+    if !is_installed() {
+        return;
+    }
+    let pair = in_sync().await;
+    let captured = pair.on_replica.capture_received(D).await.unwrap();
+    pair.on_replica.promote(&captured.received, D).await.unwrap();
+    pair.on_replica.undo_promotion(D).await.unwrap();
+    assert!(!pair.on_replica.is_promoted(D).await.unwrap());
+    pair.on_primary.canary(5, D).await.unwrap();
+    eventually("it replicates again", || async {
+        (pair.on_replica.facts(D).await.ok()?.canary_applied == 5).then_some(())
+    })
+    .await;
+    pair.on_replica.detach(D).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn broken_applier_ends_the_drain() {
+    if !is_installed() {
+        return;
+    }
+    let pair = in_sync().await;
+    let mut root = pair.replica.root().await;
+    root.query_drop("SET sql_log_bin=0; INSERT INTO app.t (id,v) VALUES (1,1)").await.unwrap();
+    pair.primary.app().await.query_drop("INSERT INTO t (id,v) VALUES (1,2)").await.unwrap();
+    let captured = pair.on_replica.capture_received(D).await.unwrap();
+    let end = pair.on_replica.drain(&captured.received, D, |_| {}).await.unwrap();
+    assert!(matches!(&end, Drained::ApplierError { errno: 1062, .. }), "{end:?}");
+}
+
+#[tokio::test]
+async fn errant_transactions_refuse_the_attachment() {
+    if !is_installed() {
+        return;
+    }
+    let mut pair = in_sync().await;
+    pair.on_primary.semi_sync_source(Switch::Off, D).await.unwrap();
+    let captured = pair.on_replica.capture_received(D).await.unwrap();
+    pair.on_replica.drain(&captured.received, D, |_| {}).await.unwrap();
+    pair.on_replica.promote(&captured.received, D).await.unwrap();
+    pair.on_replica.detach(D).await.unwrap();
+    // Both accept a write: what a fence is there to prevent.
+    pair.primary.app().await.query_drop("INSERT INTO t (v) VALUES (1)").await.unwrap();
+    pair.replica.app().await.query_drop("INSERT INTO t (v) VALUES (2),(3)").await.unwrap();
+    pair.primary.restart().await;
+    let new = source(&pair.replica, &pair.on_replica).await;
+    let extra = pair.on_primary.extra_transactions(&new.executed, D).await.unwrap();
+    assert!(extra.starts_with("0-1-"), "{extra}");
+    assert_eq!(pair.on_primary.attach(&new, D).await.unwrap(), Attached::Refused { extra });
+    assert_eq!(pair.on_primary.facts(D).await.unwrap().replication, None, "nothing was changed");
+    // And a server that accepts writes is not attached at all.
+    let old = source(&pair.primary, &pair.on_primary).await;
+    pair.on_replica.attach(&old, D).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn closing_is_bounded_with_writers_in_the_way() {
+    if !is_installed() {
+        return;
+    }
+    let db = MariaDb::start(1, &[]).await;
+    let hands = db.as_primary().await;
+    db.app().await.query_drop("INSERT INTO t (v) SELECT seq FROM seq_1_to_200").await.unwrap();
+    let mut long = db.app().await;
+    let long = tokio::spawn(async move { long.query_drop("UPDATE t SET v=v+SLEEP(1)").await });
+    let mut locker = db.try_root2().await.unwrap();
+    locker.query_drop("CREATE TABLE app.other (id INT); LOCK TABLES app.other WRITE").await.unwrap();
+    let mut idle = db.app().await;
+    idle.query_drop("BEGIN; INSERT INTO t (v) VALUES (7)").await.unwrap();
+    eventually("the update runs", || async {
+        (db.value("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'UPDATE%'").await
+            == "1")
+            .then_some(())
+    })
+    .await;
+    let end = hands.close_writes(Duration::from_secs(8)).await;
+    println!("{end:?}");
+    assert!(matches!(end, Closing::Closed { killed, .. } if killed >= 3), "{end:?}");
+    assert!(hands.is_read_only(D).await.unwrap());
+    assert!(tokio::time::timeout(D, long).await.unwrap().unwrap().is_err());
+    assert!(idle.query_drop("COMMIT").await.is_err());
+    hands.open_writes(Switch::Off, D).await.unwrap();
+    db.app().await.query_drop("INSERT INTO t (v) VALUES (8)").await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_a_frozen_or_lost_server_says_so() {
+    if !is_installed() {
+        return;
+    }
+    let mut db = MariaDb::start(1, &[]).await;
+    let hands = db.as_primary().await;
+    db.process().freeze();
+    let started = Instant::now();
+    let end = hands.close_writes(Duration::from_millis(500)).await;
+    assert!(matches!(end, Closing::Unknown { .. }), "{end:?}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+    db.process().thaw();
+    db.kill();
+    let end = hands.close_writes(Duration::from_millis(500)).await;
+    assert!(matches!(&end, Closing::Unknown { why } if why.contains("refused")), "{end:?}");
+}
+
+#[tokio::test]
+async fn closing_while_commits_wait_for_the_replica() {
+    if !is_installed() {
+        return;
+    }
+    let pair = in_sync().await;
+    pair.replica.process().freeze();
+    let mut app = pair.primary.app().await;
+    let writer = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });
+    eventually("the commit waits", || async {
+        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
+    })
+    .await;
+    let end = pair.on_primary.close_writes(Duration::from_secs(8)).await;
+    assert!(matches!(end, Closing::Closed { .. }), "{end:?}");
+    assert!(tokio::time::timeout(D, writer).await.unwrap().unwrap().is_err(), "never acknowledged");
+    pair.replica.process().thaw();
+}

@@ -1,0 +1,72 @@
+//! Real servers for the tests of the hands: MariaDB and Redis on temporary directories, with Unix sockets and
+//! loopback ports, ended by their process id when a test ends, however it ends.
+#![allow(clippy::unwrap_used, dead_code)]
+
+pub mod mariadb;
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// A generous deadline for conditions on a machine with other work.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A child process that dies with the test: killed on drop, and by the kernel if the test's thread is gone.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    pub fn spawn(command: &mut Command) -> Self {
+        Self { child: command.process_group(0).spawn().unwrap() }
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    pub fn freeze(&self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(nix::sys::signal::Signal::SIGCONT);
+    }
+
+    /// Kills and reaps.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A loopback port that nobody has at this moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until `condition` gives a value; panics with `what` when [`PATIENCE`] is used up.
+pub async fn eventually<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(started.elapsed() < PATIENCE, "did not come true: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
