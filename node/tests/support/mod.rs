@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 pub mod mariadb;
+pub mod redis;
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -36,6 +37,14 @@ impl Process {
 
     pub fn thaw(&self) {
         self.signal(nix::sys::signal::Signal::SIGCONT);
+    }
+
+    /// Waits until it ends by itself, for as long as patience lasts.
+    pub fn wait(&mut self) {
+        let started = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && started.elapsed() < PATIENCE {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// Kills and reaps.
