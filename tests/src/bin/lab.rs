@@ -1,0 +1,116 @@
+//! `lab`: the lab from the command line.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use baton_tests::fault::Fault;
+use baton_tests::lab::{self, Driver, Lab, Options, wait};
+use baton_tests::run::{self, Outcome, Plan};
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "lab",
+    about = "Real servers in network namespaces, faults, and a client that keeps count. Needs root."
+)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// One lab, one fault, one verdict
+    Run {
+        /// Name of the fault; `lab list` shows them
+        #[arg(default_value = "power-loss")]
+        fault: String,
+        /// Who decides: baton-standard, baton-fast, baton-relaxed, keepalived-1s, keepalived-100ms
+        #[arg(long, default_value = "baton-standard")]
+        system: String,
+        /// Without container engines: some seconds faster
+        #[arg(long)]
+        no_docker: bool,
+    },
+    /// A lab that stands until it is interrupted
+    Up {
+        /// As for `run`
+        #[arg(long, default_value = "baton-standard")]
+        system: String,
+    },
+    /// Takes every standing lab down
+    Down,
+    /// The faults
+    List,
+}
+
+fn driver(system: &str) -> Result<Driver> {
+    Ok(match system {
+        "keepalived-1s" => Driver::Keepalived { advert_ms: 1000 },
+        "keepalived-100ms" => Driver::Keepalived { advert_ms: 100 },
+        "nobody" => Driver::Nobody,
+        _ => match system.strip_prefix("baton-") {
+            Some(profile) => Driver::Agents { profile: profile.into() },
+            None => bail!("no system is called {system}"),
+        },
+    })
+}
+
+fn main() -> ExitCode {
+    if let Err(error) = interrupts() {
+        eprintln!("signals: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    match go(Args::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn go(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Run { fault, system, no_docker } => {
+            let plan = Plan { driver: driver(&system)?, fault: Fault::named(&fault)?, docker: !no_docker };
+            let report = run::run(&plan)?;
+            report.save()?;
+            println!("{}", report.text());
+            Ok(if report.result == Outcome::Pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Verb::Up { system } => {
+            let lab = Lab::up(Options { driver: driver(&system)?, docker: true, small_disk: false })?;
+            println!("lab {} stands, files in {}; interrupt ends it", lab.id, lab.dir.display());
+            while wait::pass(std::time::Duration::from_secs(3600)).is_ok() {}
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Down => {
+            lab::end_all()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::List => {
+            for fault in Fault::ALL {
+                println!("{:<20} {}", fault.name(), fault.what());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// An interrupt ends every wait, so that the lab is taken down on the way out.
+fn interrupts() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok::<_, std::io::Error>((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    })?;
+    std::thread::Builder::new().name("interrupt".into()).spawn(move || {
+        let (mut interrupt, mut terminate) = signals;
+        runtime.block_on(async {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        });
+        wait::interrupt();
+    })?;
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! What can go wrong, and what must come of it.
+//!
+//! Every fault is injected, then *verified*: a fault that did not bite proves nothing, and its run is inconclusive.
+//! A fault that has a *heal* is healed in the same run, since a node that comes back is half of the trouble. Faults of
+//! links are made in the switch; the others are made from outside of the host, as a kernel or another program would.
+
+mod act;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::lab::{Lab, Port};
+
+/// How often the holder may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// Never.
+    None,
+    /// Exactly once.
+    One,
+    /// Once or never.
+    AtMostOne,
+}
+
+impl Changes {
+    /// Whether `changes` is what is expected.
+    #[must_use]
+    pub fn admits(self, changes: u64) -> bool {
+        match self {
+            Self::None => changes == 0,
+            Self::One => changes == 1,
+            Self::AtMostOne => changes <= 1,
+        }
+    }
+}
+
+/// When the client is to be served again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// While the fault lasts.
+    DuringFault,
+    /// Only once the fault is healed: serving earlier would risk what is promised.
+    AfterHeal,
+}
+
+/// What must come of a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expectation {
+    /// How often the holder changes.
+    pub changes: Changes,
+    /// When the client is served again.
+    pub served: Served,
+    /// Longest outage of MySQL, milliseconds, on a machine that is busy with other things. The figures of the
+    /// benchmark are far lower.
+    pub outage_max_ms: Option<u64>,
+    /// How long the fault lasts before it is healed; none: it is not healed.
+    pub heal_after: Option<Duration>,
+}
+
+/// Who is who when the fault is injected.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// Where.
+    pub lab: &'a Lab,
+    /// The holder.
+    pub primary: Port,
+    /// The other data node.
+    pub backup: Port,
+}
+
+impl<'a> Scene<'a> {
+    /// The scene in which `primary` serves.
+    #[must_use]
+    pub fn new(lab: &'a Lab, primary: Port) -> Self {
+        let backup = if primary == Port::Db1 { Port::Db2 } else { Port::Db1 };
+        Self { lab, primary, backup }
+    }
+}
+
+macro_rules! faults {
+    ($($variant:ident $name:literal $what:literal;)*) => {
+        /// A fault that the lab can inject.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Fault { $(#[doc = $what] $variant,)* }
+
+        impl Fault {
+            /// Every fault.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its name on the command line.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it does.
+            #[must_use]
+            pub fn what(self) -> &'static str {
+                match self { $(Self::$variant => $what,)* }
+            }
+        }
+    };
+}
+
+faults! {
+    PowerLoss "power-loss" "the primary's host is off the wire and every process of it is killed";
+    AgentKill "agent-kill" "the primary's agent is killed and restarted by its supervisor";
+    AgentFreeze "agent-freeze" "the primary's agent is stopped, and thawed later";
+    HostFreeze "host-freeze" "every process of the primary's host is stopped, and thawed later";
+    MysqldKill "mysqld-kill" "the primary's MySQL server is killed";
+    MysqldFreeze "mysqld-freeze" "the primary's MySQL server is stopped, and thawed later";
+    RedisKill "redis-kill" "the primary's Redis server is killed";
+    DiskFull "disk-full" "the file system of the primary's MySQL data is filled, and emptied later";
+    LinkDown "link-down" "the primary's port has no carrier for a while";
+    PartitionPrimary "partition-primary" "the primary is cut off from both other nodes, not from clients, for a while";
+    PartitionPair "partition-pair" "primary and backup are cut off from each other; both see witness and clients";
+    OneWayIn "one-way-in" "nothing from the other nodes reaches the primary; what it sends arrives";
+    OneWayOut "one-way-out" "nothing of the primary reaches the other nodes; what they send arrives";
+    PrimaryWitnessCut "primary-witness-cut" "primary and witness are cut off from each other for a while";
+    WitnessLoss "witness-loss" "the witness loses power";
+    BackupLoss "backup-loss" "the backup loses power";
+    ReplicaBehind "replica-behind" "replication is cut until the replica is out of sync, then the primary loses power";
+    VipRemoved "vip-removed" "another program removes the virtual IP from the primary";
+    RulesFlushed "rules-flushed" "another program flushes every nftables rule of the primary";
+    QuorumLoss "quorum-loss" "backup and witness lose power";
+}
+
+const LONG: Option<Duration> = Some(Duration::from_secs(8));
+
+impl Fault {
+    /// The fault of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn named(name: &str) -> Result<Self> {
+        let found = Self::ALL.iter().copied().find(|fault| fault.name() == name);
+        found.with_context(|| format!("no fault is called {name}; `lab list` shows them"))
+    }
+
+    /// What must come of it.
+    #[must_use]
+    pub fn expectation(self) -> Expectation {
+        let of = |changes, outage_max_ms, heal_after| Expectation {
+            changes,
+            served: Served::DuringFault,
+            outage_max_ms: Some(outage_max_ms),
+            heal_after,
+        };
+        let healed = |heal_after| Expectation {
+            changes: Changes::None,
+            served: Served::AfterHeal,
+            outage_max_ms: None,
+            heal_after: Some(heal_after),
+        };
+        match self {
+            Self::PowerLoss | Self::MysqldKill | Self::RedisKill => of(Changes::One, 4_000, None),
+            Self::AgentFreeze
+            | Self::HostFreeze
+            | Self::MysqldFreeze
+            | Self::LinkDown
+            | Self::PartitionPrimary => of(Changes::One, 5_000, LONG),
+            Self::OneWayIn | Self::OneWayOut => of(Changes::One, 6_000, LONG),
+            Self::DiskFull => of(Changes::One, 8_000, Some(Duration::from_secs(12))),
+            Self::AgentKill => of(Changes::None, 3_000, None),
+            Self::PartitionPair => of(Changes::AtMostOne, 5_000, LONG),
+            Self::PrimaryWitnessCut => of(Changes::None, 3_000, LONG),
+            Self::WitnessLoss => of(Changes::None, 3_000, None),
+            // Waiting commits are released through the ledger within 2 s, and half a second is the machine's.
+            Self::BackupLoss => of(Changes::None, 2_500, None),
+            Self::VipRemoved | Self::RulesFlushed => of(Changes::None, 1_500, None),
+            Self::ReplicaBehind => healed(Duration::from_secs(10)),
+            Self::QuorumLoss => healed(Duration::from_secs(6)),
+        }
+    }
+
+    /// Whether the lab needs a file system that can be filled.
+    #[must_use]
+    pub fn needs_small_disk(self) -> bool {
+        self == Self::DiskFull
+    }
+
+    /// Injects it.
+    ///
+    /// # Errors
+    /// It cannot be injected.
+    pub fn inject(self, scene: Scene<'_>) -> Result<()> {
+        act::inject(self, scene).with_context(|| format!("inject {}", self.name()))
+    }
+
+    /// Waits until it is seen to bite.
+    ///
+    /// # Errors
+    /// It does not: what the run shows is worth nothing.
+    pub fn verify(self, scene: Scene<'_>) -> Result<()> {
+        act::verify(self, scene).with_context(|| format!("{} did not bite", self.name()))
+    }
+
+    /// Undoes it.
+    ///
+    /// # Errors
+    /// It cannot be undone, or has no end.
+    pub fn heal(self, scene: Scene<'_>) -> Result<()> {
+        if self.expectation().heal_after.is_none() {
+            bail!("{} has no end", self.name());
+        }
+        act::heal(self, scene).with_context(|| format!("heal {}", self.name()))
+    }
+}

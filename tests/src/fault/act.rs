@@ -1,0 +1,198 @@
+//! How each fault is injected, verified and healed.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+use super::{Fault, Scene};
+use crate::lab::wire::{INTERFACE, VIP};
+use crate::lab::{Port, Traffic, mariadb, process, shell, wait};
+
+/// How long a fault may take to show.
+const BITES_WITHIN: Duration = Duration::from_secs(10);
+/// How long an agent may take to find the replica out of sync.
+const BEHIND_WITHIN: Duration = Duration::from_secs(20);
+
+pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
+    let Scene { lab, primary, backup } = scene;
+    let host = lab.host(primary);
+    let wire = &lab.wire;
+    match fault {
+        Fault::PowerLoss => lab.power_off(primary),
+        Fault::AgentKill => host.process("agent")?.signal(Signal::SIGKILL),
+        Fault::AgentFreeze => driver(scene)?.signal(Signal::SIGSTOP),
+        Fault::HostFreeze => match process::signal_all(&wire.path(primary), Signal::SIGSTOP) {
+            0 => bail!("the host has no process"),
+            _ => Ok(()),
+        },
+        Fault::MysqldKill => host.process("mysqld")?.signal(Signal::SIGKILL),
+        Fault::MysqldFreeze => host.process("mysqld")?.signal(Signal::SIGSTOP),
+        Fault::RedisKill => host.process("redis")?.signal(Signal::SIGKILL),
+        Fault::DiskFull => fill(&filler(scene)),
+        Fault::LinkDown => wire.carrier(primary, false),
+        Fault::PartitionPrimary => {
+            wire.cut_both(primary, backup, Traffic::All)?;
+            wire.cut_both(primary, Port::Mon, Traffic::All)
+        }
+        Fault::PartitionPair => wire.cut_both(primary, backup, Traffic::All),
+        Fault::OneWayIn => {
+            wire.cut(backup, primary, Traffic::All)?;
+            wire.cut(Port::Mon, primary, Traffic::All)
+        }
+        Fault::OneWayOut => {
+            wire.cut(primary, backup, Traffic::All)?;
+            wire.cut(primary, Port::Mon, Traffic::All)
+        }
+        Fault::PrimaryWitnessCut => wire.cut_both(primary, Port::Mon, Traffic::All),
+        Fault::WitnessLoss => lab.power_off(Port::Mon),
+        Fault::BackupLoss => lab.power_off(backup),
+        Fault::ReplicaBehind => {
+            wire.cut_both(primary, backup, Traffic::Tcp(mariadb::PORT))?;
+            wait::until_true("the replica to be out of sync", BEHIND_WITHIN, || Ok(!lab.standing()?.ok))?;
+            lab.power_off(primary)
+        }
+        Fault::VipRemoved => {
+            let vip = format!("{VIP}/24");
+            shell::run("ip", &["-n", &wire.netns(primary), "addr", "del", &vip, "dev", INTERFACE]).map(drop)
+        }
+        Fault::RulesFlushed => {
+            let netns = wire.netns(primary);
+            let before = shell::finish(shell::inside(&netns, "nft").args(["list", "tables"]))?;
+            ensure!(!before.trim().is_empty(), "the host has no nftables rules");
+            shell::finish(shell::inside(&netns, "nft").args(["flush", "ruleset"])).map(drop)
+        }
+        Fault::QuorumLoss => {
+            lab.power_off(backup)?;
+            lab.power_off(Port::Mon)
+        }
+    }
+}
+
+pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
+    let Scene { lab, primary, backup } = scene;
+    let host = lab.host(primary);
+    match fault {
+        Fault::PowerLoss | Fault::ReplicaBehind => is_dark(scene, primary),
+        Fault::WitnessLoss => is_dark(scene, Port::Mon),
+        Fault::BackupLoss => is_dark(scene, backup),
+        Fault::QuorumLoss => {
+            is_dark(scene, backup)?;
+            is_dark(scene, Port::Mon)
+        }
+        Fault::AgentKill => {
+            let agent = host.process("agent")?;
+            wait::until_true("the agent to be restarted", BITES_WITHIN, || Ok(agent.starts() > 1))
+        }
+        Fault::AgentFreeze => {
+            let driver = driver(scene)?;
+            wait::until_true("the driver to stand still", BITES_WITHIN, || Ok(driver.state() == Some('T')))
+        }
+        Fault::HostFreeze => wait::until_true("the host to stand still", BITES_WITHIN, || {
+            let pids = process::in_netns(&lab.wire.path(primary));
+            Ok(!pids.is_empty()
+                && pids.into_iter().all(|pid| process::state(pid).is_none_or(|state| state == 'T')))
+        }),
+        Fault::MysqldFreeze => {
+            let mysqld = host.process("mysqld")?;
+            wait::until_true("MySQL to stand still", BITES_WITHIN, || Ok(mysqld.state() == Some('T')))
+        }
+        Fault::MysqldKill => ended(scene, "mysqld"),
+        Fault::RedisKill => ended(scene, "redis"),
+        Fault::DiskFull => {
+            let probe = host.dir.join("mysql/probe");
+            let full =
+                std::fs::write(&probe, [1; 65536]).is_err_and(|error| error.raw_os_error() == Some(28));
+            let _ = std::fs::remove_file(probe);
+            ensure!(full, "there is space left");
+            Ok(())
+        }
+        Fault::LinkDown => {
+            wait::until_true("the carrier to go", BITES_WITHIN, || Ok(!lab.wire.has_carrier(primary)?))
+        }
+        Fault::PartitionPrimary
+        | Fault::PartitionPair
+        | Fault::OneWayIn
+        | Fault::OneWayOut
+        | Fault::PrimaryWitnessCut => wait::until_true("frames to be dropped", BITES_WITHIN, || {
+            Ok(lab.wire.dropped()?.into_iter().any(|frames| frames > 0))
+        }),
+        // Both were verified by the program that made them: it fails if there is nothing to remove.
+        Fault::VipRemoved | Fault::RulesFlushed => Ok(()),
+    }
+}
+
+pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
+    let Scene { lab, primary, backup } = scene;
+    let host = lab.host(primary);
+    match fault {
+        Fault::AgentFreeze => driver(scene)?.signal(Signal::SIGCONT),
+        Fault::HostFreeze => match process::signal_all(&lab.wire.path(primary), Signal::SIGCONT) {
+            0 => bail!("the host has no process"),
+            _ => Ok(()),
+        },
+        // The agent may have killed it meanwhile, and was right.
+        Fault::MysqldFreeze => match host.process("mysqld")? {
+            mysqld if mysqld.pid().is_some() => mysqld.signal(Signal::SIGCONT),
+            _ => Ok(()),
+        },
+        Fault::DiskFull => Ok(std::fs::remove_file(filler(scene))?),
+        Fault::LinkDown => lab.wire.carrier(primary, true),
+        Fault::PartitionPrimary
+        | Fault::PartitionPair
+        | Fault::OneWayIn
+        | Fault::OneWayOut
+        | Fault::PrimaryWitnessCut => lab.wire.mend(),
+        Fault::ReplicaBehind => {
+            lab.wire.mend()?;
+            lab.power_on(primary)
+        }
+        Fault::QuorumLoss => {
+            lab.power_on(Port::Mon)?;
+            lab.power_on(backup)
+        }
+        Fault::PowerLoss
+        | Fault::AgentKill
+        | Fault::MysqldKill
+        | Fault::RedisKill
+        | Fault::WitnessLoss
+        | Fault::BackupLoss
+        | Fault::VipRemoved
+        | Fault::RulesFlushed => Ok(()),
+    }
+}
+
+/// The process that decides on the primary: the agent, or keepalived.
+fn driver(scene: Scene<'_>) -> Result<process::Process> {
+    let host = scene.lab.host(scene.primary);
+    host.process("agent").or_else(|_| host.process("keepalived"))
+}
+
+fn ended(scene: Scene<'_>, name: &str) -> Result<()> {
+    let process = scene.lab.host(scene.primary).process(name)?;
+    wait::until_true("the process to end", BITES_WITHIN, || Ok(process.pid().is_none()))
+}
+
+fn is_dark(scene: Scene<'_>, port: Port) -> Result<()> {
+    let left = process::in_netns(&scene.lab.wire.path(port)).len();
+    ensure!(left == 0, "{left} processes survive on {}", port.name());
+    ensure!(!scene.lab.wire.has_carrier(port)?, "{} has a carrier", port.name());
+    Ok(())
+}
+
+fn filler(scene: Scene<'_>) -> PathBuf {
+    scene.lab.host(scene.primary).dir.join("mysql/filler")
+}
+
+/// Writes until no space is left.
+fn fill(path: &PathBuf) -> Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    // From large to small, so that nothing is left over.
+    for size in [1 << 20, 4096, 1] {
+        let block = vec![1; size];
+        while file.write_all(&block).is_ok() {}
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! The product in the lab: its certificates, its one configuration file, its agents, and what it says of itself.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::mariadb;
+use super::shell;
+use super::wire::{INTERFACE, Port, VIP};
+use super::{docker, redis};
+
+/// The nodes of the cluster.
+pub const NODES: [Port; 3] = [Port::Db1, Port::Db2, Port::Mon];
+/// Longest time that a question to an agent may take, in seconds, as `timeout` reads it.
+const ASK_LIMIT: &str = "5";
+
+/// The program under test: `BATON_BIN`, or the one that was built beside this program.
+///
+/// # Errors
+/// It has not been built.
+pub fn program() -> Result<PathBuf> {
+    if let Some(given) = std::env::var_os("BATON_BIN") {
+        return Ok(given.into());
+    }
+    let own = std::env::current_exe()?;
+    let built = own.ancestors().skip(1).take(2).map(|dir| dir.join("baton")).find(|path| path.is_file());
+    built.context("no program `baton` beside this one: build it first (cargo build -p baton-node)")
+}
+
+/// Whether the program under test has been built.
+#[must_use]
+pub fn is_built() -> bool {
+    program().is_ok()
+}
+
+/// Makes the certificates, the password files and the configuration file.
+///
+/// # Errors
+/// A file cannot be written, or `baton pki` or `baton config check` fails.
+pub fn prepare(dir: &Path, profile: &str, with_docker: bool) -> Result<PathBuf> {
+    let baton = program()?.display().to_string();
+    let pki = dir.join("pki").display().to_string();
+    shell::run(&baton, &["pki", "init", "--dir", &pki])?;
+    for node in NODES {
+        shell::run(&baton, &["pki", "issue", "--dir", &pki, "--node", node.name()])?;
+    }
+    let password = dir.join("password");
+    std::fs::write(&password, mariadb::PASSWORD)?;
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let file = dir.join("baton.toml");
+    std::fs::write(&file, configuration(dir, profile, with_docker))?;
+    for node in NODES {
+        let args = ["config", "check", "--config", &file.display().to_string(), "--node", node.name()];
+        shell::run(&baton, &args).context("the lab's own configuration is refused")?;
+    }
+    Ok(file)
+}
+
+fn configuration(dir: &Path, profile: &str, with_docker: bool) -> String {
+    let dir = dir.display();
+    let nodes = NODES.map(|node| {
+        let kind = if node == Port::Mon { "witness" } else { "data" };
+        format!("[[node]]\nname = \"{}\"\nkind = \"{kind}\"\naddress = \"{}\"\n", node.name(), node.address())
+    });
+    let container = docker::CONTAINER;
+    let services = if with_docker {
+        format!(
+            "[docker]\nsocket = \"{dir}/{{node}}/docker.sock\"\n\
+             [[service]]\nname = \"{container}\"\ncontainer = \"{container}\"\nruns_on = \"holder\"\n\
+             needs_database = false\nports = [{}]\n",
+            docker::PORT
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "cluster = \"lab\"\nprofile = \"{profile}\"\ninitial_holder = \"db1\"\n\
+         [paths]\nstate = \"{dir}/{{node}}/state\"\nrun = \"{dir}/{{node}}\"\n\
+         [pki]\nca = \"{dir}/pki/ca.pem\"\ncert = \"{dir}/pki/{{node}}.pem\"\nkey = \"{dir}/pki/{{node}}.key\"\n\
+         {}\
+         [[vip]]\naddress = \"{VIP}/24\"\ninterface = \"{INTERFACE}\"\n\
+         [mysql]\nport = {}\nsocket = \"{dir}/{{node}}/mysql.sock\"\nuser = \"baton\"\n\
+         password_file = \"{dir}/password\"\nreplication_user = \"repl\"\n\
+         replication_password_file = \"{dir}/password\"\ndata_dir = \"{dir}/{{node}}/mysql\"\nschema = \"{}\"\n\
+         [redis]\nport = {}\nsocket = \"{dir}/{{node}}/redis.sock\"\n\
+         {services}",
+        nodes.concat(),
+        mariadb::PORT,
+        mariadb::AGENT_SCHEMA,
+        redis::PORT,
+    )
+}
+
+/// Asks a node's agent; the answer is whatever JSON it prints.
+///
+/// # Errors
+/// No answer in time, or none that is JSON. An exit code that reports a bad state is not an error here.
+pub fn ask(config: &Path, node: Port, verb: &[&str]) -> Result<Value> {
+    let baton = program()?.display().to_string();
+    let mut command = std::process::Command::new("timeout");
+    command.args([ASK_LIMIT, &baton]).args(verb);
+    command.args(["--output", "json", "--node", node.name(), "--config"]).arg(config);
+    let output = command.output()?;
+    let complaint = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    match serde_json::from_slice(&output.stdout) {
+        Ok(answer) => Ok(answer),
+        Err(error) => bail!("baton {verb:?} on {}: {}: {error}: {}", node.name(), output.status, complaint()),
+    }
+}
+
+/// What an agent says of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Who holds the baton, if anybody.
+    pub holder: Option<Port>,
+    /// The number of the present holder's reign.
+    pub epoch: u64,
+    /// Whether a takeover would work now.
+    pub ok: bool,
+    /// The whole answer, for messages.
+    pub text: String,
+}
+
+/// What a node's agent says of the cluster.
+///
+/// # Errors
+/// It does not answer, or its answer has no epoch.
+pub fn standing(config: &Path, node: Port) -> Result<Standing> {
+    let answer = ask(config, node, &["status"])?;
+    let holder = answer["holder"].as_str();
+    Ok(Standing {
+        holder: NODES.into_iter().find(|node| Some(node.name()) == holder),
+        epoch: answer["epoch"].as_u64().with_context(|| format!("no epoch in {answer}"))?,
+        ok: answer["ok"].as_bool().unwrap_or(false),
+        text: answer.to_string(),
+    })
+}

@@ -1,0 +1,73 @@
+//! The other system, in the same lab: keepalived with a careful notify script.
+//!
+//! Careful means: what the replica has received is applied before it is opened (the usual script throws it away), and
+//! a node that becomes backup is closed. What it cannot do is make sure that the other node has stopped.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::wire::{INTERFACE, Port, VIP};
+use super::{mariadb, redis};
+
+/// Writes the configuration and the notify script of a node and returns the arguments of keepalived.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn prepare(host_dir: &Path, node: Port, peer: Port, advert_ms: u32) -> Result<Vec<String>> {
+    let script = host_dir.join("notify.sh");
+    std::fs::write(&script, notify(host_dir, peer))?;
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    let file = host_dir.join("keepalived.conf");
+    std::fs::write(&file, configuration(&script, node, advert_ms))?;
+    let path = |name: &str| host_dir.join(name).display().to_string();
+    Ok(["--dont-fork", "--log-console", "--log-detail", "--vrrp", "--use-file"]
+        .map(String::from)
+        .into_iter()
+        .chain([file.display().to_string()])
+        .chain(["--pid".into(), path("keepalived.pid"), "--vrrp_pid".into(), path("vrrp.pid")])
+        .collect())
+}
+
+fn configuration(script: &Path, node: Port, advert_ms: u32) -> String {
+    let (state, priority) = if node == Port::Db1 { ("MASTER", 150) } else { ("BACKUP", 100) };
+    let advert = f64::from(advert_ms) / 1000.0;
+    format!(
+        "global_defs {{\n  vrrp_version 3\n  script_user root\n  enable_script_security\n}}\n\
+         vrrp_instance lab {{\n  state {state}\n  interface {INTERFACE}\n  virtual_router_id 77\n\
+         \x20 priority {priority}\n  advert_int {advert}\n  virtual_ipaddress {{\n    {VIP}/24 dev {INTERFACE}\n  }}\n\
+         \x20 notify {}\n}}\n",
+        script.display()
+    )
+}
+
+fn notify(host_dir: &Path, peer: Port) -> String {
+    let dir: PathBuf = host_dir.to_owned();
+    let (dir, peer, port) = (dir.display(), peer.address(), redis::PORT);
+    let password = mariadb::PASSWORD;
+    format!(
+        r#"#!/bin/sh
+# keepalived calls: notify TYPE NAME STATE PRIORITY
+exec >>{dir}/notify.log 2>&1
+echo "$(date +%s.%N) $3"
+sql() {{ mariadb --no-defaults --batch --skip-column-names --socket={dir}/mysql.sock --user=root "$@"; }}
+kv() {{ redis-cli -s {dir}/redis.sock "$@"; }}
+case "$3" in
+MASTER)
+    kv replicaof no one
+    kv config set min-replicas-to-write 0
+    received=$(sql -E -e 'SHOW SLAVE STATUS' | sed -n 's/^ *Gtid_IO_Pos: //p')
+    [ -z "$received" ] || sql -e "SELECT MASTER_GTID_WAIT('$received', 10)"
+    sql -e 'SET GLOBAL read_only=0'
+    sql -e 'STOP SLAVE' &
+    ;;
+BACKUP | FAULT)
+    sql -e 'SET GLOBAL read_only=1'
+    kv replicaof {peer} {port}
+    sql -e "SET GLOBAL rpl_semi_sync_master_enabled=0; CHANGE MASTER TO MASTER_HOST='{peer}', MASTER_USER='repl', MASTER_PASSWORD='{password}', MASTER_USE_GTID=slave_pos; START SLAVE"
+    ;;
+esac
+echo "$(date +%s.%N) $3 done"
+"#
+    )
+}

@@ -1,0 +1,242 @@
+//! MariaDB on a data node: boots read-only with replication stopped; who opens it is not decided here.
+//!
+//! Every lab starts from a copy of one data directory with the accounts and the table in it and an empty binary log,
+//! so that both nodes are equal and a start costs a fraction of a second. The template is made once per version.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Opts, OptsBuilder, Row, Value};
+
+use super::shell;
+use super::wait;
+
+/// Password of every account of the lab.
+pub const PASSWORD: &str = "lab-password";
+/// Schema of the writer.
+pub const APP_SCHEMA: &str = "app";
+/// Schema of the agent.
+pub const AGENT_SCHEMA: &str = "baton";
+/// Port of the server.
+pub const PORT: u16 = 3306;
+
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const QUERY_LIMIT: Duration = Duration::from_secs(5);
+
+/// One row, by column name; a NULL is the empty string.
+pub type Columns = BTreeMap<String, String>;
+
+/// Arguments of a node's server.
+#[must_use]
+pub fn arguments(host_dir: &Path, server_id: u8, address: &str) -> Vec<String> {
+    let path = |name: &str| host_dir.join(name).display().to_string();
+    let mut arguments = base_arguments(&host_dir.join("mysql"), &path("mysql.sock"));
+    arguments.extend([
+        format!("--server-id={server_id}"),
+        format!("--port={PORT}"),
+        "--bind-address=0.0.0.0".into(),
+        format!("--report-host={address}"),
+        format!("--report-port={PORT}"),
+        format!("--pid-file={}", path("mysql.pid")),
+        format!("--tmpdir={}", path("tmp")),
+    ]);
+    let fixed = [
+        "--read-only=1",
+        "--skip-slave-start",
+        "--log-bin=bin",
+        "--binlog-format=ROW",
+        "--relay-log=relay",
+        "--log-slave-updates",
+        "--gtid-strict-mode=1",
+        "--sync-binlog=1",
+        "--innodb-flush-log-at-trx-commit=1",
+        "--rpl-semi-sync-slave-enabled=1",
+        "--rpl-semi-sync-slave-kill-conn-timeout=1",
+        "--rpl-semi-sync-master-wait-point=AFTER_SYNC",
+        "--slave-net-timeout=5",
+        "--max-connections=300",
+    ];
+    arguments.extend(fixed.map(String::from));
+    arguments
+}
+
+fn base_arguments(data_dir: &Path, socket: &str) -> Vec<String> {
+    vec![
+        // Must be the first.
+        "--no-defaults".into(),
+        "--user=root".into(),
+        format!("--datadir={}", data_dir.display()),
+        format!("--socket={socket}"),
+        "--skip-name-resolve".into(),
+        "--innodb-buffer-pool-size=64M".into(),
+        "--innodb-log-file-size=16M".into(),
+        "--aria-pagecache-buffer-size=8M".into(),
+        "--performance-schema=0".into(),
+    ]
+}
+
+/// The data directory to copy; made if this version has none yet.
+///
+/// # Errors
+/// The server is not installed or does not start.
+pub fn template(cache: &Path) -> Result<PathBuf> {
+    let version = shell::run("mariadbd", &["--no-defaults", "--version"])?;
+    let version = version.split_whitespace().nth(2).context("a version")?.to_owned();
+    let ready = cache.join(format!("template-{version}"));
+    if ready.exists() {
+        return Ok(ready);
+    }
+    std::fs::create_dir_all(cache)?;
+    let building = tempfile::Builder::new().prefix("template-").tempdir_in(cache)?;
+    let data_dir = building.path().join("data");
+    shell::run(
+        "mariadb-install-db",
+        &[
+            "--no-defaults",
+            "--user=root",
+            &format!("--datadir={}", data_dir.display()),
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--innodb-log-file-size=16M",
+        ],
+    )?;
+    fill(&data_dir, building.path())?;
+    // Another process may have been faster; its template is as good.
+    if std::fs::rename(&data_dir, &ready).is_err() && !ready.exists() {
+        anyhow::bail!("template {} cannot be put in place", ready.display());
+    }
+    Ok(ready)
+}
+
+fn fill(data_dir: &Path, dir: &Path) -> Result<()> {
+    // A socket's path may have 107 bytes at most, and the cache can lie deep.
+    let short = tempfile::Builder::new().prefix("bl").tempdir()?;
+    let socket = short.path().join("s");
+    let mut arguments = base_arguments(data_dir, &socket.display().to_string());
+    arguments.extend(["--skip-networking".into(), format!("--pid-file={}", dir.join("pid").display())]);
+    let log = std::fs::File::create(dir.join("log"))?;
+    let mut server = std::process::Command::new("mariadbd")
+        .args(&arguments)
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    let filled = wait_ready(&socket).and_then(|()| {
+        accounts()
+            .iter()
+            .try_for_each(|statement| query(&socket, statement).map(drop).context(statement.clone()))
+    });
+    if filled.is_ok() {
+        query(&socket, "SHUTDOWN")?;
+    } else {
+        server.kill()?;
+    }
+    server.wait()?;
+    filled
+}
+
+fn accounts() -> Vec<String> {
+    let mut statements = vec![
+        format!("CREATE DATABASE {APP_SCHEMA}"),
+        baton_chaos::load::SCHEMA_SQL.replace("EXISTS writes", &format!("EXISTS {APP_SCHEMA}.writes")),
+        format!("CREATE USER app@'%' IDENTIFIED BY '{PASSWORD}'"),
+        format!("GRANT SELECT, INSERT ON {APP_SCHEMA}.* TO app@'%'"),
+        format!("CREATE USER repl@'%' IDENTIFIED BY '{PASSWORD}'"),
+        "GRANT REPLICATION SLAVE ON *.* TO repl@'%'".into(),
+    ];
+    for host in ["localhost", "%"] {
+        statements.extend([
+            format!("CREATE USER baton@'{host}' IDENTIFIED BY '{PASSWORD}'"),
+            format!(
+                "GRANT SLAVE MONITOR, BINLOG MONITOR, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, \
+                 READ_ONLY ADMIN, CONNECTION ADMIN, PROCESS, RELOAD, BINLOG ADMIN, EVENT, SUPER \
+                 ON *.* TO baton@'{host}'"
+            ),
+            format!("GRANT ALL ON {AGENT_SCHEMA}.* TO baton@'{host}'"),
+        ]);
+    }
+    statements
+}
+
+/// Waits until the server answers a query.
+///
+/// # Errors
+/// It does not within a minute.
+pub fn wait_ready(socket: &Path) -> Result<()> {
+    wait::until("MariaDB to answer", BOOT_LIMIT, || query(socket, "SELECT 1").map(Some)).map(drop)
+}
+
+/// Asks a server over its socket, as root.
+///
+/// # Errors
+/// No answer within 5 s, or an error as the answer.
+pub fn query(socket: &Path, sql: &str) -> Result<Vec<Columns>> {
+    let options: Opts = OptsBuilder::default()
+        .socket(Some(socket.display().to_string()))
+        .user(Some("root"))
+        .wait_timeout(Some(600))
+        .max_allowed_packet(Some(16 << 20))
+        .stmt_cache_size(0)
+        .into();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let rows: Vec<Row> = runtime.block_on(async {
+        tokio::time::timeout(QUERY_LIMIT, async {
+            let mut conn = Conn::new(options).await?;
+            conn.query(sql).await
+        })
+        .await
+        .context("no answer in time")?
+        .context("MariaDB")
+    })?;
+    Ok(rows.into_iter().map(columns).collect())
+}
+
+/// The first column of the first row.
+///
+/// # Errors
+/// No answer within 5 s, an error as the answer, or no row.
+pub fn value(socket: &Path, sql: &str) -> Result<String> {
+    let rows = query(socket, sql)?;
+    rows.into_iter().next().and_then(|row| row.into_values().next()).with_context(|| format!("no row: {sql}"))
+}
+
+fn columns(row: Row) -> Columns {
+    let names: Vec<String> = row.columns_ref().iter().map(|column| column.name_str().into_owned()).collect();
+    names.into_iter().zip(row.unwrap().into_iter().map(text)).collect()
+}
+
+fn text(value: Value) -> String {
+    match value {
+        Value::NULL => String::new(),
+        Value::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Value::Int(_)
+        | Value::UInt(_)
+        | Value::Float(_)
+        | Value::Double(_)
+        | Value::Date(..)
+        | Value::Time(..) => value.as_sql(true).trim_matches('\'').to_owned(),
+    }
+}
+
+/// Points a replica at its primary; replication is not started.
+///
+/// # Errors
+/// The server refuses.
+pub fn follow(socket: &Path, primary: &str) -> Result<()> {
+    let sql = format!(
+        "CHANGE MASTER TO MASTER_HOST='{primary}', MASTER_PORT={PORT}, MASTER_USER='repl', \
+         MASTER_PASSWORD='{PASSWORD}', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD=1"
+    );
+    query(socket, &sql).map(drop)
+}
+
+/// How often each id of the writer is there.
+///
+/// # Errors
+/// The server does not answer.
+pub fn contents(socket: &Path) -> Result<BTreeMap<u64, u32>> {
+    let rows = query(socket, &format!("SELECT id, COUNT(*) AS times FROM {APP_SCHEMA}.writes GROUP BY id"))?;
+    rows.iter().map(|row| Ok((row["id"].parse()?, row["times"].parse()?))).collect()
+}

@@ -1,0 +1,221 @@
+//! One run: a lab, a load, a fault at a random moment, a judgement.
+//!
+//! ```text
+//!  lab up ─ healthy ─ load and watch ─ warm-up ─ FAULT ─ verified ─ served again? ─ heal ─ settled ─ load stops
+//!  ─ contents of the holder's databases ─ check ─ verdict
+//! ```
+//!
+//! Verdicts: `PASS`; `FAIL` with reasons; `INCONCLUSIVE` when the harness itself cannot vouch for what it saw (the
+//! fault did not bite, the writer's own timers were late, a database could not be read).
+
+mod report;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use baton_chaos::arp::Watch;
+use baton_chaos::check::{Bounds, Verdict, check};
+use baton_chaos::history::{History, Kind, Mark, Origin};
+use baton_chaos::load::Load;
+use serde_json::Value;
+
+use crate::fault::{Fault, Scene, Served};
+use crate::lab::{Driver, Lab, Options, Port, agents, wait};
+pub use report::{Outcome, Report};
+
+/// How long agents may take from their start to a healthy cluster.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
+/// How long the load may take to be acknowledged at the start.
+const WARM_WITHIN: Duration = Duration::from_secs(30);
+/// Acknowledgements of each kind before the fault.
+const WARM_WRITES: u64 = 100;
+/// The moment of the fault is random within this time, longer than any lease, so that a lease is of any age.
+const JITTER_MS: u64 = 1_500;
+/// How long the service may be away.
+const SERVED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the lab is watched after it serves again, and again after the heal.
+const SETTLE: Duration = Duration::from_secs(2);
+/// A writer whose timers were later than this has measured nothing.
+const LATE_MAX_US: u64 = 200_000;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Who decides.
+    pub driver: Driver,
+    /// What goes wrong.
+    pub fault: Fault,
+    /// Whether container engines take part.
+    pub docker: bool,
+}
+
+/// Does one run.
+///
+/// # Errors
+/// The lab does not come up, or the harness fails on the way; what the product does wrong is in the report.
+pub fn run(plan: &Plan) -> Result<Report> {
+    let options = Options {
+        driver: plan.driver.clone(),
+        docker: plan.docker,
+        small_disk: plan.fault.needs_small_disk(),
+    };
+    let lab = Lab::up(options)?;
+    let done = observe(&lab, plan);
+    if !matches!(&done, Ok(report) if report.result == Outcome::Pass) {
+        lab.keep();
+    }
+    done
+}
+
+/// What the harness saw of one run, before it is judged.
+struct Seen {
+    history: History,
+    bounds: Bounds,
+    verdict: Verdict,
+    before: Reign,
+    after: Reign,
+    doubts: Vec<String>,
+    served_again: bool,
+    phases: Option<Value>,
+}
+
+/// Who holds, and since which epoch. keepalived has no epochs; its changes are counted by who serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reign {
+    holder: Option<Port>,
+    epoch: u64,
+}
+
+fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
+    let before = healthy(lab, &plan.driver)?;
+    let primary = before.holder.context("a healthy cluster has a holder")?;
+    let scene = Scene::new(lab, primary);
+    let origin = Origin::new();
+    let watch = Watch::start(lab.watch(origin))?;
+    let load = Load::start(lab.load(origin))?;
+    wait::until_true("the load to be acknowledged", WARM_WITHIN, || {
+        Ok(Kind::ALL.into_iter().all(|kind| load.acknowledged(kind) >= WARM_WRITES))
+    })?;
+    wait::pass(Duration::from_millis(rand::random::<u64>() % JITTER_MS))?;
+
+    let fault_us = origin.now_us();
+    plan.fault.inject(scene)?;
+    let mut doubts = Vec::new();
+    doubts.extend(plan.fault.verify(scene).err().map(|error| format!("{error:#}")));
+    let mut marks = vec![Mark { at_us: fault_us, what: plan.fault.name().into() }];
+    let served_again = outlast(plan.fault, scene, &load, origin, &mut marks)?;
+
+    let end_us = origin.now_us();
+    let mut history = load.stop()?;
+    history.absorb(watch.stop()?);
+    history.marks = marks;
+    let after = reign(lab, &plan.driver, before);
+    let changes = after.map_or(0, |after| changes(&plan.driver, before, after));
+    doubts.extend(after.is_none().then(|| "nobody says who holds the baton".to_owned()));
+    let after = after.unwrap_or(before);
+    let finals = after.holder.map(|holder| lab.contents(holder)).unwrap_or_default();
+    let bounds = Bounds { fault_us, end_us, holder_changes: u32::try_from(changes).unwrap_or(u32::MAX) };
+    let verdict = check(&history, &finals, bounds);
+    if history.lateness.p99_us > LATE_MAX_US {
+        doubts.push(format!("the writer's timers were {} ms late", history.lateness.p99_us / 1000));
+    }
+    let phases = phases(lab, after.epoch);
+    let path = history_path(plan)?;
+    history.save(&path).with_context(|| format!("save {}", path.display()))?;
+    Ok(report::judge(plan, Seen { history, bounds, verdict, before, after, doubts, served_again, phases }))
+}
+
+/// Waits until the client is served again and the fault is healed. Says whether the client was served in time.
+fn outlast(
+    fault: Fault,
+    scene: Scene<'_>,
+    load: &Load,
+    origin: Origin,
+    marks: &mut Vec<Mark>,
+) -> Result<bool> {
+    let expected = fault.expectation();
+    let injected = std::time::Instant::now();
+    let early = match expected.served {
+        Served::DuringFault => served(load, expected.outage_max_ms)?,
+        Served::AfterHeal => true,
+    };
+    let Some(lasts) = expected.heal_after else {
+        wait::pass(SETTLE)?;
+        return Ok(early);
+    };
+    wait::pass(lasts.saturating_sub(injected.elapsed()))?;
+    marks.push(Mark { at_us: origin.now_us(), what: format!("{} healed", fault.name()) });
+    fault.heal(scene)?;
+    let late = served(load, None)?;
+    wait::pass(SETTLE)?;
+    Ok(early && late)
+}
+
+/// Waits until each kind is acknowledged steadily: half a second's worth of writes in half a second or so. Some faults
+/// bite only when a lease ends, so the wait begins after the longest outage that is expected.
+fn served(load: &Load, outage_max_ms: Option<u64>) -> Result<bool> {
+    wait::pass(Duration::from_millis(outage_max_ms.unwrap_or(0)))?;
+    let steady = || -> Result<bool> {
+        let before = Kind::ALL.map(|kind| load.acknowledged(kind));
+        wait::pass(Duration::from_millis(500))?;
+        Ok(Kind::ALL.into_iter().zip(before).all(|(kind, before)| load.acknowledged(kind) >= before + 25))
+    };
+    Ok(wait::until_true("the client to be served", SERVED_WITHIN, steady).is_ok())
+}
+
+fn healthy(lab: &Lab, driver: &Driver) -> Result<Reign> {
+    match driver {
+        Driver::Agents { .. } => {
+            let standing = wait::until("a healthy cluster", HEALTHY_WITHIN, || {
+                let standing = lab.standing()?;
+                let healthy = standing.ok && standing.holder.is_some() && lab.serving()? == standing.holder;
+                if healthy { Ok(Some(standing)) } else { anyhow::bail!("{}", standing.text) }
+            })?;
+            Ok(Reign { holder: standing.holder, epoch: standing.epoch })
+        }
+        Driver::Keepalived { .. } | Driver::Nobody => {
+            Ok(Reign { holder: Some(lab.wait_serving()?), epoch: 1 })
+        }
+    }
+}
+
+fn reign(lab: &Lab, driver: &Driver, before: Reign) -> Option<Reign> {
+    match driver {
+        Driver::Agents { .. } => {
+            wait::until("an agent to answer", HEALTHY_WITHIN, || lab.standing().map(Some))
+                .ok()
+                .map(|standing| Reign { holder: standing.holder, epoch: standing.epoch })
+        }
+        Driver::Keepalived { .. } | Driver::Nobody => {
+            let holder = lab.serving().ok().flatten()?;
+            Some(Reign {
+                holder: Some(holder),
+                epoch: before.epoch + u64::from(Some(holder) != before.holder),
+            })
+        }
+    }
+}
+
+fn changes(driver: &Driver, before: Reign, after: Reign) -> u64 {
+    match driver {
+        Driver::Agents { .. } => after.epoch.saturating_sub(before.epoch),
+        Driver::Keepalived { .. } | Driver::Nobody => u64::from(before.holder != after.holder),
+    }
+}
+
+/// The phases of the run that began the present epoch, as the history of an agent has them.
+fn phases(lab: &Lab, epoch: u64) -> Option<Value> {
+    let config = lab.config.as_ref()?;
+    let entries = agents::NODES
+        .into_iter()
+        .filter(|port| lab.host(*port).has_power())
+        .find_map(|port| agents::ask(config, port, &["history"]).ok())?;
+    let entries = entries.as_array().or_else(|| entries["runs"].as_array())?.clone();
+    entries.into_iter().rev().find(|entry| entry["epoch"].as_u64() == Some(epoch))
+}
+
+fn history_path(plan: &Plan) -> Result<PathBuf> {
+    let dir = report::dir()?;
+    Ok(dir.join(format!("{}-{}.history.jsonl", plan.fault.name(), report::system(&plan.driver))))
+}

@@ -1,0 +1,243 @@
+//! The judgement on a run, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use baton_chaos::check::KindVerdict;
+use baton_chaos::history::Kind;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Plan, Seen};
+use crate::lab::{Driver, Port, target_dir};
+
+/// Phases of a takeover in their order, and by when each must be over, milliseconds after the loss: 3 s for the
+/// detection, 5 s more for the address, 20 s more for the databases and services, 2 s more for the validation.
+const BUDGETS_MS: [(&str, u64); 9] = [
+    ("detected", 3_000),
+    ("decided", 3_000),
+    ("fenced", 3_000),
+    ("vip_held", 8_000),
+    ("drained", 28_000),
+    ("promoted", 28_000),
+    ("open", 28_000),
+    ("services_healthy", 28_000),
+    ("validated", 30_000),
+];
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Outcome {
+    /// All that was expected was seen.
+    Pass,
+    /// Something that was promised was broken.
+    Fail,
+    /// The harness cannot vouch for what it saw.
+    Inconclusive,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "PASS",
+            Self::Fail => "FAIL",
+            Self::Inconclusive => "INCONCLUSIVE",
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The fault's name.
+    pub fault: String,
+    /// Who decided.
+    pub system: String,
+    /// Longest time without an acknowledgement, milliseconds.
+    pub outage_ms: BTreeMap<Kind, u64>,
+    /// Acknowledged writes that are missing afterwards.
+    pub lost_acknowledged: BTreeMap<Kind, usize>,
+    /// Milliseconds in which two machines answered for the virtual IP.
+    pub two_holders_ms: u64,
+    /// How often the holder changed.
+    pub holder_changes: u64,
+    /// Writes that two servers acknowledged in an order that only two primaries allow.
+    pub interleaved: usize,
+    /// Milliseconds from the fault to the end of each phase, as far as the history has them.
+    pub phases_ms: BTreeMap<String, u64>,
+    /// How late the writer's own timers were at the 99th percentile, microseconds.
+    pub timer_late_p99_us: u64,
+    /// How it ended.
+    #[serde(rename = "verdict")]
+    pub result: Outcome,
+    /// Why it did not pass.
+    pub reasons: Vec<String>,
+    #[serde(skip)]
+    holder: String,
+}
+
+/// The directory of reports; made if it is not there.
+///
+/// # Errors
+/// It cannot be made.
+pub fn dir() -> Result<PathBuf> {
+    let dir = target_dir().join("lab");
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// A short name of who decides.
+#[must_use]
+pub fn system(driver: &Driver) -> String {
+    match driver {
+        Driver::Agents { profile } => format!("baton-{profile}"),
+        Driver::Keepalived { advert_ms: 1000 } => "keepalived-1s".into(),
+        Driver::Keepalived { advert_ms } => format!("keepalived-{advert_ms}ms"),
+        Driver::Nobody => "nobody".into(),
+    }
+}
+
+pub(super) fn judge(plan: &Plan, seen: Seen) -> Report {
+    let of = |kind: Kind| seen.verdict.kinds.get(&kind);
+    let outage_ms =
+        Kind::ALL.into_iter().filter_map(|kind| Some((kind, of(kind)?.outage_us.div_ceil(1000)))).collect();
+    let lost = Kind::ALL.into_iter().filter_map(|kind| Some((kind, of(kind)?.lost.len()))).collect();
+    let changes = u64::from(seen.bounds.holder_changes);
+    let reasons = failures(plan, &seen);
+    let result = match (reasons.is_empty(), seen.doubts.is_empty()) {
+        (false, _) => Outcome::Fail,
+        (true, false) => Outcome::Inconclusive,
+        (true, true) => Outcome::Pass,
+    };
+    Report {
+        fault: plan.fault.name().into(),
+        system: system(&plan.driver),
+        outage_ms,
+        lost_acknowledged: lost,
+        two_holders_ms: seen.verdict.two_holders_ms,
+        holder_changes: changes,
+        interleaved: seen.verdict.kinds.values().map(|kind| kind.interleaved.len()).sum(),
+        phases_ms: phases(seen.phases.as_ref()),
+        timer_late_p99_us: seen.history.lateness.p99_us,
+        result,
+        reasons: reasons.into_iter().chain(seen.doubts.iter().cloned()).collect(),
+        holder: holder(&seen),
+    }
+}
+
+fn holder(seen: &Seen) -> String {
+    let name = |holder: Option<Port>| holder.map_or("nobody", Port::name);
+    if seen.before == seen.after {
+        format!("{} epoch {}", name(seen.after.holder), seen.after.epoch)
+    } else {
+        format!("{} -> {} epoch {}", name(seen.before.holder), name(seen.after.holder), seen.after.epoch)
+    }
+}
+
+/// What was promised and broken.
+fn failures(plan: &Plan, seen: &Seen) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let expected = plan.fault.expectation();
+    let changes = u64::from(seen.bounds.holder_changes);
+    if !expected.changes.admits(changes) {
+        reasons.push(format!("the holder changed {changes} times, expected {:?}", expected.changes));
+    }
+    if !seen.served_again {
+        reasons.push("the client was not served again in time".into());
+    }
+    if seen.verdict.two_holders_ms > 0 {
+        reasons
+            .push(format!("two machines answered for the virtual IP for {} ms", seen.verdict.two_holders_ms));
+    }
+    for kind in Kind::ALL {
+        match seen.verdict.kinds.get(&kind) {
+            Some(judged) => reasons.extend(broken(kind, judged)),
+            None => reasons.push(format!("{kind} was never written to")),
+        }
+    }
+    let outage_ms = seen.verdict.kinds.get(&Kind::Mysql).map_or(0, |judged| judged.outage_us / 1000);
+    if let Some(max_ms) = expected.outage_max_ms.filter(|max_ms| outage_ms > *max_ms) {
+        reasons.push(format!("mysql was away for {outage_ms} ms, at most {max_ms} ms expected"));
+    }
+    reasons
+}
+
+fn broken(kind: Kind, judged: &KindVerdict) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let mut say = |ids: &[u64], what: &str| {
+        if let Some(first) = ids.first() {
+            reasons.push(format!("{kind}: {} writes {what}, the first is {first}", ids.len()));
+        }
+    };
+    // Replication of Redis is asynchronous: what it had not carried is counted, not promised.
+    if kind == Kind::Mysql {
+        say(&judged.lost, "acknowledged and lost");
+    }
+    say(&judged.duplicated, "done twice");
+    say(&judged.resurrected, "refused and there all the same");
+    say(&judged.interleaved, "acknowledged by one server while another served");
+    if judged.unread {
+        reasons.push(format!("{kind}: the holder's contents could not be read"));
+    }
+    reasons
+}
+
+/// Phases by name, out of whatever object of the history carries them.
+fn phases(entry: Option<&Value>) -> BTreeMap<String, u64> {
+    let Some(found) = entry.and_then(|entry| entry["phases_ms"].as_object()) else { return BTreeMap::new() };
+    found.iter().filter_map(|(name, ms)| Some((name.clone(), ms.as_u64()?))).collect()
+}
+
+impl Report {
+    /// The timeline beside the budgets, and the closing line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (phase, budget_ms) in BUDGETS_MS {
+            if let Some(ms) = self.phases_ms.get(phase) {
+                let over = if *ms > budget_ms { "  OVER" } else { "" };
+                let _ = writeln!(
+                    text,
+                    "  {phase:<17}{:>8.3} s   budget {:>2} s{over}",
+                    seconds(*ms),
+                    budget_ms / 1000
+                );
+            }
+        }
+        for reason in &self.reasons {
+            let _ = writeln!(text, "  {reason}");
+        }
+        let outage =
+            |kind| self.outage_ms.get(&kind).map_or("-".into(), |ms| format!("{:.2} s", seconds(*ms)));
+        let lost = |kind| self.lost_acknowledged.get(&kind).map_or("-".into(), ToString::to_string);
+        let _ = write!(
+            text,
+            "outage mysql {} redis {} · lost acknowledged mysql {} redis {} · two holders {} ms · holder {} · {}",
+            outage(Kind::Mysql),
+            outage(Kind::Redis),
+            lost(Kind::Mysql),
+            lost(Kind::Redis),
+            self.two_holders_ms,
+            self.holder,
+            self.result.name()
+        );
+        text
+    }
+
+    /// Writes it as JSON where the latest report of this fault is looked for.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self) -> Result<PathBuf> {
+        let path = dir()?.join(format!("{}.json", self.fault));
+        std::fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
+        Ok(path)
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    std::time::Duration::from_millis(ms).as_secs_f64()
+}
