@@ -1,0 +1,244 @@
+//! The agent: puts the parts together and runs until it is told to stop.
+//!
+//! ```text
+//!  consensus thread        main runtime                                  lease thread
+//!  ┌──────────────┐  ledger, standing  ┌────────┐  orders   ┌──────────────────────────┐
+//!  │ openraft     │ ─────────────────▶ │ driver │ ────────▶ │ renewals, grants, kernel │
+//!  └──────────────┘ ◀───── proposals ─ └────────┘ ◀──────── └──────────────────────────┘
+//!                                        │  ▲ inputs
+//!                          wishes, steps ▼  │
+//!                        reconciler · executors · senses · keeper · reports · API
+//! ```
+//!
+//! One task owns the pure core ([`driver`]). Everything else runs beside it, takes what it needs from watches, and comes
+//! back as an input. Order at the start: the local state and the kernel's leftovers first, so that an agent that was killed
+//! is closed or continued before it talks to anybody.
+
+pub mod clock;
+mod driver;
+mod executor;
+mod hands;
+mod keeper;
+mod local_state;
+mod reconcile;
+mod reports;
+mod senses;
+mod services;
+mod validate;
+mod views;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_consensus::{Handle, Member, Options, Tls};
+use baton_netops::{GateSpec, VipSpec};
+use baton_runbooks::agent::Setup;
+use baton_runbooks::decide::Policy;
+use baton_runbooks::detect::Patience;
+use baton_runbooks::ledger::Command;
+use baton_runbooks::lease::Terms;
+use baton_runbooks::model::NodeKind;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::Exit;
+use crate::config::Config;
+use crate::lease::{self, LeaseHandle};
+use clock::Clock;
+use hands::Hands;
+use local_state::LocalState;
+
+/// Slots of the kernel's ring: more than the renewals that can be on the way within one lease.
+const SLOTS: u8 = 16;
+/// Free bytes on the data disk below which MySQL is about to hang (databases.md, A).
+const DISK_FREE_MIN: u64 = 64 << 20;
+/// Failed takeovers to one node within the anti-flap window after which the next one waits.
+const ANTI_FLAP_MAX: u32 = 3;
+
+/// Runs the agent until SIGTERM or SIGINT.
+#[must_use]
+pub fn run(config: Config) -> ExitCode {
+    // With two providers in the process rustls would refuse to choose.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no runtime");
+            return Exit::Usage.into();
+        }
+    };
+    match runtime.block_on(live(Arc::new(config))) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            tracing::error!("the agent cannot start: {error:#}");
+            eprintln!("baton agent: {error:#}");
+            Exit::Usage.into()
+        }
+    }
+}
+
+/// Everything that the agent's tasks share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Clock,
+    pub(crate) consensus: Handle,
+    pub(crate) lease: LeaseHandle,
+    pub(crate) hands: Arc<Hands>,
+    pub(crate) local: Arc<LocalState>,
+    pub(crate) sync: Arc<keeper::Settlement>,
+}
+
+async fn live(config: Arc<Config>) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let boot = local_state::draw_boot()?;
+    let local = Arc::new(LocalState::open(&config.state_dir)?);
+    let tls = Tls::load(&config.pki.ca, &config.pki.cert, &config.pki.key, &config.cluster, config.node.clone())?;
+    let (consensus, inbox) = baton_consensus::start(consensus_options(&config, tls.clone()))?;
+    let hands = Arc::new(Hands::open(&config).await?);
+    let (observed, observations) = tokio::sync::mpsc::channel(driver::INPUTS_MAX);
+    let setup = lease_setup(&config, boot, tls, clock, &consensus, observed.clone());
+    let lease = tokio::task::spawn_blocking(move || lease::spawn(setup)).await??;
+    let sync = Arc::new(keeper::Settlement::default());
+    let context = Context { config: Arc::clone(&config), clock, consensus, lease, hands, local, sync };
+    context.consensus.prefer(reports::preferred(&config, None));
+    let core = core_setup(&context, boot);
+    let stopped = stop_signal()?;
+    tracing::info!("agent started");
+    driver::run(context.clone(), core, observed, observations, inbox, stopped).await?;
+    leave(context).await;
+    Ok(())
+}
+
+/// A clean stop: what is open is closed at once instead of when its lease ends. The holder does not release: a stop for
+/// an upgrade must not move the service if the agent is back within the lease.
+async fn leave(context: Context) {
+    context.consensus.shutdown().await;
+}
+
+/// Ends at the first SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn consensus_options(config: &Config, tls: Tls) -> Options {
+    let members = config.nodes.iter().map(|node| Member {
+        id: node.name.clone(),
+        raft_addr: config.raft_address(node),
+    });
+    Options {
+        cluster: config.cluster.clone(),
+        me: config.node.clone(),
+        members: members.collect(),
+        dir: config.state_dir.clone(),
+        tls,
+        timing: baton_consensus::Timing {
+            heartbeat_ms: config.timing.heartbeat.as_ms(),
+            election_min_ms: config.timing.election_min.as_ms(),
+            election_max_ms: config.timing.election_max.as_ms(),
+        },
+        bootstrap: Command::Bootstrap {
+            cluster: config.cluster.clone(),
+            members: config.members(),
+            initial_holder: config.initial_holder.clone(),
+            mysql: config.mysql.is_some(),
+        },
+    }
+}
+
+/// The numbers of the lease.
+fn terms(config: &Config) -> Terms {
+    Terms {
+        lease_ms: config.timing.lease.as_ms(),
+        renew_ms: config.timing.renew.as_ms(),
+        margin_ms: config.timing.margin.as_ms(),
+        age_max_ms: config.timing.age_max.as_ms(),
+        slots: u64::from(SLOTS),
+    }
+}
+
+fn lease_setup(
+    config: &Config,
+    boot: u64,
+    tls: Tls,
+    clock: Clock,
+    consensus: &Handle,
+    observations: tokio::sync::mpsc::Sender<baton_runbooks::observe::Observation>,
+) -> lease::Setup {
+    let others = config.nodes.iter().filter(|node| node.name != config.node);
+    lease::Setup {
+        me: config.node.clone(),
+        terms: terms(config),
+        boot,
+        listen: config.lease_address(config.this()),
+        peers: others.map(|node| (node.name.clone(), config.lease_address(node))).collect(),
+        tls,
+        clock,
+        gate: (config.this().kind == NodeKind::Data).then(|| gate_spec(config)),
+        address_lifetime_s: config.timing.address_lifetime.seconds_up(),
+        standing: consensus.standing(),
+        committed: consensus.committed(),
+        observations,
+    }
+}
+
+/// What the kernel guards on a data node.
+fn gate_spec(config: &Config) -> GateSpec {
+    let peers = config
+        .nodes
+        .iter()
+        .filter(|node| node.kind == NodeKind::Data && node.name != config.node)
+        .map(|node| node.address);
+    GateSpec {
+        vips: config
+            .vips
+            .iter()
+            .map(|vip| VipSpec { ip: vip.address.addr(), interface: vip.interface.clone() })
+            .collect(),
+        ports: config.guarded_ports(),
+        peers: peers.collect(),
+        slots: SLOTS,
+    }
+}
+
+fn core_setup(context: &Context, boot: u64) -> Setup {
+    let config = &context.config;
+    let report_max_ms = 3 * config.timing.report.as_ms() + config.timing.rtt.as_ms();
+    Setup {
+        me: config.node.clone(),
+        own_address: config.this().address.to_string(),
+        policy: Policy {
+            scope: config.scope(),
+            report_max_ms: report_max_ms.max(config.timing.lease.as_ms() / 2),
+            quorum_max_ms: config.timing.age_max.as_ms(),
+            anti_flap_ms: config.timing.anti_flap.as_ms(),
+            anti_flap_max: ANTI_FLAP_MAX,
+        },
+        patience: patience(config),
+        sync_patience_ms: config.timing.sync_patience.as_ms(),
+        redis: config.redis.is_some(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        config_hash: config.hash.clone(),
+        opened: context.local.opened(),
+        boot,
+    }
+}
+
+/// How patient the detector is: all of it follows from the probe period, so that a fast profile judges fast.
+fn patience(config: &Config) -> Patience {
+    let probe = config.timing.probe.duration();
+    Patience {
+        refused_count: 2,
+        hung_ms: (probe * 5).max(Duration::from_secs(1)).as_millis() as u64,
+        stalled_ms: (probe * 8).max(Duration::from_millis(1_600)).as_millis() as u64,
+        disk_free_min: DISK_FREE_MIN,
+        settle_ms: config.timing.lease.as_ms(),
+    }
+}

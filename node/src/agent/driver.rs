@@ -1,0 +1,255 @@
+//! The driver: the one task that owns the pure core.
+//!
+//! Its contract is that of [`baton_runbooks::agent`]: take one input, record it, feed it, carry out every output. Effects
+//! start only from outputs, and outputs that touch the world come only from a committed ledger. Nothing here blocks:
+//! proposals, steps and SQL run in tasks of their own and come back as inputs.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use baton_consensus::{Inbox, ProposeError};
+use baton_runbooks::agent::{Agent, Input, Output, Setup, Stamped, TICK_MAX_MS};
+use baton_runbooks::decide::local::Wish;
+use baton_runbooks::ledger::Command;
+use baton_runbooks::lease::granter::Office;
+use baton_runbooks::lease::holder::Door;
+use baton_runbooks::model::{Epoch, Term};
+use baton_runbooks::observe::Observation;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::executor::{self, Job};
+use super::views::Publisher;
+use super::{Context, clock, keeper, reconcile, reports, senses};
+use crate::recorder::Recorder;
+
+/// Inputs that may wait for the core. It takes each within microseconds; more than this waiting means that the process
+/// had no processor for seconds, and then senders wait.
+pub(super) const INPUTS_MAX: usize = 1024;
+/// A proposal takes milliseconds. After this its fate is unknown to the core, which asks again.
+const PROPOSE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A wish and its number. Orders to the lease thread carry it, so that what belongs to an older wish opens nothing.
+#[derive(Debug, Clone)]
+pub(super) struct Numbered {
+    pub(super) number: u64,
+    pub(super) wish: Wish,
+}
+
+/// The newest wish.
+pub(super) type Wishes = watch::Receiver<Option<Numbered>>;
+
+/// Sends inputs to the core.
+pub(super) type Inputs = mpsc::Sender<Input>;
+
+/// Runs the agent's tasks until `stopped`.
+pub(super) async fn run(
+    context: Context,
+    setup: Setup,
+    observed: mpsc::Sender<Observation>,
+    observations: mpsc::Receiver<Observation>,
+    inbox: Inbox,
+    stopped: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let (inputs, input) = mpsc::channel(INPUTS_MAX);
+    let (wishes, wish) = watch::channel(None);
+    let recorder = Recorder::start(&context.config.state_dir.join("flight"), &setup)?;
+    let (publisher, operator) = Publisher::start(&context).await?;
+    forward(observations, inputs.clone());
+    reports::receive(inbox, &context, inputs.clone());
+    let seen = senses::start(&context, &observed, wish.clone());
+    reconcile::start(&context, &inputs, &wish, &seen);
+    let canaries = keeper::start(&context, inputs.clone(), wish.clone(), seen);
+    let mut driver = Driver {
+        core: Agent::new(setup),
+        context,
+        inputs,
+        wishes,
+        wish_number: 0,
+        canaries,
+        recorder,
+        publisher,
+    };
+    super::views::serve_operator(&driver.context, operator);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    driver.drive(input, stopped).await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    Ok(())
+}
+
+/// Observations are inputs.
+fn forward(mut observations: mpsc::Receiver<Observation>, inputs: Inputs) {
+    tokio::spawn(async move {
+        while let Some(observation) = observations.recv().await {
+            if inputs.send(Input::Observed { observation }).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+struct Driver {
+    core: Agent,
+    context: Context,
+    inputs: Inputs,
+    wishes: watch::Sender<Option<Numbered>>,
+    wish_number: u64,
+    canaries: keeper::Orders,
+    recorder: Recorder,
+    publisher: Publisher,
+}
+
+impl Driver {
+    async fn drive(&mut self, mut input: mpsc::Receiver<Input>, stopped: impl Future<Output = ()>) {
+        let mut stopped = pin!(stopped);
+        let mut committed = self.context.consensus.committed();
+        let mut standing = self.context.consensus.standing();
+        let mut lease = self.context.lease.view();
+        let mut tick = interval(Duration::from_millis(TICK_MAX_MS));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut report = interval(self.context.config.timing.report.duration());
+        report.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // What was applied before this agent started is its first input, or a restarted holder would wait for news.
+        committed.mark_changed();
+        standing.mark_changed();
+        loop {
+            let input = tokio::select! {
+                () = &mut stopped => return,
+                Ok(()) = committed.changed() => {
+                    let newest = committed.borrow_and_update().clone();
+                    if newest.index == 0 {
+                        continue;
+                    }
+                    Input::Committed { index: newest.index, ledger: Box::new((*newest.ledger).clone()) }
+                }
+                Ok(()) = standing.changed() => Input::Office { office: self.office() },
+                Ok(()) = lease.changed() => Input::Lease { lease: lease.borrow_and_update().facts.clone() },
+                Some(input) = input.recv() => input,
+                _ = report.tick() => self.report(),
+                _ = tick.tick() => Input::Tick,
+            };
+            self.feed(input);
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        let stamped = Stamped { now: self.context.clock.now(), wall: clock::wall(), input };
+        self.recorder.record(&stamped);
+        for output in self.core.handle(stamped) {
+            self.carry_out(output);
+        }
+        self.publisher.publish(&self.core, &self.context);
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Propose { ticket, command, as_leader, ends } => {
+                let (context, inputs, wish) = (self.context.clone(), self.inputs.clone(), self.wish_number);
+                tokio::spawn(async move {
+                    let accepted = propose(&context, command, as_leader, ends, wish).await;
+                    let _ = inputs.send(Input::Proposed { ticket, accepted }).await;
+                });
+            }
+            Output::RunStep { run, epoch, attempt, planned } => {
+                let job = Job { run, epoch, attempt, planned, undo: false };
+                executor::spawn(self.context.clone(), self.inputs.clone(), self.wishes.subscribe(), job);
+            }
+            Output::UndoStep { run, epoch, attempt, planned } => {
+                let job = Job { run, epoch, attempt, planned, undo: true };
+                executor::spawn(self.context.clone(), self.inputs.clone(), self.wishes.subscribe(), job);
+            }
+            Output::Wish { wish } => {
+                let why: Vec<String> = wish.why.iter().map(ToString::to_string).collect();
+                tracing::info!(role = ?wish.role, why = why.join(", "), "what this node is to be");
+                self.context.consensus.prefer(reports::preferred(&self.context.config, Some(self.core.ledger())));
+                self.wish_number += 1;
+                self.wishes.send_replace(Some(Numbered { number: self.wish_number, wish }));
+            }
+            Output::Keep { keep } => self.canaries.order(keep),
+            Output::Decided { decision } => {
+                let why: Vec<String> = decision.why.iter().map(ToString::to_string).collect();
+                tracing::info!(action = decision.action.as_str(), why = why.join(", "), "decided");
+                self.publisher.note(&decision);
+            }
+        }
+    }
+
+    /// This node's own report: to the peers, and to the core.
+    fn report(&self) -> Input {
+        let report = self.core.report(self.context.clock.now());
+        reports::send(&self.context, &report);
+        Input::Report { report: Box::new(report) }
+    }
+
+    fn office(&self) -> Office {
+        let standing = self.context.consensus.standing();
+        let standing = standing.borrow();
+        let at = |instant| self.context.clock.at(instant);
+        Office {
+            is_leader: standing.is_leader && standing.voting,
+            term: standing.term,
+            leader: standing.leader.clone(),
+            elected_at: standing.elected_at.map(at),
+            own_term_applied: standing.own_term_applied,
+            quorum_acked_at: standing.quorum_acked_at.map(at),
+            append_pending_since: standing.own_append_pending_since.map(at),
+        }
+    }
+}
+
+/// Proposes and says what became of it; `None`: nobody knows.
+async fn propose(
+    context: &Context,
+    command: Command,
+    term: Option<Term>,
+    ends: Option<Epoch>,
+    wish: u64,
+) -> Option<bool> {
+    // A holder that gives its lease back is closed, and has read that back, before anybody is told (design, 4.6).
+    if let Command::Release { .. } = command {
+        if let Err(error) = context.lease.close(&[Door::Vip, Door::Ports], wish).await {
+            tracing::error!(%error, "not released: could not close");
+            return Some(false);
+        }
+    }
+    // Nothing more is granted for an epoch from the moment before its end is proposed (design, 4.4).
+    if let Some(epoch) = ends {
+        context.lease.end(epoch).await.ok()?;
+    }
+    let name = command.to_string();
+    let settling = context.sync.before(&command).await;
+    let applied = match term {
+        Some(term) => context.consensus.propose_as_leader(command, term, PROPOSE_DEADLINE).await,
+        None => context.consensus.propose(command, PROPOSE_DEADLINE).await,
+    };
+    let accepted = match applied {
+        Ok(applied) => {
+            let accepted = applied.response.is_accepted();
+            if !accepted {
+                tracing::info!(command = name, response = ?applied.response, "the ledger refused");
+            }
+            Some(accepted)
+        }
+        Err(error) => {
+            tracing::info!(command = name, error = crate::chain::chain(&error), "not proposed");
+            fate(&error)
+        }
+    };
+    settling.settle(accepted);
+    if let (Some(epoch), Some(false)) = (ends, accepted) {
+        context.lease.go_on(epoch).await;
+    }
+    accepted
+}
+
+/// What an error says about the command: it has surely no effect, or nobody knows.
+const fn fate(error: &ProposeError) -> Option<bool> {
+    match error {
+        ProposeError::LeaderOnly { .. }
+        | ProposeError::NotLeader { .. }
+        | ProposeError::NoLeader
+        | ProposeError::NoPart { .. } => Some(false),
+        ProposeError::Unknown | ProposeError::Shutdown => None,
+    }
+}

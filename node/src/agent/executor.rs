@@ -1,0 +1,126 @@
+//! Executors: carry out one step each. Check, act if need be, verify; the outcome goes back to the core.
+//!
+//! A step was started in the committed journal before its executor runs. Right before each effect the executor looks at
+//! the applied ledger again and stops if the epoch has moved on, so that an agent that was frozen in between does no harm;
+//! what it could still open is closed by the lease in any case.
+
+mod act;
+mod failpoint;
+
+use std::time::Duration;
+
+use baton_runbooks::agent::{Input, StepResult};
+use baton_runbooks::model::{Epoch, RunId};
+use baton_runbooks::plan::{PlannedStep, Step};
+use baton_runbooks::run::Run;
+
+use super::Context;
+use super::driver::{Inputs, Wishes};
+
+/// What a step brings back for the journal.
+pub(super) type Facts = Vec<(String, String)>;
+
+/// A step or an undo to be carried out.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) run: RunId,
+    pub(super) epoch: Epoch,
+    pub(super) attempt: u32,
+    pub(super) planned: PlannedStep,
+    pub(super) undo: bool,
+}
+
+/// One job with all that it needs.
+struct Executor {
+    context: Context,
+    inputs: Inputs,
+    wishes: Wishes,
+    epoch: Epoch,
+    run: RunId,
+    limit: Duration,
+}
+
+/// Carries out `job` in a task of its own.
+pub(super) fn spawn(context: Context, inputs: Inputs, wishes: Wishes, job: Job) {
+    tokio::spawn(async move {
+        let limit = Duration::from_millis(job.planned.limit_ms);
+        let executor = Executor { context, inputs, wishes, epoch: job.epoch, run: job.run, limit };
+        let step = job.planned.step;
+        let work = executor.carry_out(step, job.undo);
+        let outcome = match tokio::time::timeout(limit, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(anyhow::anyhow!("no end within {} ms", job.planned.limit_ms)),
+        };
+        let result = match outcome {
+            Ok(facts) => StepResult::Done { facts },
+            Err(error) => {
+                tracing::warn!(%step, undo = job.undo, "step failed: {error:#}");
+                StepResult::Failed { error: format!("{error:#}") }
+            }
+        };
+        failpoint::pass(step, failpoint::Point::Acted);
+        let Job { run, epoch, attempt, undo, .. } = job;
+        let _ = executor.inputs.send(Input::StepEnded { run, epoch, step, attempt, undo, result }).await;
+    });
+}
+
+impl Executor {
+    async fn carry_out(&self, step: Step, undo: bool) -> anyhow::Result<Facts> {
+        self.check_epoch()?;
+        failpoint::pass(step, failpoint::Point::Started);
+        let span = tracing::info_span!("step", run = self.run.0, epoch = self.epoch.0, %step, undo);
+        let _entered = span.enter();
+        tracing::info!("step begins");
+        drop(_entered);
+        if undo { self.undo(step).await.map(|()| Facts::new()) } else { self.act(step).await }
+    }
+
+    async fn undo(&self, step: Step) -> anyhow::Result<()> {
+        match step {
+            Step::FenceOld | Step::DrainRelayLog | Step::OpenPorts | Step::Validate => Ok(()),
+            Step::CutStream => self.undo_cut().await,
+            Step::HoldVip => self.undo_vip().await,
+            Step::PromoteMysql => self.undo_promotion().await,
+            Step::StartIndependent | Step::StartServices => Ok(()),
+        }
+    }
+
+    async fn act(&self, step: Step) -> anyhow::Result<Facts> {
+        match step {
+            Step::FenceOld => self.fence_old().await,
+            Step::CutStream => self.cut_stream().await,
+            Step::HoldVip => self.hold_vip().await,
+            Step::DrainRelayLog => self.drain().await,
+            Step::PromoteMysql => self.promote().await,
+            Step::OpenPorts => self.open_ports().await,
+            Step::StartIndependent => self.start_services(false).await,
+            Step::StartServices => self.start_services(true).await,
+            Step::Validate => super::validate::validate(&self.context, self.limit).await,
+        }
+    }
+
+    /// Fails when the ledger has moved on: a stale actor does nothing (design, G7).
+    fn check_epoch(&self) -> anyhow::Result<()> {
+        let committed = self.context.consensus.committed();
+        let ledger = &committed.borrow().ledger;
+        anyhow::ensure!(
+            ledger.epoch == self.epoch,
+            "stale: this step belongs to epoch {}, the ledger is at {}",
+            self.epoch,
+            ledger.epoch
+        );
+        Ok(())
+    }
+
+    /// The run as the ledger has it.
+    fn current_run(&self) -> anyhow::Result<Run> {
+        let committed = self.context.consensus.committed();
+        let run = committed.borrow().ledger.run.clone();
+        run.filter(|run| run.id == self.run).ok_or_else(|| anyhow::anyhow!("run {} has ended", self.run))
+    }
+
+    /// Number of the newest wish: orders to the lease thread go under it.
+    fn wish(&self) -> u64 {
+        self.wishes.borrow().as_ref().map_or(0, |wish| wish.number)
+    }
+}

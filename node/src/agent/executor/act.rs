@@ -1,0 +1,210 @@
+//! What each step does.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use baton_netops::Probe;
+use baton_runbooks::agent::Input;
+use baton_runbooks::lease::holder::Door;
+use baton_runbooks::model::NodeKind;
+use baton_runbooks::plan::Step;
+
+use super::{Executor, Facts};
+use crate::hands::hooks::{self, Hook};
+use crate::hands::mysql::Mysql;
+use crate::hands::mysql::promote::Drained;
+use crate::hands::mysql::semisync::Switch;
+
+/// Deadline of one statement on the path: they take milliseconds, and the step has a limit of its own.
+const STATEMENT: Duration = Duration::from_secs(2);
+/// ARP probes of the VIP before it is taken, and the wait for answers to each. The old holder is fenced already; this
+/// looks for a third party, and an answer on the segment takes well under a millisecond.
+const VIP_PROBES: u32 = 2;
+const VIP_PROBE_GAP: Duration = Duration::from_millis(40);
+/// Without progress for this long a drain has failed (design, section 7).
+const DRAIN_STILL_MAX: Duration = Duration::from_secs(3);
+/// Time for a lease to be granted. A renewal goes out at once, and the leader has applied the epoch.
+const LEASE_DEADLINE: Duration = Duration::from_millis(900);
+
+fn fact(key: &str, value: impl ToString) -> (String, String) {
+    (key.to_owned(), value.to_string())
+}
+
+impl Executor {
+    fn mysql(&self) -> anyhow::Result<&Mysql> {
+        self.context.hands.mysql.as_ref().ok_or_else(|| anyhow!("no MySQL is configured on this node"))
+    }
+
+    /// Address and port of the other data node's MySQL.
+    fn peer_mysql(&self) -> anyhow::Result<(IpAddr, u16)> {
+        let config = &self.context.config;
+        let peer = config.nodes.iter().find(|node| node.kind == NodeKind::Data && node.name != config.node);
+        let mysql = config.mysql.as_ref();
+        peer.zip(mysql).map(|(peer, mysql)| (peer.address, mysql.port)).ok_or_else(|| anyhow!("no other data node"))
+    }
+
+    /// The lease of the old epoch has ended by the leader's evidence; the power fence, if there is one, makes sure.
+    pub(super) async fn fence_old(&self) -> anyhow::Result<Facts> {
+        let Some(hook) = &self.context.config.fence_hook else {
+            return Ok(vec![fact("fence", "lease ended")]);
+        };
+        let run = self.current_run()?;
+        let from = run.plan.from.as_ref().map(ToString::to_string).unwrap_or_default();
+        let environment = BTreeMap::from([
+            ("BATON_EPOCH".to_owned(), self.epoch.to_string()),
+            ("BATON_RUN".to_owned(), self.run.to_string()),
+            ("BATON_FROM".to_owned(), from),
+            ("BATON_TO".to_owned(), run.plan.to.to_string()),
+        ]);
+        let hook = Hook { program: hook.program.clone(), args: hook.args.clone() };
+        let ended = hooks::run(&hook, &environment, self.limit.mul_f64(0.9)).await;
+        ensure!(ended.is_success(), "the fence hook failed, {:?}: {}", ended.end, ended.output);
+        Ok(vec![fact("fence", "hook done"), fact("hook_output", ended.output)])
+    }
+
+    /// Cuts first, captures then: what was received cannot grow any more (design, section 6).
+    pub(super) async fn cut_stream(&self) -> anyhow::Result<Facts> {
+        let mysql = self.mysql()?;
+        let (peer, port) = self.peer_mysql()?;
+        self.context.hands.cut_stream(peer, port).await.context("cut the replication stream")?;
+        let facts = mysql.facts(STATEMENT).await?;
+        if facts.replication.is_none() {
+            return Ok(vec![fact("received", &facts.position), fact("backlog", 0), fact("stream", "none")]);
+        }
+        let captured = mysql.capture_received(STATEMENT).await?;
+        Ok(vec![
+            fact("received", &captured.received),
+            fact("applied", &captured.applied),
+            fact("backlog", captured.backlog),
+        ])
+    }
+
+    pub(super) async fn undo_cut(&self) -> anyhow::Result<()> {
+        let (peer, port) = self.peer_mysql()?;
+        self.context.hands.lift_cut(peer, port).await.context("lift the cut")
+    }
+
+    /// Looks whether somebody answers for the VIP, opens its door under the new lease, announces it.
+    pub(super) async fn hold_vip(&self) -> anyhow::Result<Facts> {
+        let held = self.context.lease.view().borrow().vip_open;
+        if !held {
+            self.probe_vips().await?;
+        }
+        self.check_epoch()?;
+        self.context.lease.renew(Some(self.epoch)).await?;
+        let deadline = self.limit.mul_f64(0.9);
+        self.context.lease.open(Door::Vip, self.wish(), None, deadline).await?;
+        self.context.hands.announce();
+        Ok(vec![fact("vip", self.vip_names())])
+    }
+
+    async fn probe_vips(&self) -> anyhow::Result<()> {
+        let probes = self.context.hands.vips().iter().map(|(ip, interface)| async move {
+            let probe = self.context.hands.network.probe_address(*ip, interface, VIP_PROBES, VIP_PROBE_GAP).await?;
+            match probe {
+                Probe::Free => Ok(()),
+                Probe::TakenBy(macs) => {
+                    let macs: Vec<String> = macs.iter().map(ToString::to_string).collect();
+                    bail!("somebody answers for {ip}: {}; nobody may, the old holder is fenced", macs.join(" and "))
+                }
+            }
+        });
+        futures_util::future::try_join_all(probes).await.map(|_| ())
+    }
+
+    fn vip_names(&self) -> String {
+        let names: Vec<String> = self.context.hands.vips().iter().map(|(ip, _)| ip.to_string()).collect();
+        names.join(" ")
+    }
+
+    pub(super) async fn undo_vip(&self) -> anyhow::Result<()> {
+        self.context.hands.stop_announcing();
+        self.context.lease.close(&[Door::Vip, Door::Ports], self.wish()).await.context("close the VIP")
+    }
+
+    fn received(&self) -> anyhow::Result<String> {
+        let run = self.current_run()?;
+        let received = run.fact(Step::CutStream, "received").map(ToOwned::to_owned);
+        received.ok_or_else(|| anyhow!("the journal does not say what was received"))
+    }
+
+    pub(super) async fn drain(&self) -> anyhow::Result<Facts> {
+        let mysql = self.mysql()?;
+        let run = self.current_run()?;
+        if run.fact(Step::CutStream, "stream") == Some("none") {
+            return Ok(vec![fact("drained", "nothing to drain")]);
+        }
+        let received = self.received()?;
+        let mut looks = 0_u64;
+        let drained = mysql.drain(&received, DRAIN_STILL_MAX, |_| looks += 1).await?;
+        match drained {
+            Drained::Reached => Ok(vec![fact("drained", received), fact("looks", looks)]),
+            Drained::ApplierError { errno, message } => bail!("the applier stopped with error {errno}: {message}"),
+            Drained::BothThreadsStopped { left } => {
+                bail!("both replication threads are stopped, {} transactions left", left.backlog)
+            }
+            Drained::NoProgress { left } => {
+                bail!("no progress for {} ms, {} transactions left", left.still_ms, left.backlog)
+            }
+        }
+    }
+
+    pub(super) async fn promote(&self) -> anyhow::Result<Facts> {
+        self.make_writable().await?;
+        Ok(vec![fact("mysql", "writable behind closed ports")])
+    }
+
+    /// Opens MySQL for writing: noted on disk first, so that an agent that dies here recognises its own work.
+    async fn make_writable(&self) -> anyhow::Result<()> {
+        let mysql = self.mysql()?;
+        let received = self.received()?;
+        if mysql.is_promoted(STATEMENT).await? {
+            return Ok(());
+        }
+        let server = mysql.server_identity().await?.to_string();
+        self.context.local.note_opening(&server).context("note which server is opened")?;
+        self.inputs.send(Input::Opening { server }).await.context("the driver has ended")?;
+        self.check_epoch()?;
+        let facts = mysql.facts(STATEMENT).await?;
+        if facts.replication.is_some() {
+            mysql.promote(&received, STATEMENT).await?;
+        } else {
+            mysql.open_writes(Switch::Off, STATEMENT).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn undo_promotion(&self) -> anyhow::Result<()> {
+        Ok(self.mysql()?.undo_promotion(STATEMENT).await?)
+    }
+
+    /// The pivot: Redis, then the ports, under a lease that is valid now.
+    pub(super) async fn open_ports(&self) -> anyhow::Result<Facts> {
+        let context = &self.context;
+        let mut server = None;
+        if let Some(mysql) = &context.hands.mysql {
+            self.make_writable().await?;
+            server = Some(mysql.server_identity().await?);
+        }
+        self.check_epoch()?;
+        let mut facts = Facts::new();
+        if let Some(redis) = &context.hands.redis {
+            let promoted = redis.promote(LEASE_DEADLINE).await?;
+            facts.push(fact("redis_offset", promoted.offset));
+        }
+        context.lease.renew(Some(self.epoch)).await?;
+        context.lease.open(Door::Vip, self.wish(), None, LEASE_DEADLINE).await?;
+        context.lease.open(Door::Ports, self.wish(), server, LEASE_DEADLINE).await?;
+        context.hands.announce();
+        Ok(facts)
+    }
+
+    /// Starts the holder's services of one kind, in dependency order, and waits until they are healthy.
+    pub(super) async fn start_services(&self, needs_database: bool) -> anyhow::Result<Facts> {
+        let Some(services) = &self.context.hands.services else { return Ok(Facts::new()) };
+        let started = services.start_holder(needs_database, self.limit).await?;
+        Ok(vec![fact("healthy", started.join(" "))])
+    }
+}

@@ -1,0 +1,158 @@
+//! Everything that the agent can lay hands on at its own node, opened once.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use baton_netops::{Announcer, Cut, Network, ResetSpec, reset_clients};
+use baton_runbooks::model::NodeId;
+use baton_runbooks::observe::NodeReport;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::reports;
+use super::services::Services;
+use crate::config::Config;
+use crate::hands::mysql::{Mysql, MysqlAccess};
+use crate::hands::redis::{Redis, RedisAccess};
+
+/// A reset lists and destroys sockets; it takes milliseconds unless there are very many.
+const RESET_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The hands.
+pub(crate) struct Hands {
+    pub(crate) mysql: Option<Mysql>,
+    pub(crate) redis: Option<Redis>,
+    pub(crate) services: Option<Services>,
+    pub(crate) network: Network,
+    vips: Vec<(IpAddr, String)>,
+    reset: ResetSpec,
+    cut: tokio::sync::Mutex<Cut>,
+    announcer: Mutex<Option<Announcer>>,
+    places: BTreeMap<NodeId, Arc<Semaphore>>,
+    peers: Mutex<BTreeMap<NodeId, NodeReport>>,
+}
+
+impl std::fmt::Debug for Hands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hands").field("vips", &self.vips).finish_non_exhaustive()
+    }
+}
+
+impl Hands {
+    /// Reads passwords and opens sockets to the kernel; databases are dialed when they are needed.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let data = config.is_data_node();
+        let mut cut = Cut::open().context("open netfilter; the agent needs CAP_NET_ADMIN")?;
+        if data && config.mysql.is_some() {
+            cut.install().await.context("install the table for cutting replication")?;
+        }
+        let others = config.nodes.iter().filter(|node| node.name != config.node);
+        Ok(Self {
+            mysql: config.mysql.as_ref().filter(|_| data).map(open_mysql).transpose()?,
+            redis: config.redis.as_ref().filter(|_| data).map(open_redis),
+            services: Services::open(config).await?,
+            network: Network::open().context("open routing netlink")?,
+            vips: config.vips.iter().map(|vip| (vip.address.addr(), vip.interface.clone())).collect(),
+            reset: reset_spec(config),
+            cut: tokio::sync::Mutex::new(cut),
+            announcer: Mutex::new(None),
+            places: others.map(|node| (node.name.clone(), reports::places())).collect(),
+            peers: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    /// Drops this node's own stream from `peer`, and reads the rule back.
+    pub(crate) async fn cut_stream(&self, peer: IpAddr, port: u16) -> anyhow::Result<()> {
+        Ok(self.cut.lock().await.cut(peer, port).await?)
+    }
+
+    /// Lets this node's stream from `peer` through again.
+    pub(crate) async fn lift_cut(&self, peer: IpAddr, port: u16) -> anyhow::Result<()> {
+        let mut cut = self.cut.lock().await;
+        if cut.is_cut(peer, port)? {
+            cut.lift(peer, port)?;
+        }
+        Ok(())
+    }
+
+    /// The VIPs with their interfaces.
+    pub(crate) fn vips(&self) -> &[(IpAddr, String)] {
+        &self.vips
+    }
+
+    /// Announces the VIPs from now on, or begins the schedule anew.
+    pub(crate) fn announce(&self) {
+        let mut announcer = self.announcer.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*announcer {
+            Some(running) => running.poke(),
+            None => *announcer = Some(Announcer::start(self.network.clone(), self.vips.clone())),
+        }
+    }
+
+    /// Announces unless it is doing so already.
+    pub(crate) fn keep_announcing(&self) {
+        let mut announcer = self.announcer.lock().unwrap_or_else(PoisonError::into_inner);
+        announcer.get_or_insert_with(|| Announcer::start(self.network.clone(), self.vips.clone()));
+    }
+
+    /// Announces no more.
+    pub(crate) fn stop_announcing(&self) {
+        *self.announcer.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Resets the clients' connections, so that they fail at once instead of hanging.
+    pub(crate) async fn reset_clients(&self) {
+        let spec = self.reset.clone();
+        let reset = tokio::task::spawn_blocking(move || reset_clients(&spec));
+        match tokio::time::timeout(RESET_DEADLINE, reset).await {
+            Ok(Ok(Ok(0))) => {}
+            Ok(Ok(Ok(count))) => tracing::info!(count, "client connections reset"),
+            Ok(Ok(Err(error))) => tracing::warn!(error = crate::chain::chain(&error), "clients not reset"),
+            Ok(Err(_)) | Err(_) => tracing::warn!("resetting clients did not end in time"),
+        }
+    }
+
+    /// A place for one more report under way to `peer`; `None`: enough are.
+    pub(crate) fn report_place(&self, peer: &NodeId) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(self.places.get(peer)?).try_acquire_owned().ok()
+    }
+
+    /// Notes a peer's newest report.
+    pub(crate) fn note_peer(&self, report: NodeReport) {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).insert(report.node.clone(), report);
+    }
+
+    /// A peer's newest report.
+    pub(crate) fn peer(&self, node: &NodeId) -> Option<NodeReport> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
+    }
+}
+
+fn open_mysql(config: &crate::config::Mysql) -> anyhow::Result<Mysql> {
+    let access = MysqlAccess {
+        socket: config.socket.clone(),
+        user: config.user.clone(),
+        password: config.read_password()?.expose().to_owned(),
+        replication_user: config.replication_user.clone(),
+        replication_password: config.read_replication_password()?.expose().to_owned(),
+        schema: config.schema.clone(),
+        port: config.port,
+    };
+    Mysql::new(access).context("read this host's boot id")
+}
+
+fn open_redis(config: &crate::config::Redis) -> Redis {
+    Redis::new(RedisAccess { socket: config.socket.clone(), user: None, password: String::new() })
+}
+
+fn reset_spec(config: &Config) -> ResetSpec {
+    let peers = config.nodes.iter().filter(|node| node.name != config.node).map(|node| node.address);
+    ResetSpec {
+        ports: config.guarded_ports(),
+        local_ip: None,
+        except_peers: peers.collect(),
+        vips: config.vips.iter().map(|vip| vip.address.addr()).collect(),
+    }
+}

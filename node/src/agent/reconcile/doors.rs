@@ -1,0 +1,83 @@
+//! The doors: renewals, the VIP, and the clients of a node that has closed.
+
+use std::time::Duration;
+
+use baton_runbooks::decide::local::Role;
+use baton_runbooks::lease::holder::Door;
+use baton_runbooks::plan::Step;
+use baton_runbooks::run::StepStatus;
+
+use super::super::Context;
+use super::super::driver::Numbered;
+use super::Share;
+
+/// Time for the VIP's door to open on a tick; the next tick tries again.
+const OPEN_DEADLINE: Duration = Duration::from_secs(1);
+
+pub(super) struct Doors {
+    context: Context,
+    /// The wish for which everything is closed and clients were reset.
+    closed_for: Option<u64>,
+}
+
+impl Doors {
+    pub(super) const fn new(context: Context) -> Self {
+        Self { context, closed_for: None }
+    }
+
+    async fn close(&mut self, wish: &Numbered) {
+        if self.closed_for == Some(wish.number) {
+            return;
+        }
+        self.context.hands.stop_announcing();
+        match self.context.lease.close(&[Door::Vip, Door::Ports], wish.number).await {
+            Ok(()) => {
+                self.context.hands.reset_clients().await;
+                self.closed_for = Some(wish.number);
+            }
+            Err(error) => tracing::error!(%error, "not closed yet"),
+        }
+    }
+
+    async fn hold_vip(&self, wish: &Numbered) {
+        if let Err(error) = self.context.lease.open(Door::Vip, wish.number, None, OPEN_DEADLINE).await {
+            tracing::debug!(%error, "the VIP is not held yet");
+            return;
+        }
+        self.context.hands.keep_announcing();
+    }
+
+    /// An agent that was restarted in the middle of a run holds what the journal says is held.
+    fn vip_was_held(&self) -> bool {
+        let committed = self.context.consensus.committed();
+        let ledger = &committed.borrow().ledger;
+        ledger.run.as_ref().is_some_and(|run| run.aborting.is_none() && run.status(Step::HoldVip) == StepStatus::Done)
+    }
+}
+
+impl Share for Doors {
+    async fn make_so(&mut self, wish: &Numbered) {
+        match wish.wish.role {
+            Role::Witness => {}
+            Role::Closed { .. } => {
+                self.close(wish).await;
+                let _ = self.context.lease.renew(wish.wish.renew).await;
+            }
+            Role::Acquiring { .. } => {
+                let _ = self.context.lease.renew(wish.wish.renew).await;
+                if self.vip_was_held() {
+                    self.hold_vip(wish).await;
+                }
+            }
+            Role::Serving { ports, .. } => {
+                let _ = self.context.lease.renew(wish.wish.renew).await;
+                if !ports {
+                    if let Err(error) = self.context.lease.close(&[Door::Ports], wish.number).await {
+                        tracing::error!(%error, "the ports are not closed yet");
+                    }
+                }
+                self.hold_vip(wish).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Redis' share: a replica that refuses writes when closed, the primary when serving.
+
+use std::time::Duration;
+
+use baton_runbooks::decide::local::Role;
+use baton_runbooks::lease::holder::Door;
+use baton_runbooks::model::{NodeId, NodeKind};
+use baton_runbooks::observe::RedisFacts;
+
+use super::super::Context;
+use super::super::driver::Numbered;
+use super::super::senses::Seen;
+use super::Share;
+use crate::chain::chain;
+use crate::hands::redis::{Clients, EmptySource, Redis};
+
+/// Deadline of one command.
+const COMMAND: Duration = Duration::from_secs(1);
+
+pub(super) struct RedisShare {
+    context: Context,
+    seen: Seen,
+}
+
+impl RedisShare {
+    pub(super) const fn new(context: Context, seen: Seen) -> Self {
+        Self { context, seen }
+    }
+
+    async fn close(&self, redis: &Redis, facts: &RedisFacts) {
+        if facts.min_replicas_to_write > 0 {
+            return;
+        }
+        match redis.close(Clients::Kill, COMMAND).await {
+            Ok(()) => tracing::info!("Redis refuses writes"),
+            Err(error) => tracing::warn!(error = chain(&error), "Redis does not refuse writes yet; its port is closed"),
+        }
+    }
+
+    async fn follow(&self, redis: &Redis, facts: &RedisFacts, holder: &NodeId) {
+        let config = &self.context.config;
+        let (Some(node), Some(port)) = (config.find(holder), config.redis.as_ref().map(|redis| redis.port)) else {
+            return;
+        };
+        let host = node.address.to_string();
+        if facts.follows.as_deref() == Some(format!("{host}:{port}").as_str()) {
+            return;
+        }
+        let report = self.context.hands.peer(holder).filter(|report| report.serving);
+        let Some(source) = report.and_then(|report| report.redis).filter(|source| source.primary) else { return };
+        match redis.follow(&host, port, &source, EmptySource::Refuse, COMMAND).await {
+            Ok(_) => tracing::info!(%holder, "Redis follows"),
+            Err(error) => tracing::warn!(error = chain(&error), %holder, "Redis does not follow yet"),
+        }
+    }
+
+    /// A holder's Redis that came back empty must not be made the primary of a replica that still has the data.
+    fn is_empty_beside_data(&self, facts: &RedisFacts) -> bool {
+        let config = &self.context.config;
+        let others = config.nodes.iter().filter(|node| node.kind == NodeKind::Data && node.name != config.node);
+        let keys = others.filter_map(|node| self.context.hands.peer(&node.name)?.redis).map(|redis| redis.keys).max();
+        facts.keys == 0 && keys.is_some_and(|keys| keys > 0)
+    }
+
+    async fn serve(&self, redis: &Redis, facts: &RedisFacts, wish: &Numbered) {
+        if facts.loading {
+            return;
+        }
+        if !facts.primary || facts.min_replicas_to_write > 0 {
+            if self.is_empty_beside_data(facts) {
+                tracing::error!("Redis is empty here and the other node has data; not made the primary");
+                return;
+            }
+            if let Err(error) = redis.promote(COMMAND).await {
+                tracing::warn!(error = chain(&error), "Redis is not the primary yet");
+                return;
+            }
+            tracing::info!("Redis is the primary");
+        }
+        // With MySQL, the ports open when MySQL is writable.
+        if self.context.hands.mysql.is_none() {
+            let opened = self.context.lease.open(Door::Ports, wish.number, None, COMMAND).await;
+            if let Err(error) = opened {
+                tracing::debug!(%error, "the ports are not open yet");
+            }
+        }
+    }
+}
+
+impl Share for RedisShare {
+    async fn make_so(&mut self, wish: &Numbered) {
+        let Some(redis) = self.context.hands.redis.clone() else { return };
+        let Some(facts) = self.seen.redis() else { return };
+        match &wish.wish.role {
+            Role::Witness | Role::Acquiring { .. } | Role::Serving { ports: false, .. } => {}
+            Role::Closed { follow } => {
+                self.close(&redis, &facts).await;
+                if let Some(holder) = follow {
+                    self.follow(&redis, &facts, holder).await;
+                }
+            }
+            Role::Serving { ports: true, .. } => self.serve(&redis, &facts, wish).await,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The services' share: what is bound to a role runs only in that role.
+
+use std::time::Duration;
+
+use baton_runbooks::decide::local::Role;
+
+use super::super::Context;
+use super::super::driver::Numbered;
+use super::Share;
+use crate::config::RunsOn;
+
+/// Starting may take as long as the takeover's step allows.
+const START_DEADLINE: Duration = Duration::from_secs(20);
+
+pub(super) struct ServicesShare {
+    context: Context,
+}
+
+impl ServicesShare {
+    pub(super) const fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+impl Share for ServicesShare {
+    async fn make_so(&mut self, wish: &Numbered) {
+        let Some(services) = &self.context.hands.services else { return };
+        let outcome = match &wish.wish.role {
+            Role::Witness | Role::Acquiring { .. } | Role::Serving { ports: false, .. } => return,
+            Role::Closed { follow } => {
+                let stopped = services.stop(RunsOn::Holder).await;
+                match follow {
+                    Some(_) => stopped.and(services.start(RunsOn::Replica, START_DEADLINE).await),
+                    None => stopped,
+                }
+            }
+            Role::Serving { ports: true, .. } => {
+                let stopped = services.stop(RunsOn::Replica).await;
+                stopped.and(services.start(RunsOn::Holder, START_DEADLINE).await)
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::warn!("services are not as they should be yet: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The senses: when which probe runs. Each has a task of its own, so that a probe that hangs delays no other.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use baton_runbooks::decide::local::Role;
+use baton_runbooks::observe::{MysqlFacts, Observation, ProbeFailure, RedisFacts};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Context;
+use super::driver::Wishes;
+use crate::probe::disk::DiskProbe;
+
+/// Services and the disk change slowly, and asking the container engine is dear.
+const SLOW_PERIOD: Duration = Duration::from_secs(1);
+/// A database that takes longer than this to answer a probe is counted as silent for that probe.
+const PROBE_DEADLINE_MIN: Duration = Duration::from_millis(400);
+/// Deadline of the write probe: a commit on a busy disk takes tens of milliseconds.
+const WRITE_DEADLINE: Duration = Duration::from_millis(800);
+
+type Observations = mpsc::Sender<Observation>;
+
+/// The newest facts, for whoever acts on them beside the core.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen(Arc<Mutex<Newest>>);
+
+#[derive(Debug, Default)]
+struct Newest {
+    mysql: Option<Box<MysqlFacts>>,
+    redis: Option<RedisFacts>,
+}
+
+impl Seen {
+    /// Newest facts of the local MySQL; `None` while it does not answer.
+    pub(super) fn mysql(&self) -> Option<Box<MysqlFacts>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).mysql.clone()
+    }
+
+    /// Newest facts of the local Redis; `None` while it does not answer.
+    pub(super) fn redis(&self) -> Option<RedisFacts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).redis.clone()
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Newest)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Starts the probes of what the configuration has.
+pub(super) fn start(context: &Context, out: &Observations, wishes: Wishes) -> Seen {
+    let seen = Seen::default();
+    let period = context.config.timing.probe.duration();
+    if !context.config.is_data_node() {
+        return seen;
+    }
+    if context.hands.mysql.is_some() {
+        tokio::spawn(watch_mysql(context.clone(), out.clone(), seen.clone(), period));
+        tokio::spawn(write_mysql(context.clone(), out.clone(), wishes, period));
+    }
+    if context.hands.redis.is_some() {
+        tokio::spawn(watch_redis(context.clone(), out.clone(), seen.clone(), period));
+    }
+    if let Some(mysql) = &context.config.mysql {
+        match DiskProbe::new(mysql.data_dir.clone()) {
+            Ok(disk) => drop(tokio::spawn(watch_disk(disk, out.clone()))),
+            Err(error) => tracing::error!(%error, "the data disk is not watched"),
+        }
+    }
+    if context.hands.services.is_some() {
+        tokio::spawn(watch_services(context.clone(), out.clone()));
+    }
+    seen
+}
+
+async fn watch_mysql(context: Context, out: Observations, seen: Seen, period: Duration) {
+    let Some(mysql) = &context.hands.mysql else { return };
+    let deadline = (period * 2).max(PROBE_DEADLINE_MIN);
+    let mut tick = every(period);
+    loop {
+        tick.tick().await;
+        let observation = match mysql.probe(deadline).await {
+            Ok(facts) => {
+                let facts = Box::new(facts);
+                seen.note(|newest| newest.mysql = Some(facts.clone()));
+                Observation::Mysql { facts }
+            }
+            Err(failure) => {
+                seen.note(|newest| newest.mysql = None);
+                Observation::MysqlFailed { failure }
+            }
+        };
+        if out.send(observation).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes are probed on the holder only: elsewhere the server is read-only, and a write would be a transaction of its own.
+async fn write_mysql(context: Context, out: Observations, wishes: Wishes, period: Duration) {
+    let Some(mysql) = &context.hands.mysql else { return };
+    let mut tick = every(period * 2);
+    loop {
+        tick.tick().await;
+        let serving = wishes.borrow().as_ref().is_some_and(|numbered| match &numbered.wish.role {
+            Role::Serving { .. } => true,
+            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } => false,
+        });
+        if !serving {
+            continue;
+        }
+        let observation = match mysql.write_probe(WRITE_DEADLINE).await {
+            Ok(took_ms) => Observation::MysqlWrote { took_ms },
+            Err(error) => match error.as_probe_failure() {
+                // Only a write that does not end says something that the other probe does not say better.
+                failure @ ProbeFailure::Timeout { .. } => Observation::MysqlWriteFailed { failure },
+                ProbeFailure::Refused
+                | ProbeFailure::TooManyConnections
+                | ProbeFailure::WrongCredentials { .. }
+                | ProbeFailure::Error { .. } => continue,
+            },
+        };
+        if out.send(observation).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_redis(context: Context, out: Observations, seen: Seen, period: Duration) {
+    let Some(redis) = &context.hands.redis else { return };
+    let deadline = (period * 2).max(PROBE_DEADLINE_MIN);
+    let mut tick = every(period);
+    loop {
+        tick.tick().await;
+        let observation = match redis.probe(deadline).await {
+            Ok(facts) => {
+                seen.note(|newest| newest.redis = Some(facts.clone()));
+                Observation::Redis { facts }
+            }
+            Err(failure) => {
+                seen.note(|newest| newest.redis = None);
+                Observation::RedisFailed { failure }
+            }
+        };
+        if out.send(observation).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_disk(disk: DiskProbe, out: Observations) {
+    let mut tick = every(SLOW_PERIOD);
+    loop {
+        tick.tick().await;
+        let facts = disk.look(SLOW_PERIOD).await;
+        if out.send(Observation::Disk { facts }).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_services(context: Context, out: Observations) {
+    let Some(services) = &context.hands.services else { return };
+    let mut tick = every(SLOW_PERIOD);
+    loop {
+        tick.tick().await;
+        for (name, state) in services.states().await {
+            if out.send(Observation::Service { name, state }).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut tick = interval(period);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
+}

@@ -1,0 +1,120 @@
+//! Role-bound services of the configuration, as the container hands see them.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use baton_runbooks::observe::ServiceState;
+
+use crate::chain::chain;
+use crate::config::{Config, RunsOn, Workload};
+use crate::hands::containers::{Containers, Service, Target};
+
+/// One look at the engine.
+const LOOK: Duration = Duration::from_secs(2);
+/// A container that is asked to stop gets this long before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+/// The stop itself, grace included.
+const STOP_DEADLINE: Duration = Duration::from_secs(6);
+
+/// One service with its role.
+#[derive(Debug)]
+struct Bound {
+    runs_on: RunsOn,
+    needs_database: bool,
+    service: Service,
+}
+
+/// The services of this node.
+#[derive(Debug)]
+pub(crate) struct Services {
+    containers: Containers,
+    bound: Vec<Bound>,
+}
+
+impl Services {
+    /// The services of a data node; `None` without an engine or without services. A restart policy that would start them
+    /// behind the agent's back is taken away here.
+    pub(super) async fn open(config: &Config) -> anyhow::Result<Option<Self>> {
+        let Some(docker) = config.docker.as_ref().filter(|_| config.is_data_node() && !config.services.is_empty()) else {
+            return Ok(None);
+        };
+        let bound = config.services.iter().map(|service| Bound {
+            runs_on: service.runs_on,
+            needs_database: service.needs_database,
+            service: Service {
+                name: service.name.clone(),
+                target: match &service.workload {
+                    Workload::Container(name) => Target::Container(name.clone()),
+                    Workload::ComposeProject(name) => Target::ComposeProject(name.clone()),
+                },
+                after: service.after.clone(),
+            },
+        });
+        let services = Self { containers: Containers::new(docker.socket.clone()), bound: bound.collect() };
+        for bound in &services.bound {
+            if let Err(error) = services.containers.ensure_restart_no(&bound.service.target, LOOK).await {
+                tracing::warn!(service = bound.service.name, error = chain(&error), "restart policy not looked at");
+            }
+        }
+        Ok(Some(services))
+    }
+
+    /// Name and state of every service.
+    pub(super) async fn states(&self) -> Vec<(String, ServiceState)> {
+        let looks = self.bound.iter().map(|bound| async {
+            (bound.service.name.clone(), self.containers.state(&bound.service.target, LOOK).await)
+        });
+        futures_util::future::join_all(looks).await
+    }
+
+    /// Starts the holder's services that need (or do not need) the database, in dependency order, and waits until they
+    /// are healthy. Returns their names.
+    pub(super) async fn start_holder(&self, needs_database: bool, deadline: Duration) -> anyhow::Result<Vec<String>> {
+        let chosen = |bound: &&Bound| bound.runs_on == RunsOn::Holder && bound.needs_database == needs_database;
+        self.start_chosen(chosen, deadline).await
+    }
+
+    /// Starts all services of a role.
+    pub(super) async fn start(&self, runs_on: RunsOn, deadline: Duration) -> anyhow::Result<()> {
+        self.start_chosen(|bound| bound.runs_on == runs_on, deadline).await.map(|_| ())
+    }
+
+    async fn start_chosen(
+        &self,
+        chosen: impl Fn(&&Bound) -> bool,
+        deadline: Duration,
+    ) -> anyhow::Result<Vec<String>> {
+        let mut services: Vec<Service> = self.bound.iter().filter(chosen).map(|bound| bound.service.clone()).collect();
+        let names: Vec<String> = services.iter().map(|service| service.name.clone()).collect();
+        // What a service waits for outside this choice is not waited for here: it was started by an earlier step.
+        for service in &mut services {
+            service.after.retain(|other| names.contains(other));
+        }
+        let ends = self.containers.start_services(&services, deadline).await;
+        let failed: Vec<String> = ends
+            .iter()
+            .filter_map(|(name, end)| end.as_ref().err().map(|error| format!("{name}: {}", chain(error))))
+            .collect();
+        if failed.is_empty() { Ok(names) } else { bail!("{}", failed.join("; ")) }
+    }
+
+    /// Stops what runs of a role, dependents first.
+    pub(super) async fn stop(&self, runs_on: RunsOn) -> anyhow::Result<()> {
+        let mut failed = Vec::new();
+        for bound in self.bound.iter().rev().filter(|bound| bound.runs_on == runs_on) {
+            match self.containers.state(&bound.service.target, LOOK).await {
+                ServiceState::Stopped | ServiceState::Missing => {}
+                // Unknown is never stopped.
+                ServiceState::Healthy
+                | ServiceState::Starting
+                | ServiceState::Unhealthy { .. }
+                | ServiceState::Unknown { .. } => {
+                    if let Err(error) = self.containers.stop(&bound.service.target, GRACE, STOP_DEADLINE).await {
+                        failed.push(format!("{}: {}", bound.service.name, chain(&error)));
+                    }
+                }
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
+    }
+}

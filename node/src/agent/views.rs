@@ -1,0 +1,275 @@
+//! What readers see: the driver publishes a view, the API serves it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use baton_runbooks::agent::Agent;
+use baton_runbooks::decide::Decision;
+use baton_runbooks::decide::local;
+use baton_runbooks::ledger::{Command, Complete};
+use baton_runbooks::model::{NodeId, NodeKind};
+use baton_runbooks::observe::{MysqlFacts, NodeReport};
+use tokio::sync::{mpsc, watch};
+
+use super::{Context, clock};
+use crate::api::server::{self, CommandError, Operator};
+use crate::api::types::{Alarm, DecisionRow, Lease, NodeRow, Role, RunRecord, RunResult, Status, Sync, View};
+use crate::api::view;
+
+/// A view is made at most this often; readers poll.
+const PERIOD: Duration = Duration::from_millis(200);
+/// Commands of operators that may wait.
+const COMMANDS_MAX: usize = 8;
+/// A proposal takes milliseconds; this bounds the operator's wait.
+const PROPOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Publishes views.
+pub(super) struct Publisher {
+    view: watch::Sender<Arc<View>>,
+    decisions: Vec<DecisionRow>,
+    made_at: Instant,
+    wish: Option<local::Wish>,
+    history: Arc<Vec<RunRecord>>,
+}
+
+impl Publisher {
+    /// Serves the API on the configured socket.
+    pub(super) async fn start(context: &Context) -> anyhow::Result<(Self, mpsc::Receiver<Operator>)> {
+        let listener = server::bind(&context.config.socket()).await?;
+        let empty = View { status: empty_status(context), decisions: Vec::new(), history: Arc::default() };
+        let (view, readers) = watch::channel(Arc::new(empty));
+        let (operator, commands) = mpsc::channel(COMMANDS_MAX);
+        tokio::spawn(async move {
+            if let Err(error) = server::serve(listener, readers, operator, std::future::pending()).await {
+                tracing::error!(%error, "the local API has ended");
+            }
+        });
+        let made_at = Instant::now();
+        Ok((Self { view, decisions: Vec::new(), made_at, wish: None, history: Arc::default() }, commands))
+    }
+
+    /// Notes a decision of the leader.
+    pub(super) fn note(&mut self, decision: &Decision) {
+        view::note_decision(&mut self.decisions, view::decision_row(decision, clock::wall()));
+        self.made_at = self.made_at.checked_sub(PERIOD).unwrap_or(self.made_at);
+    }
+
+    /// Publishes a view unless the last one is fresh.
+    pub(super) fn publish(&mut self, core: &Agent, context: &Context) {
+        if self.wish.as_ref() != core.wish() {
+            self.wish = core.wish().cloned();
+            if let Some(wish) = &self.wish {
+                view::note_decision(&mut self.decisions, view::wish_row(wish, clock::wall()));
+            }
+        } else if self.made_at.elapsed() < PERIOD {
+            return;
+        }
+        self.made_at = Instant::now();
+        let now = clock::wall();
+        let ledger = core.ledger();
+        // Ended runs do not change any more.
+        let ended = self.history.last().map(|run| run.number) == ledger.newest_run().map(|(run, _)| run.id)
+            && self.history.iter().all(|run| run.result != RunResult::Running && run.result != RunResult::Undoing);
+        if ledger.run.is_some() || !ended {
+            self.history = Arc::new(view::history(ledger, now));
+        }
+        let history = Arc::clone(&self.history);
+        let status = view::conclude(status(core, context));
+        self.view.send_replace(Arc::new(View { status, decisions: self.decisions.clone(), history }));
+    }
+}
+
+fn empty_status(context: &Context) -> Status {
+    let config = &context.config;
+    Status {
+        at: view::timestamp(clock::wall()),
+        node: config.node.clone(),
+        cluster: config.cluster.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: baton_runbooks::model::Epoch(0),
+        holder: None,
+        leader: None,
+        term: baton_runbooks::model::Term(0),
+        sync: Sync::NotApplicable,
+        lease: Lease { valid_ms: None, length_ms: config.timing.lease.as_ms(), renewed_ms_ago: None },
+        nodes: Vec::new(),
+        run: None,
+        alarms: Vec::new(),
+        ok: false,
+        sentence: "NOT OK: the agent has just started.".to_owned(),
+    }
+}
+
+fn status(core: &Agent, context: &Context) -> Status {
+    let ledger = core.ledger();
+    let standing = context.consensus.standing().borrow().clone();
+    let mut alarms = alarms(core);
+    if let Some(problem) = &standing.problem {
+        alarms.insert(0, Alarm { code: "not-voting".to_owned(), text: problem.clone() });
+    }
+    Status {
+        epoch: ledger.epoch,
+        holder: ledger.holder.clone(),
+        leader: standing.leader,
+        term: standing.term,
+        sync: sync(core),
+        lease: lease(context),
+        nodes: context.config.nodes.iter().map(|node| row(core, context, &node.name, node.kind)).collect(),
+        run: ledger.run.as_ref().map(|run| view::run_record(run, clock::wall())),
+        alarms,
+        ..empty_status(context)
+    }
+}
+
+/// What keeps this node from what it should be.
+fn alarms(core: &Agent) -> Vec<Alarm> {
+    let Some(wish) = core.wish() else { return Vec::new() };
+    let normal = |why: &&baton_runbooks::why::Why| {
+        use baton_runbooks::why::Why;
+        matches!(why, Why::Serving { .. } | Why::NotHolder | Why::NotOpenedYet { .. })
+    };
+    let unusual = wish.why.iter().filter(|why| !normal(why));
+    unusual.map(|why| Alarm { code: why.code().to_owned(), text: why.to_string() }).collect()
+}
+
+fn sync(core: &Agent) -> Sync {
+    let ledger = core.ledger();
+    if !ledger.mysql {
+        return Sync::NotApplicable;
+    }
+    let replica = ledger.in_sync.iter().find_map(|(node, complete)| match complete {
+        Complete::Replica { .. } => Some(node.clone()),
+        Complete::Holder => None,
+    });
+    match replica {
+        Some(replica) => Sync::InSync { replica },
+        None => {
+            let reason = ledger.sync_history.last().map(|change| change.reason.clone());
+            Sync::OutOfSync { reason: reason.unwrap_or_else(|| "no replica has been in sync yet".to_owned()) }
+        }
+    }
+}
+
+fn lease(context: &Context) -> Lease {
+    let view = context.lease.view();
+    let facts = view.borrow().facts.clone();
+    let now = context.clock.now();
+    Lease {
+        valid_ms: facts.held.map(|(_, until)| until.since_ms(now)),
+        length_ms: context.config.timing.lease.as_ms(),
+        renewed_ms_ago: facts.granted_at.map(|at| now.since_ms(at)),
+    }
+}
+
+fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRow {
+    let heard = core.reports().get(node);
+    let report = heard.map(|heard| &heard.report);
+    let now = context.clock.now();
+    let heard_ms_ago = heard.map(|heard| now.since_ms(heard.at));
+    let report_max_ms = (4 * context.config.timing.report.as_ms()).max(context.config.timing.lease.as_ms());
+    let silent = heard_ms_ago.is_none_or(|ms| ms > report_max_ms);
+    let role = role(core, node, kind, report);
+    NodeRow {
+        name: node.clone(),
+        kind,
+        role,
+        state: describe(role, report, silent),
+        serving: report.is_some_and(|report| report.serving) && !silent,
+        mysql: verdict(report, kind, |report| &report.mysql_verdict, context.config.mysql.is_some()),
+        redis: verdict(report, kind, |report| &report.redis_verdict, context.config.redis.is_some()),
+        lag_ms: lag_ms(core, node),
+        obstacles: report.map(|report| report.obstacles.clone()).unwrap_or_default(),
+        heard_ms_ago,
+        silent,
+        version: report.map(|report| report.version.clone()).unwrap_or_default(),
+        config_matches: report.is_none_or(|report| report.config_hash == context.config.hash),
+    }
+}
+
+fn verdict(
+    report: Option<&NodeReport>,
+    kind: NodeKind,
+    of: impl Fn(&NodeReport) -> &String,
+    configured: bool,
+) -> Option<String> {
+    report.filter(|_| configured && kind == NodeKind::Data).map(|report| of(report).clone())
+}
+
+fn mysql(report: Option<&NodeReport>) -> Option<&MysqlFacts> {
+    report.and_then(|report| report.mysql.as_ref())
+}
+
+fn role(core: &Agent, node: &NodeId, kind: NodeKind, report: Option<&NodeReport>) -> Role {
+    let follows = mysql(report).and_then(|facts| facts.replication.as_ref()).is_some_and(|r| r.sql_running);
+    match kind {
+        NodeKind::Witness => Role::Witness,
+        NodeKind::Data if core.ledger().holder.as_ref() == Some(node) => Role::Holder,
+        NodeKind::Data if report.is_none() => Role::Unknown,
+        NodeKind::Data if follows || !core.ledger().mysql => Role::Replica,
+        NodeKind::Data => Role::Closed,
+    }
+}
+
+fn describe(role: Role, report: Option<&NodeReport>, silent: bool) -> String {
+    let Some(report) = report else { return "not heard yet".to_owned() };
+    if silent {
+        return "silent".to_owned();
+    }
+    match role {
+        Role::Holder if report.serving => "serves".to_owned(),
+        Role::Holder => "holds the baton, does not serve".to_owned(),
+        Role::Replica => "follows".to_owned(),
+        Role::Closed => "closed and read-only".to_owned(),
+        Role::Witness => "watches".to_owned(),
+        Role::Unknown => "unknown".to_owned(),
+    }
+}
+
+/// Canaries are written once a second, so the difference of their numbers is the lag in seconds, rounded up.
+fn lag_ms(core: &Agent, node: &NodeId) -> Option<u64> {
+    let holder = core.ledger().holder.as_ref().filter(|holder| *holder != node)?;
+    let written = mysql(core.reports().get(holder).map(|heard| &heard.report))?.canary_applied;
+    let applied = mysql(core.reports().get(node).map(|heard| &heard.report))?.canary_applied;
+    // One canary may be on its way between the two reports.
+    Some(written.saturating_sub(applied).saturating_sub(1) * 1_000)
+}
+
+/// Carries out operators' commands.
+pub(super) fn serve_operator(context: &Context, mut commands: mpsc::Receiver<Operator>) {
+    let context = context.clone();
+    tokio::spawn(async move {
+        while let Some(command) = commands.recv().await {
+            match command {
+                Operator::AcknowledgeRun { run, by, expected_epoch, reply } => {
+                    let epoch = context.consensus.committed().borrow().ledger.epoch;
+                    let outcome = if epoch == expected_epoch {
+                        let command = Command::AcknowledgeRun { run, by, at: clock::wall() };
+                        acknowledge(&context, command).await
+                    } else {
+                        Err(CommandError::Refused { reason: format!("the epoch is {epoch}, not {expected_epoch}") })
+                    };
+                    let _ = reply.send(outcome);
+                }
+            }
+        }
+    });
+}
+
+async fn acknowledge(context: &Context, command: Command) -> Result<(), CommandError> {
+    use baton_consensus::ProposeError;
+    use baton_runbooks::ledger::Response;
+    match context.consensus.propose(command, PROPOSE_DEADLINE).await {
+        Ok(applied) => match applied.response {
+            Response::Accepted => Ok(()),
+            Response::Rejected { rejection } => Err(CommandError::Refused { reason: rejection.to_string() }),
+        },
+        Err(ProposeError::Unknown) => Err(CommandError::TimedOut),
+        Err(
+            ProposeError::LeaderOnly { .. }
+            | ProposeError::NotLeader { .. }
+            | ProposeError::NoLeader
+            | ProposeError::NoPart { .. }
+            | ProposeError::Shutdown,
+        ) => Err(CommandError::NoQuorum),
+    }
+}

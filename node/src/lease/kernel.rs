@@ -1,0 +1,109 @@
+//! What the lease thread does in the kernel: tickets, permits, voiding, and the VIP's addresses.
+
+use std::time::Duration;
+
+use baton_netops::{Gate, GateError, GateSpec, Network, TableOutcome, Which, gate};
+use baton_runbooks::lease::holder::Door;
+
+use super::OrderError;
+
+/// The kernel's side on a data node.
+pub(super) struct Kernel {
+    gate: Gate,
+    spec: GateSpec,
+    network: Network,
+    address_lifetime_s: u32,
+    pub(super) repairs: u64,
+}
+
+impl Kernel {
+    /// Installs the gates, closed, unless they stand already; an agent that restarts keeps its live tickets.
+    pub(super) async fn open(spec: GateSpec, address_lifetime_s: u32) -> Result<Self, OrderError> {
+        gate::install_or_keep(&spec).await.map_err(|error| failed("install the gates", &error))?;
+        let gate = Gate::open(spec.slots).map_err(|error| failed("open the gates", &error))?;
+        let network = Network::open().map_err(|error| failed("open routing netlink", &error))?;
+        Ok(Self { gate, spec, network, address_lifetime_s, repairs: 0 })
+    }
+
+    /// Puts the tickets of slot `slot` in. Returns false when the rules had been removed and are back, closed: the
+    /// caller renews at once.
+    pub(super) async fn ticket(&mut self, doors: &[Door], slot: u64, timeout: Duration) -> Result<bool, OrderError> {
+        let Some(which) = which(doors) else { return Ok(true) };
+        match self.gate.ticket(which, slot as u8, timeout) {
+            Ok(()) => Ok(true),
+            Err(GateError::Gone) => self.repair().await.map(|()| false),
+            Err(error) => Err(failed("write a ticket", &error)),
+        }
+    }
+
+    /// Puts the permits of slot `slot` in.
+    pub(super) async fn permit(&mut self, doors: &[Door], slot: u64, timeout: Duration) -> Result<bool, OrderError> {
+        let Some(which) = which(doors) else { return Ok(true) };
+        match self.gate.permit(which, slot as u8, timeout) {
+            Ok(()) => Ok(true),
+            Err(GateError::Gone) => self.repair().await.map(|()| false),
+            Err(error) => Err(failed("write a permit", &error)),
+        }
+    }
+
+    /// Voids and reads back. Rules that had been removed are put back, closed.
+    pub(super) async fn void(&mut self, doors: &[Door]) -> Result<(), OrderError> {
+        let Some(which) = which(doors) else { return Ok(()) };
+        match self.gate.void(which) {
+            Ok(()) => Ok(()),
+            Err(GateError::Gone) => self.repair().await,
+            Err(error) => Err(failed("close the gates", &error)),
+        }
+    }
+
+    /// Puts rules back that another program removed. They come back closed.
+    pub(super) async fn repair(&mut self) -> Result<(), OrderError> {
+        let installed = gate::install_or_keep(&self.spec).await;
+        let installed = installed.map_err(|error| failed("put the gates back", &error))?;
+        if installed.vip == TableOutcome::Loaded || installed.ports == TableOutcome::Loaded {
+            self.repairs += 1;
+            tracing::warn!("another program removed our nftables rules; they are back");
+        }
+        Ok(())
+    }
+
+    /// Adds the VIP's addresses, or refreshes their lifetimes.
+    pub(super) async fn hold_addresses(&self) -> Result<(), OrderError> {
+        for vip in &self.spec.vips {
+            self.network
+                .ensure_address(vip.ip, &vip.interface, self.address_lifetime_s)
+                .await
+                .map_err(|error| failed("hold the VIP's address", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the VIP's addresses away.
+    pub(super) async fn drop_addresses(&self) -> Result<(), OrderError> {
+        for vip in &self.spec.vips {
+            self.network
+                .remove_address(vip.ip, &vip.interface)
+                .await
+                .map_err(|error| failed("remove the VIP's address", &error))?;
+        }
+        Ok(())
+    }
+
+    /// The address is one of the VIPs.
+    pub(super) fn is_vip(&self, ip: std::net::IpAddr) -> bool {
+        self.spec.vips.iter().any(|vip| vip.ip == ip)
+    }
+}
+
+fn which(doors: &[Door]) -> Option<Which> {
+    match (doors.contains(&Door::Vip), doors.contains(&Door::Ports)) {
+        (true, true) => Some(Which::Both),
+        (true, false) => Some(Which::Vip),
+        (false, true) => Some(Which::Ports),
+        (false, false) => None,
+    }
+}
+
+fn failed(doing: &'static str, error: &dyn std::error::Error) -> OrderError {
+    OrderError::Kernel { doing, detail: crate::chain::chain(error) }
+}
