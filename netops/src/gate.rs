@@ -22,23 +22,22 @@
 //!
 //! Set-up (`install_or_keep`) runs the `nft` program. Everything else is synchronous netlink on an own socket.
 
+mod install;
 mod ruleset;
 
 use std::{net::IpAddr, time::Duration};
 
 use crate::{
     netfilter::{Batch, Element, FAMILY_INET, FAMILY_NETDEV, NetfilterError, NetfilterSocket, SetName},
-    nft::{self, NftError},
+    nft::NftError,
 };
+
+pub use install::{install_or_keep, remove, ruleset_text};
 
 /// Name of the netdev table that holds the VIP gate.
 pub const VIP_TABLE: &str = "baton_vip";
 /// Name of the inet table that holds the port gate.
 pub const PORTS_TABLE: &str = "baton_ports";
-/// Dormant tables of these names exist for milliseconds, while present and wanted rules are compared.
-const EXPECTED_VIP_TABLE: &str = "baton_vip_expected";
-const EXPECTED_PORTS_TABLE: &str = "baton_ports_expected";
-
 /// Ring size unless told otherwise: renewals in flight at once. Each slot costs two set look-ups per packet.
 pub const DEFAULT_SLOTS: u8 = 8;
 /// Largest ring.
@@ -192,51 +191,6 @@ pub enum GateError {
     /// An interface name that could not be written into a ruleset.
     #[error("{0:?} is not an interface name")]
     Interface(String),
-}
-
-/// Installs both tables, or keeps each that already is exactly what would be installed, with its live tickets:
-/// an agent that restarts while its lease lives does not interrupt anything. A loaded table is closed.
-///
-/// Takes 5 to 50 ms (several runs of `nft`), bounded by 5 s each. Call it at start, and again on
-/// [`GateError::Gone`] or [`crate::Event::RulesGone`].
-///
-/// # Errors
-/// On error each table is either as it was or as wanted: loading is one transaction per table.
-pub async fn install_or_keep(spec: &GateSpec) -> Result<Installed, GateError> {
-    check(spec)?;
-    let [vip, ports] = &TABLES;
-    let vip = install_one(vip, EXPECTED_VIP_TABLE, |name, dormant| ruleset::vip_table(spec, name, dormant));
-    let vip = vip.await?;
-    let ports =
-        install_one(ports, EXPECTED_PORTS_TABLE, |name, dormant| ruleset::ports_table(spec, name, dormant));
-    Ok(Installed { vip, ports: ports.await? })
-}
-
-/// The text of both tables as `install_or_keep` loads them, for documentation and tests.
-///
-/// # Errors
-/// As [`install_or_keep`], for a specification that cannot be written.
-pub fn ruleset_text(spec: &GateSpec) -> Result<String, GateError> {
-    check(spec)?;
-    let vip = ruleset::vip_table(spec, VIP_TABLE, false);
-    Ok(vip + &ruleset::ports_table(spec, PORTS_TABLE, false))
-}
-
-/// Removes our two tables, and nothing else. Removing what is not there is no error.
-///
-/// # Errors
-/// [`GateError::Rules`] if `nft` fails.
-pub async fn remove() -> Result<(), GateError> {
-    let mut text = String::new();
-    for (family, table) in [
-        ("netdev", VIP_TABLE),
-        ("inet", PORTS_TABLE),
-        ("netdev", EXPECTED_VIP_TABLE),
-        ("inet", EXPECTED_PORTS_TABLE),
-    ] {
-        text += &format!("add table {family} {table}\ndelete table {family} {table}\n");
-    }
-    nft::load(&text).await.map_err(GateError::Rules)
 }
 
 /// The hot path: an own socket, used from one thread.
@@ -403,51 +357,4 @@ fn check_slots(slots: u8) -> Result<(), GateError> {
     } else {
         Err(GateError::Slot { slot: slots, slots: SLOTS_MAX })
     }
-}
-
-/// A name goes into a text that `nft` parses, so only what the kernel accepts in names and nft in quotes.
-fn check(spec: &GateSpec) -> Result<(), GateError> {
-    check_slots(spec.slots)?;
-    for VipSpec { interface, .. } in &spec.vips {
-        let plain = interface.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'/' | b'\\'));
-        if interface.is_empty() || interface.len() >= libc::IFNAMSIZ || !plain {
-            return Err(GateError::Interface(interface.clone()));
-        }
-    }
-    Ok(())
-}
-
-async fn install_one(
-    table: &GateTable,
-    expected: &str,
-    text: impl Fn(&str, bool) -> String,
-) -> Result<TableOutcome, GateError> {
-    if is_as_wanted(table, expected, &text).await? {
-        return Ok(TableOutcome::Kept);
-    }
-    nft::load(&text(table.name, false)).await.map_err(GateError::Rules)?;
-    Ok(TableOutcome::Loaded)
-}
-
-/// Loads the wanted rules beside the present ones, asleep, and compares how `nft` lists the two. Comparing with
-/// our own text would depend on how each version of `nft` prints.
-async fn is_as_wanted(
-    table: &GateTable,
-    expected: &str,
-    text: &impl Fn(&str, bool) -> String,
-) -> Result<bool, GateError> {
-    let exists = NetfilterSocket::open()
-        .and_then(|mut socket| socket.has_table(table.family, table.name))
-        .map_err(|error| GateError::Read(error))?;
-    if !exists {
-        return Ok(false);
-    }
-    nft::load(&text(expected, true)).await.map_err(GateError::Rules)?;
-    let present = nft::list(table.family_name, table.name).await.map_err(GateError::Rules)?;
-    let wanted = nft::list(table.family_name, expected).await.map_err(GateError::Rules)?;
-    let family = table.family_name;
-    nft::load(&format!("delete table {family} {expected}\n")).await.map_err(GateError::Rules)?;
-    let (Some(present), Some(wanted)) = (present, wanted) else { return Ok(false) };
-    let asleep = present["nftables"].to_string().contains("\"dormant\"");
-    Ok(!asleep && nft::essence(&present) == nft::essence(&wanted))
 }

@@ -1,9 +1,8 @@
-//! The `nft` program, for set-up and comparison only: text rulesets in, JSON listings out. Never on the path of
+//! The `nft` program, for set-up and comparison only: rulesets in, listings out. Never on the path of
 //! a renewal. Each call has a deadline, and the child is killed when it passes.
 
 use std::{io, process::Stdio, time::Duration};
 
-use serde_json::Value;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 /// A small transaction takes 5 to 20 ms; far beyond that another program holds the kernel's nftables lock.
@@ -21,9 +20,6 @@ pub enum NftError {
     /// It refused what it was given; nothing took effect.
     #[error("nft refused: {0}")]
     Refused(String),
-    /// Its listing is not JSON.
-    #[error("the listing of nft is not JSON")]
-    Listing(#[source] serde_json::Error),
 }
 
 /// Loads a ruleset text as one transaction.
@@ -31,10 +27,10 @@ pub(crate) async fn load(text: &str) -> Result<(), NftError> {
     run(&["-f", "-"], text).await.map(drop)
 }
 
-/// Lists a table, `None` if it does not exist.
-pub(crate) async fn list(family: &str, table: &str) -> Result<Option<Value>, NftError> {
-    match run(&["-j", "-s", "list", "table", family, table], "").await {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(NftError::Listing),
+/// Lists a table without counters, `None` if it does not exist.
+pub(crate) async fn list(family: &str, table: &str) -> Result<Option<String>, NftError> {
+    match run(&["-s", "list", "table", family, table], "").await {
+        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
         Err(NftError::Refused(text)) if text.contains("No such file or directory") => Ok(None),
         Err(error) => Err(error),
     }
@@ -68,33 +64,85 @@ async fn run(arguments: &[&str], input: &str) -> Result<Vec<u8>, NftError> {
     Err(NftError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
-/// What a listing says about rules, without what differs between two equal tables: handles, the table's own
-/// name and flags, counters, and the elements of sets that expire.
-pub(crate) fn essence(listing: &Value) -> Vec<Value> {
-    let objects = listing["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
-    objects.iter().filter_map(essential).collect()
-}
-
-fn essential(object: &Value) -> Option<Value> {
-    let (kind, body) = object.as_object()?.iter().next()?;
-    if kind == "metainfo" || kind == "table" {
-        return None;
-    }
-    let mut body = body.clone();
-    let fields = body.as_object_mut()?;
-    fields.remove("handle");
-    fields.remove("table");
-    let expires = fields.get("flags").is_some_and(|f| f.to_string().contains("timeout"));
-    if expires {
-        fields.remove("elem");
-    }
-    if let Some(elements) = fields.get_mut("elem").and_then(Value::as_array_mut) {
-        elements.sort_by_key(Value::to_string);
-    }
-    if let Some(expressions) = fields.get_mut("expr").and_then(Value::as_array_mut) {
-        for expression in expressions.iter_mut().filter(|e| e.get("counter").is_some()) {
-            *expression = Value::from("counter");
+/// What a listing says about rules, without what differs between two equal tables: the table's own name and
+/// flags, and the elements of sets that expire. Counters are not listed in the first place.
+///
+/// Text, because the JSON of nft 1.0.6 is broken for tables with flags.
+pub(crate) fn essence(listing: &str) -> Vec<String> {
+    let mut essence = Vec::new();
+    let mut expires = false;
+    let mut lines = listing.lines().map(str::trim).filter(|line| !line.is_empty()).skip(1);
+    while let Some(line) = lines.next() {
+        if line.ends_with('{') && !line.starts_with("elements") {
+            expires = false;
+        }
+        expires |= line.starts_with("flags") && line.contains("timeout");
+        if is_asleep_line(line) {
+            continue;
+        }
+        if !line.starts_with("elements") {
+            essence.push(line.to_owned());
+            continue;
+        }
+        let mut elements = line.to_owned();
+        while !elements.ends_with('}') {
+            let Some(more) = lines.next() else { break };
+            elements.push(' ');
+            elements.push_str(more);
+        }
+        if !expires {
+            essence.push(sorted(&elements));
         }
     }
-    Some(serde_json::json!({ kind.as_str(): body }))
+    essence
+}
+
+/// Whether a listed table is asleep: present, but not hooked.
+pub(crate) fn is_asleep(listing: &str) -> bool {
+    listing
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.ends_with('{') || line.starts_with("table"))
+        .any(is_asleep_line)
+}
+
+fn is_asleep_line(line: &str) -> bool {
+    line.starts_with("flags") && line.contains("dormant")
+}
+
+fn sorted(elements: &str) -> String {
+    let mut items: Vec<&str> =
+        elements.trim_start_matches("elements = {").split(',').map(str::trim).collect();
+    if let Some(last) = items.last_mut() {
+        *last = last.trim_end_matches('}').trim();
+    }
+    items.sort_unstable();
+    items.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: &str = "table inet a {\n\tset ports {\n\t\ttype inet_service\n\t\telements = { 3306,\n\t\t\t     80 }\n\t}\n\n\
+        \tset ticket_0 {\n\t\ttype inet_proto\n\t\tflags timeout\n\t\telements = { tcp timeout 5s }\n\t}\n\n\
+        \tchain gate {\n\t\tcounter drop\n\t}\n}\n";
+
+    #[test]
+    fn essence_forgets_names_live_elements_and_order() {
+        let other = LISTING
+            .replace("table inet a {\n", "table inet b {\n\tflags dormant\n\n")
+            .replace("3306,\n\t\t\t     80", "80, 3306")
+            .replace("\t\telements = { tcp timeout 5s }\n", "");
+        assert_eq!(essence(LISTING), essence(&other));
+        assert!(is_asleep(&other) && !is_asleep(LISTING));
+    }
+
+    #[test]
+    fn essence_keeps_rules_and_lasting_elements() {
+        for (from, to) in [("80", "81"), ("counter drop", "accept"), ("inet_proto", "mark"), ("gate", "door")]
+        {
+            assert_ne!(essence(LISTING), essence(&LISTING.replace(from, to)), "{from}");
+        }
+    }
 }
