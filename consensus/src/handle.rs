@@ -17,6 +17,9 @@ use crate::standing::{Committed, Standing};
 /// callers wait until their deadline.
 pub(crate) const CALLS_MAX: usize = 256;
 
+/// How long after its deadline a call ends at the latest, with the consensus thread hanging.
+const GRACE: Duration = Duration::from_millis(50);
+
 /// A command that was applied, here and on the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -131,7 +134,8 @@ impl Handle {
             self.calls.send(call).await.map_err(|_| ProposeError::Shutdown)?;
             answer.await.map_err(|_| ProposeError::Shutdown)?
         };
-        tokio::time::timeout(deadline, asked).await.unwrap_or(Err(ProposeError::Unknown))
+        // The thread keeps the deadline itself and knows more about what happened; this is for one that hangs.
+        tokio::time::timeout(deadline + GRACE, asked).await.unwrap_or(Err(ProposeError::Unknown))
     }
 
     /// The newest applied ledger. Readable at once after the start, before any leader is known.
@@ -188,12 +192,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`RequestError`].
-    pub async fn request(
-        &self,
-        to: &NodeId,
-        body: Bytes,
-        deadline: Duration,
-    ) -> Result<Bytes, RequestError> {
+    pub async fn request(&self, to: &NodeId, body: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
             let call = Call::Request { to: to.clone(), body, deadline, reply };

@@ -5,22 +5,41 @@
 
 #![warn(missing_docs)]
 
+mod engine;
 pub mod error;
+mod founding;
 mod handle;
+#[doc(hidden)]
+pub mod machine;
+mod membership;
+mod memory;
+mod network;
+mod node;
+mod observe;
+mod peer;
 pub mod pki;
+mod propose;
+mod server;
 mod standing;
+mod start;
+mod steering;
+#[doc(hidden)]
+pub mod store;
 pub mod transport;
+#[doc(hidden)]
+pub mod types;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use baton_runbooks::ledger::Command;
 use baton_runbooks::model::NodeId;
-use tokio::sync::{mpsc, watch};
 
 pub use error::{HandOverError, ProposeError, ReadError, RequestError, StartError};
 pub use handle::{Applied, Handle, Inbound, Inbox};
 pub use standing::{Committed, Standing};
+pub use start::start;
 pub use transport::Tls;
 
 /// A member of the cluster, as configured.
@@ -61,18 +80,4 @@ pub struct Options {
     pub timing: Timing,
     /// Proposed by the first leader while the ledger is empty.
     pub bootstrap: Command,
-}
-
-/// Starts the consensus thread.
-///
-/// # Errors
-/// See [`StartError`].
-pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
-    let (calls, _calls) = mpsc::channel(handle::CALLS_MAX);
-    let (_inbox, inbox) = mpsc::channel(handle::CALLS_MAX);
-    let (_, committed) = watch::channel(Committed::default());
-    let (_, standing) = watch::channel(Standing::default());
-    let (order, _) = watch::channel(Vec::new());
-    tracing::info!(node = %options.me, "start");
-    Ok((Handle { calls, committed, standing, order }, Inbox(inbox)))
 }

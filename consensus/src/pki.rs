@@ -118,8 +118,7 @@ pub fn issue(dir: &Path, node: &NodeId) -> Result<(), PkiError> {
 /// [`PkiError::NotACertificate`].
 pub fn days_left(pem: &[u8]) -> Result<i64, PkiError> {
     let der = CertificateDer::from_pem_slice(pem).map_err(|_| PkiError::NotACertificate)?;
-    let (_, cert) =
-        x509_parser::parse_x509_certificate(&der).map_err(|_| PkiError::NotACertificate)?;
+    let (_, cert) = x509_parser::parse_x509_certificate(&der).map_err(|_| PkiError::NotACertificate)?;
     let seconds = cert.validity().not_after.timestamp() - i64::try_from(now().as_secs()).unwrap_or(i64::MAX);
     Ok(seconds.div_euclid(24 * 3600))
 }
@@ -151,7 +150,6 @@ fn write_new(file: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
         std::io::ErrorKind::AlreadyExists => PkiError::Exists { file: file.to_owned() },
         _ => PkiError::File { file: file.to_owned(), source },
     };
-    let mut out =
-        OpenOptions::new().write(true).create_new(true).mode(mode).open(file).map_err(failed)?;
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(mode).open(file).map_err(failed)?;
     out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(failed)
 }

@@ -30,6 +30,7 @@ use tokio::net::TcpStream;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 pub use link::{Link, LinkError, LinkReceiver, LinkSender};
+pub(crate) use listener::listen;
 pub use listener::{BindError, LINKS_PER_PEER_MAX, Listener};
 pub use tls::{Tls, TlsError};
 

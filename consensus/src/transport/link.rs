@@ -138,12 +138,7 @@ fn received(
 
 fn broken(source: std::io::Error, channel: Channel) -> LinkError {
     // The codec reports a frame over its limit in this kind, and TLS its own violations too; both end the link.
-    let oversize = source
-        .get_ref()
-        .is_some_and(|inner| inner.is::<tokio_util::codec::LengthDelimitedCodecError>());
-    if oversize {
-        LinkError::Oversize { max: channel.frame_max() }
-    } else {
-        LinkError::Broken { source }
-    }
+    let oversize =
+        source.get_ref().is_some_and(|inner| inner.is::<tokio_util::codec::LengthDelimitedCodecError>());
+    if oversize { LinkError::Oversize { max: channel.frame_max() } } else { LinkError::Broken { source } }
 }

@@ -103,8 +103,7 @@ impl Tls {
         }
         let pem = |source| TlsError::Pem { file: key.to_owned(), source };
         let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(pem)?;
-        let (client, server) =
-            configs(roots, chain, key).map_err(|source| TlsError::Unfit { source })?;
+        let (client, server) = configs(roots, chain, key).map_err(|source| TlsError::Unfit { source })?;
         Ok(Self { inner: Arc::new(Inner { cluster: cluster.into(), me, client, server }) })
     }
 
@@ -136,10 +135,9 @@ fn configs(
 ) -> Result<(Arc<ClientConfig>, Arc<ServerConfig>), rustls::Error> {
     // The provider is named, since more than one could be linked into the same program.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
     let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)

@@ -1,0 +1,252 @@
+//! The replicated state machine: feeds committed entries to the ledger and publishes the result.
+//!
+//! Besides the ledger it remembers the newest proposals by name. That makes a proposal that was sent twice apply once,
+//! and it lets the proposing node learn the outcome from its own log even when every answer got lost on the way.
+//! Everything it does is a function of the log alone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use baton_runbooks::ledger::{Ledger, Response};
+use futures_util::{Stream, TryStreamExt};
+use openraft::alias::{EntryOf, SnapshotOf, StoredMembershipOf};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StoredMembership};
+use redb::Durability;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{oneshot, watch};
+
+use crate::handle::Applied;
+use crate::standing::Committed;
+use crate::store::{Store, key, put};
+use crate::types::{LogId, Outcome, Proposal, ProposalId, SnapshotMeta, TypeConfig};
+
+/// Proposals that are remembered by name. A proposal is sent again only within its deadline, and three nodes propose a
+/// few commands per second at most, so this is minutes.
+const RECENT_MAX: usize = 256;
+
+/// What is replicated.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct State {
+    applied: Option<LogId>,
+    membership: StoredMembershipOf<TypeConfig>,
+    ledger: Arc<Ledger>,
+    /// Oldest first.
+    recent: VecDeque<Recent>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Recent {
+    id: ProposalId,
+    index: u64,
+    outcome: Outcome,
+}
+
+/// A snapshot as it stands on disk.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    meta: SnapshotMeta,
+    state: String,
+}
+
+/// Somebody waits for a proposal's outcome.
+pub type Waiting = oneshot::Sender<(u64, Outcome)>;
+
+/// The state machine. Clones share the state.
+#[derive(Clone)]
+pub struct Machine {
+    store: Store,
+    state: Arc<Mutex<State>>,
+    committed: watch::Sender<Committed>,
+    waiting: Arc<Mutex<BTreeMap<ProposalId, Waiting>>>,
+}
+
+impl Machine {
+    /// An empty machine on an empty log.
+    #[must_use]
+    pub fn empty(store: Store) -> Self {
+        Self::with_state(store, State::default())
+    }
+
+    /// The state as the log has it: its snapshot, and the entries after it that are known to be committed.
+    pub(crate) fn recover(store: Store, purged: Option<LogId>) -> io::Result<Self> {
+        let stored: Option<Stored> = store.get(key::SNAPSHOT)?;
+        let mut state = match &stored {
+            Some(stored) => serde_json::from_str(&stored.state)?,
+            None => State::default(),
+        };
+        if purged > state.applied {
+            return Err(io::Error::other("the log's beginning is gone and no snapshot has it"));
+        }
+        let committed: Option<LogId> = store.get::<Option<LogId>>(key::COMMITTED)?.flatten();
+        let from = state.applied.map_or(0, |applied| applied.index() + 1);
+        let to = committed.map_or(0, |committed| committed.index() + 1);
+        for (expected, entry) in (from..).zip(store.entries(from, to)?) {
+            // After a crash while a snapshot was installed, what is left of the log may lie before it.
+            if entry.log_id.index() != expected {
+                break;
+            }
+            state.apply(entry);
+        }
+        Ok(Self::with_state(store, state))
+    }
+
+    fn with_state(store: Store, state: State) -> Self {
+        let (committed, _) = watch::channel(state.published());
+        Self { store, state: Arc::new(Mutex::new(state)), committed, waiting: Arc::default() }
+    }
+
+    pub(crate) fn with_store(self, store: Store) -> Self {
+        Self { store, ..self }
+    }
+
+    /// The newest applied state.
+    #[must_use]
+    pub fn committed(&self) -> watch::Receiver<Committed> {
+        self.committed.subscribe()
+    }
+
+    /// Log id of the newest applied entry.
+    #[must_use]
+    pub fn applied(&self) -> Option<LogId> {
+        self.lock().applied
+    }
+
+    /// Tells `waiting` the outcome of the proposal `id` once it is applied here, at once if it is already.
+    pub fn await_outcome(&self, id: &ProposalId, waiting: Waiting) {
+        let state = self.lock();
+        if let Some(recent) = state.recent.iter().rev().find(|recent| recent.id == *id) {
+            let _ = waiting.send((recent.index, recent.outcome.clone()));
+            return;
+        }
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), waiting);
+    }
+
+    /// Nobody waits for the proposal any more.
+    pub fn forget(&self, id: &ProposalId) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the state visible, then tells who waits for what is in it.
+    fn publish(&self) {
+        let state = self.lock();
+        self.committed.send_replace(state.published());
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.is_empty() {
+            return;
+        }
+        for recent in &state.recent {
+            if let Some(waiting) = waiting.remove(&recent.id) {
+                let _ = waiting.send((recent.index, recent.outcome.clone()));
+            }
+        }
+    }
+}
+
+impl State {
+    fn published(&self) -> Committed {
+        Committed { index: self.applied.as_ref().map_or(0, LogId::index), ledger: Arc::clone(&self.ledger) }
+    }
+
+    fn apply(&mut self, entry: EntryOf<TypeConfig>) -> Outcome {
+        self.applied = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Blank => Outcome::Blank,
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                Outcome::Blank
+            }
+            EntryPayload::Normal(proposal) => self.answer(&entry.log_id, proposal),
+        }
+    }
+
+    fn answer(&mut self, at: &LogId, proposal: Proposal) -> Outcome {
+        if let Some(recent) = self.recent.iter().rev().find(|recent| recent.id == proposal.id) {
+            return recent.outcome.clone();
+        }
+        let leader = at.committed_leader_id();
+        let legal = match proposal.leadership {
+            Some(made_for) => made_for.term == leader.term && made_for.raft_id == leader.node_id,
+            None => !proposal.command.is_leader_only(),
+        };
+        let outcome = if legal {
+            Outcome::Answered(Arc::make_mut(&mut self.ledger).apply(proposal.command))
+        } else {
+            Outcome::OtherLeadership
+        };
+        self.recent.push_back(Recent { id: proposal.id, index: at.index(), outcome: outcome.clone() });
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_front();
+        }
+        outcome
+    }
+}
+
+/// What a proposer gets to know of an outcome; `None` if the entry was not of the right leadership.
+#[must_use]
+pub fn as_applied(index: u64, outcome: Outcome) -> Option<Applied> {
+    match outcome {
+        Outcome::Answered(response) => Some(Applied { index, response }),
+        Outcome::Blank => Some(Applied { index, response: Response::Accepted }),
+        Outcome::OtherLeadership => None,
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Machine {
+    type SnapshotData = String;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, String>, io::Error> {
+        let state = self.lock().clone();
+        let meta = SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() };
+        let stored = Stored { meta, state: serde_json::to_string(&state)? };
+        self.store.write(Durability::Immediate, |t| put(t, key::SNAPSHOT, &stored))?;
+        Ok(SnapshotOf::<TypeConfig, String> { meta: stored.meta, snapshot: stored.state })
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = String;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembershipOf<TypeConfig>), io::Error> {
+        let state = self.lock();
+        Ok((state.applied, state.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let outcome = self.lock().apply(entry);
+            self.publish();
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: String) -> Result<(), io::Error> {
+        let state: State = serde_json::from_str(&snapshot)?;
+        let stored = Stored { meta: meta.clone(), state: snapshot };
+        self.store.write(Durability::Immediate, |t| put(t, key::SNAPSHOT, &stored))?;
+        *self.lock() = state;
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, String>>, io::Error> {
+        let stored: Option<Stored> = self.store.get(key::SNAPSHOT)?;
+        Ok(stored.map(|s| SnapshotOf::<TypeConfig, String> { meta: s.meta, snapshot: s.state }))
+    }
+}

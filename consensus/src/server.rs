@@ -1,0 +1,159 @@
+//! The listening side: takes links, lets the peer introduce itself, answers its questions side by side.
+//!
+//! Raft hears nothing from a peer before that peer's greeting on the same link, since the greeting carries what the
+//! peer remembers of this log; and nothing from anybody before this node has *settled* (see [`crate::engine`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_runbooks::model::NodeId;
+use bytes::Bytes;
+use openraft::alias::SnapshotOf;
+use serde::Serialize;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::handle::Inbound;
+use crate::node::Node;
+use crate::propose;
+use crate::transport::{Channel, Link, LinkSender, Listener};
+use crate::types::{Raft, TypeConfig};
+use crate::wire::{self, Ask, Envelope, Kind, Rpc};
+
+/// Questions of one link that are answered at the same time. Beyond it the link is not read, which slows the peer.
+const CONCURRENT_MAX: usize = 64;
+/// A link on which nothing arrives is closed; dialers greet every second.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// A peer that does not read its answers is dropped.
+const SEND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Serves until it is dropped.
+pub async fn serve(node: Arc<Node>, mut listener: Listener) {
+    let mut links = JoinSet::new();
+    loop {
+        tokio::select! {
+            (from, channel, link) = listener.accept() => {
+                links.spawn(serve_link(Arc::clone(&node), from, channel, link));
+            }
+            Some(_) = links.join_next() => {}
+        }
+    }
+}
+
+async fn serve_link(node: Arc<Node>, from: NodeId, channel: Channel, link: Link) {
+    let (sender, mut receiver) = link.split();
+    let (answers, queue) = mpsc::channel(CONCURRENT_MAX);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(send_answers(sender, queue));
+    let permits = Arc::new(Semaphore::new(CONCURRENT_MAX));
+    let mut greeted = false;
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let Ok(Ok(Some(frame))) = tokio::time::timeout(IDLE_MAX, receiver.recv()).await else { break };
+        let Some((id, kind, payload)) = wire::parse(frame) else { break };
+        let question = match kind {
+            Kind::Control => match serde_json::from_slice::<Envelope<Ask>>(&payload) {
+                Ok(Envelope { reached, body: Ask::Hello(hello) }) => {
+                    node.hear_hello(&from, &Envelope { reached, body: *hello });
+                    greeted = true;
+                    let answer = node.envelope(&node.hello_for(&from));
+                    if answers.send(wire::frame(id, Kind::Answer, &answer)).await.is_err() {
+                        break;
+                    }
+                    continue;
+                }
+                Ok(envelope) if greeted => Question::Control(envelope),
+                Ok(_) => break,
+                Err(error) => Question::Unclear(error.to_string()),
+            },
+            Kind::Message => Question::Message(payload),
+            Kind::Answer | Kind::Refusal => break,
+        };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
+        let (node, from, answers) = (Arc::clone(&node), from.clone(), answers.clone());
+        tasks.spawn(async move {
+            let frame = match answer(&node, &from, channel, question).await {
+                Ok(answer) => wire::frame(id, Kind::Answer, &answer),
+                Err(refusal) => wire::frame(id, Kind::Refusal, refusal.as_bytes()),
+            };
+            let _ = answers.send(frame).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn send_answers(mut sender: LinkSender, mut queue: mpsc::Receiver<Bytes>) {
+    while let Some(frame) = queue.recv().await {
+        if !matches!(tokio::time::timeout(SEND_DEADLINE, sender.send(frame)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+enum Question {
+    Control(Envelope<Ask>),
+    Message(Bytes),
+    Unclear(String),
+}
+
+async fn answer(
+    node: &Arc<Node>,
+    from: &NodeId,
+    channel: Channel,
+    question: Question,
+) -> Result<Bytes, String> {
+    match question {
+        Question::Unclear(error) => Err(format!("not understood: {error}")),
+        Question::Message(body) => {
+            if channel != Channel::Peer {
+                return Err("messages have a channel of their own".to_owned());
+            }
+            let (reply, answer) = oneshot::channel();
+            let inbound = Inbound { from: from.clone(), body, reply };
+            node.inbox.try_send(inbound).map_err(|_| "too busy".to_owned())?;
+            answer.await.map_err(|_| "not answered".to_owned())
+        }
+        Question::Control(Envelope { reached, body }) => {
+            node.remember(from, reached.as_ref());
+            match body {
+                Ask::Raft { to, rpc } => answer_raft(node, to, rpc).await,
+                Ask::Propose(proposal) => Ok(node.envelope(&propose::take_forwarded(node, *proposal).await)),
+                Ask::ReadIndex => propose::read_index(node).await.map(|index| node.envelope(&index)),
+                Ask::Hello(_) => Err("already greeted".to_owned()),
+            }
+        }
+    }
+}
+
+async fn answer_raft(node: &Arc<Node>, to: u64, rpc: Rpc) -> Result<Bytes, String> {
+    let raft = raft_for(node, to)?;
+    match rpc {
+        Rpc::Append(request) => encode(node, raft.append_entries(request).await),
+        Rpc::Vote(request) => encode(node, raft.vote(request).await),
+        Rpc::PreVote(request) => encode(node, raft.pre_vote(request).await),
+        Rpc::Transfer(request) => encode(node, raft.handle_transfer_leader(request).await),
+        Rpc::Snapshot { vote, meta, state } => {
+            let snapshot = SnapshotOf::<TypeConfig, String> { meta, snapshot: state };
+            encode(node, raft.install_full_snapshot(vote, snapshot).await)
+        }
+    }
+}
+
+/// The Raft that may answer for the id, if any.
+fn raft_for(node: &Arc<Node>, to: u64) -> Result<&Raft, String> {
+    if let Some(problem) = node.retired.borrow().as_ref() {
+        return Err(format!("takes no part: {problem}"));
+    }
+    let raft = node.raft().ok_or("takes no part yet")?;
+    if *raft.node_id() != to {
+        return Err(format!("this log has Raft id {}, not {to}", raft.node_id()));
+    }
+    if !node.is_settled() {
+        return Err("is still waiting for the greetings of its peers".to_owned());
+    }
+    Ok(raft)
+}
+
+fn encode<T: Serialize, E: std::fmt::Display>(node: &Node, result: Result<T, E>) -> Result<Bytes, String> {
+    result.map(|answer| node.envelope(&answer)).map_err(|error| error.to_string())
+}

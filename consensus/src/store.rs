@@ -1,0 +1,169 @@
+//! The log on disk: entries, vote, snapshot, and who this log belongs to, in one redb file.
+//!
+//! - A vote and an append are synced before they are answered for. The sync happens on the calling thread, which is
+//!   the consensus thread: a disk that hangs stops this node's heartbeats and votes, and nothing else.
+//! - An error of the disk is passed on once and never tried again; openraft stops, and the process with it
+//!   (see [`crate::engine`]). A second `fsync` after a failed one can report success over lost data.
+//! - *Committed* is written without a sync of its own. It may be behind after a crash, which costs a replay from the
+//!   leader and nothing else.
+//! - The [`Stamp`] only ever goes forward: when an unconfirmed tail is cut off, its highest log id is written down in
+//!   the same transaction. So a stamp that is behind one seen earlier proves an older copy of the file.
+
+mod logs;
+mod open;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use baton_runbooks::model::NodeId;
+use redb::{Database, Durability, ReadableDatabase, TableDefinition, WriteTransaction};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::standing::Standing;
+use crate::types::{Incarnation, Stamp};
+
+pub(crate) use open::FILE;
+pub use open::{Opened, in_memory, open};
+
+/// Written into every file; a file of another format is refused.
+pub(crate) const FORMAT: u32 = 1;
+
+const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+
+/// Keys of the `meta` table.
+pub(crate) mod key {
+    pub const IDENTITY: &str = "identity";
+    pub const VOTE: &str = "vote";
+    pub const COMMITTED: &str = "committed";
+    pub const PURGED: &str = "purged";
+    pub const SNAPSHOT: &str = "snapshot";
+    /// Highest log id that was ever cut off.
+    pub const CUT: &str = "cut";
+    pub const SEEN: &str = "seen";
+    pub const RETIRED: &str = "retired";
+}
+
+/// Whose log it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Format of the file.
+    pub format: u32,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of the node.
+    pub node: NodeId,
+    /// This log's own identity.
+    pub incarnation: Incarnation,
+    /// The Raft id that the cluster gave to this log; `None` until it did.
+    pub raft_id: Option<u64>,
+}
+
+/// The farthest stamp that was seen of each log of each peer.
+pub type Seen = BTreeMap<NodeId, BTreeMap<Incarnation, Stamp>>;
+
+/// The log. Clones share one file.
+#[derive(Clone)]
+pub struct Store {
+    db: Arc<Database>,
+    stamp: Arc<Mutex<Stamp>>,
+    standing: Option<watch::Sender<Standing>>,
+}
+
+impl Store {
+    /// How far this log has come, as far as it is synced.
+    pub fn stamp(&self) -> Stamp {
+        *self.stamp.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes in the standing when an append has begun and not finished.
+    #[must_use]
+    pub fn noting_in(mut self, standing: watch::Sender<Standing>) -> Self {
+        self.standing = Some(standing);
+        self
+    }
+
+    /// Whose log it is. `None` only in a log that is being created.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn identity(&self) -> io::Result<Option<Identity>> {
+        self.get(key::IDENTITY)
+    }
+
+    /// Writes down the Raft id that the cluster gave to this log, before it is used.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn set_identity(&self, identity: &Identity) -> io::Result<()> {
+        self.write(Durability::Immediate, |t| put(t, key::IDENTITY, identity))
+    }
+
+    /// What this node remembers of its peers' logs.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn seen(&self) -> io::Result<Seen> {
+        Ok(self.get(key::SEEN)?.unwrap_or_default())
+    }
+
+    /// Writes down what this node remembers of its peers' logs.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn set_seen(&self, seen: &Seen) -> io::Result<()> {
+        self.write(Durability::Immediate, |t| put(t, key::SEEN, seen))
+    }
+
+    /// Why this log must not vote any more, if so.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn retired(&self) -> io::Result<Option<String>> {
+        self.get(key::RETIRED)
+    }
+
+    /// Writes down that this log must not vote any more.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn retire(&self, problem: &str) -> io::Result<()> {
+        self.write(Durability::Immediate, |t| put(t, key::RETIRED, &problem))
+    }
+
+    pub(crate) fn get<T: DeserializeOwned>(&self, key: &str) -> io::Result<Option<T>> {
+        let t = self.db.begin_read().map_err(io::Error::other)?;
+        let meta = t.open_table(META).map_err(io::Error::other)?;
+        let value = meta.get(key).map_err(io::Error::other)?;
+        value.map(|value| decode(value.value())).transpose()
+    }
+
+    pub(crate) fn write(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&WriteTransaction) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut t = self.db.begin_write().map_err(io::Error::other)?;
+        t.set_durability(durability).map_err(io::Error::other)?;
+        change(&t)?;
+        t.commit().map_err(io::Error::other)
+    }
+
+    fn advance(&self, reached: Stamp) {
+        let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        *stamp = stamp.max(reached);
+    }
+}
+
+pub(crate) fn put<T: Serialize>(t: &WriteTransaction, key: &str, value: &T) -> io::Result<()> {
+    let text = serde_json::to_vec(value)?;
+    t.open_table(META).map_err(io::Error::other)?.insert(key, text.as_slice()).map_err(io::Error::other)?;
+    Ok(())
+}
+
+fn decode<T: DeserializeOwned>(text: &[u8]) -> io::Result<T> {
+    serde_json::from_slice(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}

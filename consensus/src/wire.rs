@@ -1,0 +1,180 @@
+//! What the agents say to each other on the links of consensus.
+//!
+//! ```text
+//! frame   = id (8 bytes) kind (1 byte) payload
+//! kind    = control | message | answer | refusal
+//! payload = control: JSON of Envelope<Ask>     message: the sender's bytes
+//!           answer:  JSON or bytes             refusal: the reason, as text
+//! ```
+//!
+//! Every JSON payload carries its sender's [`Stamp`], so that each node always knows how far the others' logs have
+//! come (see [`crate::memory`]).
+
+use std::collections::BTreeMap;
+
+use baton_runbooks::model::NodeId;
+use bytes::{BufMut, Bytes, BytesMut};
+use openraft::alias::VoteOf;
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Incarnation, Proposal, SnapshotMeta, Stamp, TypeConfig};
+
+/// Version of this protocol. A peer of another version is reported, not refused: fields may be added.
+pub const PROTOCOL: u32 = 1;
+const HEADER: usize = 9;
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A question of consensus itself.
+    Control,
+    /// A message for the agent.
+    Message,
+    /// The answer to either.
+    Answer,
+    /// The peer refused.
+    Refusal,
+}
+
+impl Kind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Control => 0,
+            Self::Message => 1,
+            Self::Answer => 2,
+            Self::Refusal => 3,
+        }
+    }
+
+    const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Control),
+            1 => Some(Self::Message),
+            2 => Some(Self::Answer),
+            3 => Some(Self::Refusal),
+            _ => None,
+        }
+    }
+}
+
+/// Room that a frame's header takes.
+pub const fn overhead() -> usize {
+    HEADER
+}
+
+/// Puts a frame together.
+pub fn frame(id: u64, kind: Kind, payload: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(HEADER + payload.len());
+    frame.put_u64(id);
+    frame.put_u8(kind.code());
+    frame.put_slice(payload);
+    frame.freeze()
+}
+
+/// Takes a frame apart; `None` if it is none.
+pub fn parse(mut frame: Bytes) -> Option<(u64, Kind, Bytes)> {
+    if frame.len() < HEADER {
+        return None;
+    }
+    let payload = frame.split_off(HEADER);
+    let id = u64::from_be_bytes(frame[..8].try_into().ok()?);
+    Some((id, Kind::from_code(frame[8])?, payload))
+}
+
+/// How far which log has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    /// Which log.
+    pub incarnation: Incarnation,
+    /// How far.
+    pub stamp: Stamp,
+}
+
+/// A payload with its sender's stamp.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    /// How far the sender's log has come; `None`: it has none that it could speak for.
+    pub reached: Option<Reached>,
+    /// The payload.
+    pub body: T,
+}
+
+/// A question.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// Introduces the sender. First on every link, and again while it is idle.
+    Hello(Box<Hello>),
+    /// For the log with this Raft id.
+    Raft {
+        /// The Raft id.
+        to: u64,
+        /// The call.
+        rpc: Rpc,
+    },
+    /// For the leader: a command.
+    Propose(Box<Proposal>),
+    /// For the leader: which log index has everything that is committed?
+    ReadIndex,
+}
+
+/// A call of Raft.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rpc {
+    /// Heartbeat or entries.
+    Append(AppendEntriesRequest<TypeConfig>),
+    /// Vote.
+    Vote(VoteRequest<TypeConfig>),
+    /// Would you vote?
+    PreVote(VoteRequest<TypeConfig>),
+    /// Lead from here on.
+    Transfer(TransferLeaderRequest<TypeConfig>),
+    /// All state at once.
+    Snapshot {
+        /// The leader's vote.
+        vote: VoteOf<TypeConfig>,
+        /// What the snapshot covers.
+        meta: SnapshotMeta,
+        /// The state.
+        state: String,
+    },
+}
+
+/// Answer to [`Ask::Propose`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Taken {
+    /// The entry is applied on the leader; the outcome comes with the log.
+    Applied,
+    /// The command was not appended: this node does not lead, or has no quorum.
+    NotLeading,
+    /// The command was not appended: nothing forwarded may start it.
+    LeaderOnly,
+    /// The entry was appended, and nobody knows yet what becomes of it.
+    Unknown,
+}
+
+/// How a node introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// The configured members, sorted.
+    pub members: Vec<NodeId>,
+    /// Heartbeat, shortest and longest election time-out, in milliseconds.
+    pub timing: [u64; 3],
+    /// The sender's log; `None`: it has none that can be used.
+    pub incarnation: Option<Incarnation>,
+    /// The Raft id that this log has.
+    pub raft_id: Option<u64>,
+    /// What the sender remembers of the receiver's logs.
+    pub seen_of_you: BTreeMap<Incarnation, Stamp>,
+    /// The Raft ids that the committed membership gives to the receiver's logs.
+    pub your_ids: BTreeMap<Incarnation, u64>,
+    /// Log index of that membership; `None`: the sender knows of no cluster.
+    pub membership_at: Option<u64>,
+    /// Why the sender takes no part, if so.
+    pub problem: Option<String>,
+}
