@@ -1,0 +1,322 @@
+//! What the API answers: data only. Field names and words are stable; fields may be added.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, Term};
+use baton_runbooks::why::Why;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Everything that the driver publishes for readers. It does not leave the process as such.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// The answer of `GET /v1/status`.
+    pub status: Status,
+    /// Recent decisions, newest last, bounded by [`super::view::DECISIONS_MAX`].
+    pub decisions: Vec<DecisionRow>,
+    /// Runs of the ledger, newest last; the one under way included. Shared, since it changes only with the ledger.
+    pub history: Arc<Vec<RunRecord>>,
+}
+
+/// Where the cluster stands, as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// When this view was made, on this node's wall clock.
+    pub at: Timestamp,
+    /// The node that answers.
+    pub node: NodeId,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Version of this agent.
+    pub version: String,
+    /// The newest epoch that this node has applied.
+    pub epoch: Epoch,
+    /// Who holds the baton; `None`: nobody.
+    pub holder: Option<NodeId>,
+    /// The Raft leader that this node knows; `None`: no leader, so nothing is decided.
+    pub leader: Option<NodeId>,
+    /// The leader's term.
+    pub term: Term,
+    /// Which replica has every acknowledged write.
+    pub sync: Sync,
+    /// The holder's lease, as far as this node knows it.
+    pub lease: Lease,
+    /// All nodes, in the order of the configuration.
+    pub nodes: Vec<NodeRow>,
+    /// The run under way, or the one that needs an operator.
+    pub run: Option<RunRecord>,
+    /// What an operator should mend, worst first.
+    pub alarms: Vec<Alarm>,
+    /// A takeover would work now, and nothing is to be mended.
+    pub ok: bool,
+    /// The closing sentence: whether a takeover would work now, and if not, why and what to do.
+    pub sentence: String,
+}
+
+/// Which replica has every acknowledged write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Sync {
+    /// This one.
+    InSync {
+        /// The replica.
+        replica: NodeId,
+    },
+    /// None: an automatic takeover would lose acknowledged writes, so there will be none.
+    OutOfSync {
+        /// Why, in words.
+        reason: String,
+    },
+    /// There is no MySQL, so nothing can be lost that semi-sync would protect.
+    NotApplicable,
+}
+
+/// The holder's lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Milliseconds for which it is still valid: on the holder its own view, on the leader what it granted; `None`
+    /// where this node does not know, 0 when it has ended.
+    pub valid_ms: Option<u64>,
+    /// Full length in milliseconds.
+    pub length_ms: u64,
+    /// Milliseconds since this node last saw it renewed; `None`: never, or not known here.
+    pub renewed_ms_ago: Option<u64>,
+}
+
+/// What a node is at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Holds the baton.
+    Holder,
+    /// A data node that replicates from the holder.
+    Replica,
+    /// A data node that is closed and read-only and does not replicate: a former holder that came back, or a replica
+    /// that is not set up.
+    Closed,
+    /// Votes and watches.
+    Witness,
+    /// Not heard of since this agent started.
+    Unknown,
+}
+
+/// One node as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: NodeId,
+    /// What it is there for.
+    pub kind: NodeKind,
+    /// What it is at this moment.
+    pub role: Role,
+    /// Its state in a few words, for people.
+    pub state: String,
+    /// It holds a valid lease, as it says itself.
+    pub serving: bool,
+    /// Verdict on its MySQL, as code; `None`: none there, or not known.
+    pub mysql: Option<String>,
+    /// Verdict on its Redis, as code; `None`: none there, or not known.
+    pub redis: Option<String>,
+    /// How far its MySQL is behind the holder's, in milliseconds, if known.
+    pub lag_ms: Option<u64>,
+    /// Reasons why it could not hold the baton now; empty: it could.
+    pub obstacles: Vec<String>,
+    /// Milliseconds since this node last heard from it, 0 for itself; `None`: never.
+    pub heard_ms_ago: Option<u64>,
+    /// It has been silent for longer than its reports may take.
+    pub silent: bool,
+    /// Version of its agent; empty when not known.
+    pub version: String,
+    /// Its configuration has the same values as this node's.
+    pub config_matches: bool,
+}
+
+/// Something that an operator should mend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Stable code.
+    pub code: String,
+    /// What is wrong and what to do, in words.
+    pub text: String,
+}
+
+/// One decision, noted when it changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRow {
+    /// When, on this node's wall clock.
+    pub at: Timestamp,
+    /// What was decided, in words.
+    pub action: String,
+    /// Why, with evidence.
+    pub why: Vec<Why>,
+}
+
+/// The answer of `GET /v1/explain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explain {
+    /// The node that answers.
+    pub node: NodeId,
+    /// The Raft leader that it knows; decisions on takeovers are the leader's.
+    pub leader: Option<NodeId>,
+    /// Who holds the baton.
+    pub holder: Option<NodeId>,
+    /// The newest epoch that this node has applied.
+    pub epoch: Epoch,
+    /// The closing sentence of the status.
+    pub sentence: String,
+    /// Recent decisions of this node, newest last.
+    pub decisions: Vec<DecisionRow>,
+}
+
+/// The answer of `GET /v1/history`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Runs, newest last.
+    pub runs: Vec<RunRecord>,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its number.
+    pub number: RunId,
+    /// When the leader proposed it, on the leader's wall clock.
+    pub at: Timestamp,
+    /// Which runbook.
+    pub runbook: String,
+    /// The holder that lost the baton, if there was one.
+    pub from: Option<NodeId>,
+    /// Who got it.
+    pub to: NodeId,
+    /// The epoch that it began.
+    pub epoch: Epoch,
+    /// Why, as one stable code, with the holder's own reason after a colon if it gave one.
+    pub cause: String,
+    /// All reasons, with evidence.
+    pub why: Vec<Why>,
+    /// How it ended, or where it stands.
+    pub result: RunResult,
+    /// What failed; `None`: nothing.
+    pub failure: Option<String>,
+    /// Milliseconds from its start until it ended, or until this view was made.
+    pub elapsed_ms: u64,
+    /// Milliseconds from its start to each phase that was reached; `decided` is 0. From the wall clocks of the nodes
+    /// that carried the steps out.
+    pub phases_ms: BTreeMap<String, u64>,
+    /// Its steps, in the order of the plan.
+    pub steps: Vec<StepRecord>,
+}
+
+/// How a run ended, or where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunResult {
+    /// Steps remain.
+    Running,
+    /// It failed before the point of no return and takes back what it did.
+    Undoing,
+    /// Every step succeeded.
+    Completed,
+    /// The baton was passed, but a later step failed or was skipped.
+    Degraded,
+    /// Everything was taken back; nobody holds the baton.
+    RolledBack,
+    /// Ended before the point of no return because its actor stayed away, or acknowledged by an operator.
+    Abandoned,
+    /// It stopped, and both databases are closed to writes.
+    NeedsOperator,
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepState {
+    /// Not begun.
+    Pending,
+    /// Begun, no outcome.
+    Acting,
+    /// Succeeded.
+    Done,
+    /// The last attempt failed.
+    Failed,
+    /// The leader went on without it.
+    Skipped,
+    /// Being undone.
+    Undoing,
+    /// Undone.
+    Undone,
+    /// Its undo failed.
+    Stuck,
+}
+
+/// One step of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Its name.
+    pub step: String,
+    /// Who carries it out.
+    pub actor: NodeId,
+    /// Where it stands.
+    pub state: StepState,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Milliseconds from the run's start to its first attempt.
+    pub started_ms: Option<u64>,
+    /// Milliseconds from its first attempt to its newest entry, or to the making of this view while it is being
+    /// carried out.
+    pub took_ms: Option<u64>,
+    /// Time limit of one attempt, in milliseconds.
+    pub limit_ms: u64,
+    /// What the actor learned.
+    pub facts: BTreeMap<String, String>,
+    /// Newest failure or reason, if any.
+    pub note: Option<String>,
+}
+
+/// Body of `POST /v1/run/{id}/ack`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AckRequest {
+    /// Name of the operator, for the history. The agent adds the user id that the kernel reports.
+    pub by: String,
+    /// The epoch that the operator saw. A command from an older one is refused.
+    pub expected_epoch: Epoch,
+}
+
+/// Answer to a command that was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// What was done, in one sentence.
+    pub done: String,
+}
+
+/// Stable codes of refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// There is no such run or page.
+    NotFound,
+    /// The request cannot be read.
+    BadRequest,
+    /// A safety gate, or the ledger, refused; nothing was changed.
+    Refused,
+    /// There is no leader or no majority.
+    NoQuorum,
+    /// The time was up; the command may still take effect.
+    TimedOut,
+    /// Too many commands wait.
+    Busy,
+    /// The agent is stopping.
+    Stopping,
+}
+
+/// Body of an answer that is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// Stable code.
+    pub code: ErrorCode,
+    /// What was refused and why.
+    pub message: String,
+    /// What to do.
+    pub way_out: String,
+}

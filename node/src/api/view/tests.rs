@@ -1,0 +1,277 @@
+use baton_runbooks::model::WallMs;
+use baton_runbooks::plan::Step;
+use baton_runbooks::run::Event;
+
+use super::*;
+use crate::api::sample;
+use crate::api::types::Alarm;
+
+/// Concludes the sample after `change`.
+fn after(change: impl FnOnce(&mut Status)) -> Status {
+    let mut status = sample::facts();
+    change(&mut status);
+    conclude(status)
+}
+
+fn silence_node(status: &mut Status, name: &str, heard: Option<u64>) {
+    let row = status.nodes.iter_mut().find(|row| row.name.as_str() == name).unwrap();
+    row.silent = true;
+    row.heard_ms_ago = heard;
+}
+
+#[test]
+fn healthy_cluster_can_lose_one_node() {
+    let status = sample::healthy();
+    assert!(status.ok);
+    assert_eq!(status.sentence, "OK: db2 can take over now (lag 0.1 s). Tolerates one failure.");
+}
+
+#[test]
+fn unknown_lag_is_not_invented() {
+    let status = after(|s| s.nodes[1].lag_ms = None);
+    assert_eq!(status.sentence, "OK: db2 can take over now. Tolerates one failure.");
+}
+
+#[test]
+fn not_in_sync() {
+    let status = after(|s| s.sync = Sync::OutOfSync { reason: "no acknowledgement for 1400 ms".to_owned() });
+    assert!(!status.ok);
+    assert_eq!(
+        status.sentence,
+        "NOT OK: db2 could not take over now, since it may lack acknowledged writes: no acknowledgement for 1400 ms. It \
+         is in sync again once it has caught up."
+    );
+}
+
+#[test]
+fn silent_replica_comes_before_its_sync_state() {
+    let status = after(|s| {
+        s.sync = Sync::OutOfSync { reason: "x".to_owned() };
+        silence_node(s, "db2", Some(4_210));
+    });
+    assert_eq!(
+        status.sentence,
+        "NOT OK: nobody could take over from db1: db2 is silent (last heard 4.2 s ago). Bring it back."
+    );
+}
+
+#[test]
+fn silent_witness() {
+    let status = after(|s| silence_node(s, "mon", None));
+    assert_eq!(
+        status.sentence,
+        "NOT OK: the witness mon is silent (never heard): if db1 were lost now, no majority would be left and nobody \
+         could take over. Bring it back."
+    );
+}
+
+#[test]
+fn unfit_replica_says_what_stands_in_the_way() {
+    let status = after(|s| s.nodes[1].obstacles = vec!["mysql-hung".to_owned(), "disk-full".to_owned()]);
+    assert_eq!(status.sentence, "NOT OK: db2 could not take over now: mysql-hung, disk-full.");
+}
+
+#[test]
+fn former_holder_that_came_back_says_what_to_do() {
+    let status = after(|s| {
+        s.sync = Sync::OutOfSync { reason: "no replica attached".to_owned() };
+        s.nodes[1].role = Role::Closed;
+    });
+    assert_eq!(
+        status.sentence,
+        "NOT OK: db2 could not take over: it waits closed and read-only and does not replicate. Compare its data with \
+         db1's, then set it up as a replica of db1 (docs/runbooks/takeover.md)."
+    );
+}
+
+#[test]
+fn vacant_names_each_candidate() {
+    let status = after(|s| {
+        s.holder = None;
+        silence_node(s, "db1", Some(9_000));
+        s.nodes[1].obstacles = vec!["candidate-not-in-sync".to_owned()];
+    });
+    assert_eq!(
+        status.sentence,
+        "NOT OK: nobody holds the baton, clients are not served (db1 is silent (last heard 9.0 s ago); db2: \
+         candidate-not-in-sync). `baton explain` on mon says what is awaited."
+    );
+}
+
+#[test]
+fn no_leader_names_who_is_missing() {
+    let status = after(|s| {
+        s.leader = None;
+        silence_node(s, "db2", Some(2_000));
+        silence_node(s, "mon", Some(2_000));
+    });
+    assert_eq!(
+        status.sentence,
+        "NOT OK: there is no leader: db1 sees no majority, so nothing is decided and nobody can take over. Bring back \
+         db2 or mon or the network to it."
+    );
+}
+
+#[test]
+fn holder_that_does_not_serve() {
+    let status = after(|s| {
+        s.nodes[0].serving = false;
+        s.nodes[0].obstacles = vec!["mysql-dead".to_owned()];
+    });
+    assert_eq!(
+        status.sentence,
+        "NOT OK: db1 holds the baton and does not serve: mysql-dead. See `baton explain` on db1."
+    );
+}
+
+#[test]
+fn run_under_way() {
+    let status = sample::under_way();
+    assert!(!status.ok);
+    assert_eq!(
+        status.sentence,
+        "WAIT: run 7 is under way: takeover from db1 to db2, 2 of 8 steps done, at hold_vip and drain_relay_log, 1.2 s \
+         so far."
+    );
+}
+
+#[test]
+fn run_that_needs_an_operator_shows_the_command() {
+    let mut run = sample::takeover();
+    sample::note(&mut run, Step::FenceOld, 4, Event::Started);
+    sample::note(&mut run, Step::FenceOld, 9, Event::Failed { error: "power switch: no answer".to_owned() });
+    run.journal.last_mut().unwrap().attempt = 2;
+    run.aborting = Some("fence_old failed".to_owned());
+    sample::note(&mut run, Step::FenceOld, 12, Event::UndoStarted);
+    sample::note(&mut run, Step::FenceOld, 20, Event::UndoFailed { error: "disk full".to_owned() });
+    let status = after(|s| s.run = Some(run_record(&run, WallMs(sample::START.0 + 90_000))));
+    assert_eq!(
+        status.sentence,
+        "NOT OK: run 7 (takeover to db2) stopped and needs an operator: fence_old: disk full. Both databases are closed \
+         to writes. Mend the cause, then `baton run ack 7`."
+    );
+    assert_eq!(status.run.unwrap().elapsed_ms, 20, "a run that stopped does not grow older");
+}
+
+#[test]
+fn alarms_are_told_even_if_a_takeover_would_work() {
+    let status = after(|s| s.nodes[1].config_matches = false);
+    assert!(!status.ok);
+    assert_eq!(status.alarms[0].code, "config-differs");
+    assert!(
+        status
+            .sentence
+            .starts_with("ATTENTION: db2 can take over now (lag 0.1 s), but the configuration of db2")
+    );
+    let two = after(|s| {
+        s.nodes[1].version = "0.2.0".to_owned();
+        s.alarms
+            .push(Alarm { code: "disk-low".to_owned(), text: "the disk of db1 is nearly full".to_owned() });
+    });
+    assert_eq!(
+        two.sentence,
+        "ATTENTION: db2 can take over now (lag 0.1 s), but the disk of db1 is nearly full (and 1 more)."
+    );
+}
+
+#[test]
+fn history_has_phases_since_the_start() {
+    let record = sample::ended_run();
+    let phases: Vec<(&str, u64)> =
+        PHASE_NAMES.iter().map(|name| (*name, *record.phases_ms.get(*name).unwrap())).collect();
+    assert_eq!(
+        phases,
+        [
+            ("decided", 0),
+            ("fenced", 12),
+            ("cut", 30),
+            ("vip_held", 55),
+            ("drained", 90),
+            ("promoted", 140),
+            ("open", 160),
+            ("services_healthy", 900),
+            ("validated", 1_010),
+        ]
+    );
+    assert_eq!(record.result, RunResult::Completed);
+    assert_eq!(record.cause, "holder-released: mysql-dead");
+    assert_eq!(record.elapsed_ms, 1_010);
+    assert_eq!(record.at.to_string(), "2026-11-22T21:40:00Z");
+}
+
+#[test]
+fn decisions_are_noted_when_they_change() {
+    let mut rows = sample::decisions();
+    let mut same = rows[0].clone();
+    same.why = vec![Why::HolderHealthy { holder: "db1".into(), granted_ms_ago: 90 }];
+    note_decision(&mut rows, same.clone());
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].why, same.why, "the evidence is the newest");
+    for number in 0..DECISIONS_MAX {
+        note_decision(&mut rows, DecisionRow { action: format!("action {number}"), ..same.clone() });
+    }
+    assert_eq!(rows.len(), DECISIONS_MAX);
+    assert_eq!(rows.last().unwrap().action, "action 99");
+}
+
+/// The words of the JSON are an interface: this test is to be changed only by adding.
+#[test]
+fn status_json_is_stable() {
+    let json = serde_json::to_value(sample::healthy()).unwrap();
+    let expected = serde_json::json!({
+        "at": "2026-11-22T21:40:00Z",
+        "node": "db1",
+        "cluster": "shop",
+        "version": "0.1.0",
+        "epoch": 2,
+        "holder": "db1",
+        "leader": "mon",
+        "term": 3,
+        "sync": {"state": "in-sync", "replica": "db2"},
+        "lease": {"valid_ms": 1120, "length_ms": 1200, "renewed_ms_ago": 80},
+        "nodes": [
+            {"name": "db1", "kind": "data", "role": "holder", "state": "serving", "serving": true, "mysql": "ok",
+             "redis": "ok", "lag_ms": null, "obstacles": [], "heard_ms_ago": 0, "silent": false, "version": "0.1.0",
+             "config_matches": true},
+            {"name": "db2", "kind": "data", "role": "replica", "state": "replicates", "serving": false, "mysql": "ok",
+             "redis": "ok", "lag_ms": 100, "obstacles": [], "heard_ms_ago": 87, "silent": false, "version": "0.1.0",
+             "config_matches": true},
+            {"name": "mon", "kind": "witness", "role": "witness", "state": "leads, votes, watches", "serving": false,
+             "mysql": null, "redis": null, "lag_ms": null, "obstacles": [], "heard_ms_ago": 41, "silent": false,
+             "version": "0.1.0", "config_matches": true},
+        ],
+        "run": null,
+        "alarms": [],
+        "ok": true,
+        "sentence": "OK: db2 can take over now (lag 0.1 s). Tolerates one failure.",
+    });
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn run_json_is_stable() {
+    let mut json = serde_json::to_value(sample::ended_run()).unwrap();
+    let steps = json["steps"].take();
+    let expected = serde_json::json!({
+        "number": 7,
+        "at": "2026-11-22T21:40:00Z",
+        "runbook": "takeover",
+        "from": "db1",
+        "to": "db2",
+        "epoch": 3,
+        "cause": "holder-released: mysql-dead",
+        "why": [{"why": "candidate", "node": "db2"}, {"why": "holder-released", "epoch": 2, "because": "mysql-dead"}],
+        "result": "completed",
+        "failure": null,
+        "elapsed_ms": 1010,
+        "phases_ms": {"decided": 0, "fenced": 12, "cut": 30, "vip_held": 55, "drained": 90, "promoted": 140,
+                      "open": 160, "services_healthy": 900, "validated": 1010},
+        "steps": null,
+    });
+    assert_eq!(json, expected);
+    assert_eq!(
+        steps[0],
+        serde_json::json!({"step": "fence_old", "actor": "db2", "state": "done", "attempts": 1, "started_ms": 4,
+            "took_ms": 8, "limit_ms": 3000, "facts": {"seen": "after 8 ms"}, "note": null})
+    );
+}

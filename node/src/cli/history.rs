@@ -1,0 +1,113 @@
+//! `baton history`: the runs that the ledger keeps; with a number, one run with its phases and steps.
+
+use super::status::{steps, wrap};
+use super::{Exit, Failure, Global, Output, block_on, screen};
+use crate::api::types::{RunRecord, RunResult};
+use crate::api::view::PHASE_NAMES;
+
+/// Arguments of `baton history`.
+#[derive(Debug, clap::Args)]
+pub(super) struct HistoryArgs {
+    /// Number of the run
+    number: Option<u64>,
+}
+
+pub(super) fn run(global: &Global, args: &HistoryArgs) -> Result<Exit, Failure> {
+    let client = global.client()?;
+    let text = match (args.number, global.output) {
+        (None, Output::Json) => screen::json(&block_on(client.history())??)?,
+        (None, Output::Table) => list(&block_on(client.history())??.runs),
+        (Some(number), Output::Json) => screen::json(&block_on(client.run(number))??)?,
+        (Some(number), Output::Table) => one(&block_on(client.run(number))??),
+    };
+    screen::say(&text)?;
+    Ok(Exit::Done)
+}
+
+fn list(runs: &[RunRecord]) -> String {
+    if runs.is_empty() {
+        return "no run yet".to_owned();
+    }
+    let mut table = screen::table(&["#", "WHEN", "RUNBOOK", "FROM -> TO", "CAUSE", "OPEN", "RESULT"]);
+    for run in runs {
+        table.add_row([
+            run.number.to_string(),
+            run.at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            run.runbook.clone(),
+            way(run),
+            run.cause.clone(),
+            run.phases_ms.get("open").map_or_else(|| "-".to_owned(), |ms| screen::span(*ms)),
+            result(run.result).to_owned(),
+        ]);
+    }
+    screen::text(&table)
+}
+
+fn way(run: &RunRecord) -> String {
+    let from = run.from.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+    format!("{from} -> {}", run.to)
+}
+
+const fn result(result: RunResult) -> &'static str {
+    match result {
+        RunResult::Running => "running",
+        RunResult::Undoing => "undoing",
+        RunResult::Completed => "completed",
+        RunResult::Degraded => "degraded",
+        RunResult::RolledBack => "rolled back",
+        RunResult::Abandoned => "abandoned",
+        RunResult::NeedsOperator => "needs operator",
+    }
+}
+
+fn one(run: &RunRecord) -> String {
+    let mut head = format!(
+        "run {} · {} · {} · {} · epoch {}\ncause: {}\nresult: {}",
+        run.number,
+        run.runbook,
+        way(run),
+        run.at.strftime("%Y-%m-%d %H:%M:%S%.3fZ"),
+        run.epoch,
+        run.cause,
+        result(run.result)
+    );
+    head.extend(run.failure.iter().map(|text| format!(" ({text})")));
+    let why: Vec<String> = run.why.iter().map(|why| format!("  {why}")).collect();
+    let phases: Vec<String> = PHASE_NAMES
+        .iter()
+        .filter_map(|name| run.phases_ms.get(*name).map(|ms| format!("{name} {}", screen::span(*ms))))
+        .collect();
+    let facts: Vec<String> = run
+        .steps
+        .iter()
+        .flat_map(|step| step.facts.iter().map(move |(key, value)| format!("  {} {key}: {value}", step.step)))
+        .collect();
+    let mut parts = vec![wrap(&head), wrap(&why.join("\n")), wrap(&phases.join(" · ")), steps(run)];
+    if !facts.is_empty() {
+        parts.push(wrap(&facts.join("\n")));
+    }
+    parts.join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::sample;
+
+    #[test]
+    fn list_and_entry_fit_eighty_columns() {
+        let run = sample::ended_run();
+        for text in [list(std::slice::from_ref(&run)), one(&run)] {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn entry_shows_phases_in_order() {
+        let text = one(&sample::ended_run());
+        assert!(text.contains("decided 0 ms · fenced 12 ms"), "{text}");
+        assert!(text.contains("cause: holder-released: mysql-dead"), "{text}");
+    }
+}

@@ -1,0 +1,388 @@
+//! Every key of the configuration: what it means, how it is written, what holds when it is absent.
+//!
+//! This table is the only place that says so. The example, `baton config explain` and `docs/config.md` are made from
+//! it; tests hold it against [`super::raw`] (same keys) and against the validated defaults (same values).
+
+/// What holds when a key is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// The key must be written; an example of a value.
+    Required(&'static str),
+    /// This value, as TOML.
+    Value(&'static str),
+    /// Nothing; an example of a value.
+    Nothing(&'static str),
+    /// The profile's value.
+    Profile,
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name within the section.
+    pub name: &'static str,
+    /// How its value is written.
+    pub form: &'static str,
+    /// What holds when it is absent.
+    pub preset: Preset,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// How often a section may stand in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occurs {
+    /// The top of the file, without a heading.
+    Top,
+    /// `[name]`; its keys have defaults.
+    Once,
+    /// `[name]`; what it describes is absent without it.
+    Optional,
+    /// `[[name]]`, as often as wanted. The examples after the first, as values in the order of the keys.
+    Repeated(&'static [&'static [&'static str]]),
+}
+
+/// One section.
+#[derive(Debug, Clone, Copy)]
+pub struct Section {
+    /// Its name; empty for the top of the file.
+    pub name: &'static str,
+    /// How often.
+    pub occurs: Occurs,
+    /// What it is for.
+    pub doc: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+const fn key(name: &'static str, form: &'static str, preset: Preset, doc: &'static str) -> Key {
+    Key { name, form, preset, doc }
+}
+
+const fn span(name: &'static str, doc: &'static str) -> Key {
+    key(name, "span, \"1200ms\" or \"1.2s\"", Preset::Profile, doc)
+}
+
+use Occurs::{Once, Optional, Repeated, Top};
+use Preset::{Nothing, Required, Value};
+
+/// All sections in the order of the example.
+pub const SECTIONS: &[Section] = &[
+    Section {
+        name: "",
+        occurs: Top,
+        doc: "One file for all three nodes: the same text everywhere. `{node}` in a path stands for the name of the node that reads it.",
+        keys: &[
+            key(
+                "cluster",
+                "name",
+                Required("\"shop\""),
+                "Name of the cluster. Agents of another cluster are refused.",
+            ),
+            key(
+                "profile",
+                "\"fast\", \"standard\" or \"relaxed\"",
+                Value("\"standard\""),
+                "Set of timings that fit together. `standard` suits a LAN; `fast` wants a quiet switch and disks with an fsync below 5 ms; `relaxed` suits two sites or noisy virtual machines.",
+            ),
+            key(
+                "initial_holder",
+                "name of a data node",
+                Required("\"db1\""),
+                "The data node whose data counts when the cluster is new. It has no meaning afterwards.",
+            ),
+        ],
+    },
+    Section {
+        name: "paths",
+        occurs: Once,
+        doc: "Directories of the agent. They are made if they are missing.",
+        keys: &[
+            key(
+                "state",
+                "absolute path",
+                Value("\"/var/lib/baton\""),
+                "Raft log, local state and flight recorder. On a local disk that honours fsync; never shared, never copied to another node.",
+            ),
+            key(
+                "run",
+                "absolute path",
+                Value("\"/run/baton\""),
+                "The local API's socket `baton.sock` lies here.",
+            ),
+        ],
+    },
+    Section {
+        name: "pki",
+        occurs: Once,
+        doc: "Certificates of the mutual TLS between agents, made by `baton pki init` and `baton pki issue`.",
+        keys: &[
+            key(
+                "ca",
+                "absolute path",
+                Value("\"/etc/baton/pki/ca.pem\""),
+                "Certificate of the cluster's own authority. Its key belongs on none of the nodes.",
+            ),
+            key(
+                "cert",
+                "absolute path",
+                Value("\"/etc/baton/pki/{node}.pem\""),
+                "This node's certificate; it carries the node's name.",
+            ),
+            key(
+                "key",
+                "absolute path",
+                Value("\"/etc/baton/pki/{node}.key\""),
+                "This node's private key, readable for the agent only.",
+            ),
+        ],
+    },
+    Section {
+        name: "node",
+        occurs: Repeated(&[
+            &["\"db2\"", "\"data\"", "\"10.77.0.12\""],
+            &["\"mon\"", "\"witness\"", "\"10.77.0.13\""],
+        ]),
+        doc: "The machines: two data nodes and one witness.",
+        keys: &[
+            key(
+                "name",
+                "name",
+                Required("\"db1\""),
+                "Name of the node. An agent takes the host's name unless --node says otherwise.",
+            ),
+            key(
+                "kind",
+                "\"data\" or \"witness\"",
+                Required("\"data\""),
+                "A data node has MySQL, Redis and the services. The witness votes and watches from outside.",
+            ),
+            key(
+                "address",
+                "IP address",
+                Required("\"10.77.0.11\""),
+                "Where the other agents and the other database reach this node. Never the VIP.",
+            ),
+        ],
+    },
+    Section {
+        name: "transport",
+        occurs: Once,
+        doc: "Ports of the agents, open between the three nodes and to nobody else.",
+        keys: &[
+            key("raft_port", "port", Value("7400"), "TCP port of consensus and reports."),
+            key(
+                "lease_port",
+                "port",
+                Value("7401"),
+                "Port of lease renewals, served by a thread of their own.",
+            ),
+        ],
+    },
+    Section {
+        name: "vip",
+        occurs: Repeated(&[]),
+        doc: "The virtual IPs that clients use. They move together; IPv4 and IPv6.",
+        keys: &[
+            key(
+                "address",
+                "IP address/prefix length",
+                Required("\"10.77.0.100/24\""),
+                "The address with the prefix length of its network.",
+            ),
+            key(
+                "interface",
+                "interface name",
+                Required("\"eth0\""),
+                "The interface that bears it, on both data nodes.",
+            ),
+        ],
+    },
+    Section {
+        name: "mysql",
+        occurs: Optional,
+        doc: "MySQL or MariaDB on both data nodes. Leave the section out if there is none. The servers must boot read-only.",
+        keys: &[
+            key(
+                "port",
+                "port",
+                Value("3306"),
+                "The port as clients reach it. It is closed on every node without a valid lease.",
+            ),
+            key(
+                "socket",
+                "absolute path",
+                Value("\"/run/mysqld/mysqld.sock\""),
+                "Unix socket over which the agent reaches the local server.",
+            ),
+            key("user", "account name", Value("\"baton\""), "The agent's account, for local connections."),
+            key(
+                "password_file",
+                "absolute path",
+                Nothing("\"/etc/baton/mysql.pw\""),
+                "File with the password of `user`, read when the agent starts. Absent: empty password.",
+            ),
+            key(
+                "replication_user",
+                "account name",
+                Value("\"repl\""),
+                "The account with which a replica connects to its primary.",
+            ),
+            key(
+                "replication_password_file",
+                "absolute path",
+                Nothing("\"/etc/baton/repl.pw\""),
+                "File with the password of `replication_user`, read when the agent starts. Absent: empty password.",
+            ),
+            key(
+                "data_dir",
+                "absolute path",
+                Value("\"/var/lib/mysql\""),
+                "The data directory; its disk is watched for space, stalls and read-only mounts.",
+            ),
+            key(
+                "schema",
+                "schema name",
+                Value("\"baton\""),
+                "Schema of the agent's own small tables (write probe and canary).",
+            ),
+        ],
+    },
+    Section {
+        name: "redis",
+        occurs: Optional,
+        doc: "Redis on both data nodes. Leave the section out if there is none. The servers must boot as replicas.",
+        keys: &[
+            key(
+                "port",
+                "port",
+                Value("6379"),
+                "The port as clients reach it. It is closed on every node without a valid lease.",
+            ),
+            key(
+                "socket",
+                "absolute path",
+                Value("\"/run/redis/redis.sock\""),
+                "Unix socket over which the agent reaches the local server.",
+            ),
+        ],
+    },
+    Section {
+        name: "docker",
+        occurs: Optional,
+        doc: "Container engine on both data nodes, for the services below.",
+        keys: &[key(
+            "socket",
+            "absolute path",
+            Value("\"/var/run/docker.sock\""),
+            "Unix socket of the engine's API.",
+        )],
+    },
+    Section {
+        name: "service",
+        occurs: Repeated(&[]),
+        doc: "Containers that must run in one role only. They are created beforehand, with restart policy `no`; the agent starts and stops them.",
+        keys: &[
+            key("name", "name", Required("\"web\""), "Name of the service."),
+            key(
+                "container",
+                "container name",
+                Nothing("\"web\""),
+                "The container. Either this or `compose_project`.",
+            ),
+            key(
+                "compose_project",
+                "project name",
+                Nothing("\"shop\""),
+                "All containers with this Compose project label. Either this or `container`.",
+            ),
+            key("runs_on", "\"holder\" or \"replica\"", Value("\"holder\""), "The role that it is bound to."),
+            key(
+                "after",
+                "list of service names",
+                Value("[]"),
+                "Services that must be healthy before this one starts.",
+            ),
+            key(
+                "needs_database",
+                "true or false",
+                Value("true"),
+                "False lets it start at once, while the database is still being promoted.",
+            ),
+            key(
+                "ports",
+                "list of ports",
+                Value("[]"),
+                "TCP ports at which clients reach it. They are closed on every node without a valid lease.",
+            ),
+        ],
+    },
+    Section {
+        name: "hooks",
+        occurs: Once,
+        doc: "Commands of your own. Each runs with a time limit, in a process group that is killed as a whole, and its output is kept.",
+        keys: &[key(
+            "fence",
+            "list: absolute path, then arguments",
+            Value("[]"),
+            "Runs before a takeover touches anything and should cut the lost holder's power. Empty: the lease alone fences.",
+        )],
+    },
+    Section {
+        name: "timing",
+        occurs: Once,
+        doc: "Overrides of the profile's timings, equal on all nodes. The inequalities between them are checked when the file is read.",
+        keys: &[
+            span(
+                "lease",
+                "Length of the holder's lease. A lost holder is replaced after this plus `margin`.",
+            ),
+            span("renew", "Time between two renewals of the lease."),
+            span(
+                "age_max",
+                "Largest age of the leader's quorum acknowledgement with which it still grants. The kernel's timer is shorter than `lease` by this.",
+            ),
+            span(
+                "margin",
+                "Added to the end of a lease before anybody else may take over; covers clock rates and scheduling.",
+            ),
+            span("heartbeat", "Time between two Raft heartbeats, and the deadline of one."),
+            span("election_min", "Shortest draw of the election timeout."),
+            span(
+                "election_max",
+                "Longest draw of the election timeout; also the time for which a follower protects its leader. It counts twice when the leader is lost, so keep it close to `election_min`.",
+            ),
+            span(
+                "sync_patience",
+                "For how long the replica may owe acknowledgements before the holder declares it out of sync and goes on alone. Commits wait as long.",
+            ),
+            span("probe", "Time between two probes of the local databases, and the deadline of one."),
+            span("report", "Time between two reports to the other nodes."),
+            span(
+                "address_lifetime",
+                "Lifetime of the VIP's address in the kernel, in whole seconds. The second net below the lease.",
+            ),
+            span(
+                "anti_flap",
+                "After repeated failed takeovers to one node the next automatic attempt waits this long.",
+            ),
+            span(
+                "cold_start_patience",
+                "After a restart of all nodes the old holder keeps the baton if it is back within this time.",
+            ),
+            span(
+                "rtt",
+                "Assumed longest network round trip between two agents. Measured values above it are an alarm.",
+            ),
+            span("fsync", "Assumed longest synced write of the Raft log."),
+        ],
+    },
+];
+
+/// The section and key of `path`, as `section.key`; keys of the top have no section.
+#[must_use]
+pub fn find(path: &str) -> Option<(&'static Section, &'static Key)> {
+    let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let section = SECTIONS.iter().find(|s| s.name == section)?;
+    Some((section, section.keys.iter().find(|k| k.name == name)?))
+}

@@ -1,0 +1,152 @@
+//! Pages that are made from the code: each is compared with what the code says, and written anew with `REWRITE=1`.
+//!
+//! `docs/config.md` from the key table, `docs/why.md` from the doc comments of `runbooks::why::Why`, and the step table
+//! of `docs/runbooks/takeover.md` from `runbooks::run::takeover::TABLE`, between its markers.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use baton_runbooks::plan::Kind;
+use baton_runbooks::run::takeover::{Actor, TABLE, VERSION};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The page is what the code says, or is written so under `REWRITE=1`.
+fn keep(page: &str, wanted: &str) {
+    let path = root().join(page);
+    if std::env::var_os("REWRITE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, wanted).unwrap();
+        return;
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    let differs = found.lines().zip(wanted.lines()).position(|(a, b)| a != b);
+    assert!(
+        found == wanted,
+        "{page} differs from the code (line {:?}); write it anew with REWRITE=1 cargo test -p baton-node --test docs",
+        differs.map(|line| line + 1)
+    );
+}
+
+#[test]
+fn config_page_is_the_key_table() {
+    keep("docs/config.md", &baton_node::config::markdown());
+}
+
+/// One variant of the enum as its source says.
+#[derive(Default)]
+struct Variant {
+    name: String,
+    doc: Vec<String>,
+    fields: Vec<(String, String)>,
+}
+
+/// Reads `pub enum Why` line by line. rustfmt keeps the source in the form that this understands; a variant that it
+/// missed would have no code below, and the test would say so.
+fn variants(source: &str) -> Vec<Variant> {
+    let body = source.split("pub enum Why {\n").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let mut found: Vec<Variant> = Vec::new();
+    let mut doc: Vec<String> = Vec::new();
+    for line in body.lines() {
+        let depth = line.len() - line.trim_start().len();
+        let text = line.trim();
+        if let Some(words) = text.strip_prefix("///") {
+            doc.push(words.trim().to_owned());
+        } else if depth == 4 && text.starts_with(char::is_uppercase) {
+            let name = text.trim_end_matches([' ', '{', ',']).to_owned();
+            found.push(Variant { name, doc: std::mem::take(&mut doc), fields: Vec::new() });
+        } else if depth == 8 {
+            let name = text.split(':').next().unwrap().to_owned();
+            let doc = std::mem::take(&mut doc).join(" ");
+            found.last_mut().unwrap().fields.push((name, doc));
+        }
+    }
+    found
+}
+
+/// The code of each variant, from `Why::code`.
+fn code_of<'a>(source: &'a str, variant: &str) -> &'a str {
+    let body = source.split("pub const fn code(&self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
+    let names = |pattern: &str| pattern.trim().split([' ', '{']).next() == Some(&format!("Self::{variant}"));
+    body.lines()
+        .filter_map(|line| line.split_once(" => "))
+        .find(|(pattern, _)| names(pattern))
+        .map(|(_, code)| code.trim_matches([' ', ',', '"']))
+        .unwrap_or_else(|| panic!("{variant} has no code"))
+}
+
+fn why_page() -> String {
+    let source = std::fs::read_to_string(root().join("runbooks/src/why.rs")).unwrap();
+    let mut page = String::from(
+        "# Why: every code and what to do\n\nEach decision carries codes, also the decision to hold. `baton explain` shows them with \
+         their evidence, `baton history N` those of a run. Codes are stable.\n\n\
+         Made from the doc comments in `runbooks/src/why.rs`; a test keeps the two together \
+         (`REWRITE=1 cargo test -p baton-node --test docs` writes this page anew).\n",
+    );
+    for variant in variants(&source) {
+        write!(page, "\n## {}\n\n{}\n", code_of(&source, &variant.name), variant.doc.join(" ")).unwrap();
+        if !variant.fields.is_empty() {
+            page.push_str("\nEvidence:\n\n");
+        }
+        for (name, doc) in variant.fields {
+            writeln!(page, "- `{name}`: {doc}").unwrap();
+        }
+    }
+    page
+}
+
+#[test]
+fn why_page_is_the_doc_comments() {
+    let page = why_page();
+    let codes = page.lines().filter(|line| line.starts_with("## ")).count();
+    let source = std::fs::read_to_string(root().join("runbooks/src/why.rs")).unwrap();
+    let body = source.split("pub const fn code(&self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
+    assert_eq!(codes, body.matches("=> \"").count(), "a code without a heading");
+    keep("docs/why.md", &page);
+}
+
+fn step_table() -> String {
+    let mut table = format!(
+        "Version {VERSION} of the table.\n\n| step | actor | waits for | kind | limit | attempts | what it does | undo |\n\
+         |---|---|---|---|---|---|---|---|\n"
+    );
+    for def in TABLE {
+        let actor = match def.actor {
+            Actor::Target => "new holder",
+            Actor::Witness => "witness",
+        };
+        let kind = match def.kind {
+            Kind::Undoable => "undoable",
+            Kind::Pivot => "**pivot**",
+            Kind::Forward => "forward",
+        };
+        let after: Vec<String> = def.after.iter().map(|step| format!("`{step}`")).collect();
+        let after = if after.is_empty() { "–".to_owned() } else { after.join(", ") };
+        let limit = if def.limit_ms.is_multiple_of(1000) {
+            format!("{} s", def.limit_ms / 1000)
+        } else {
+            format!("{} ms", def.limit_ms)
+        };
+        writeln!(
+            table,
+            "| `{}` | {actor} | {after} | {kind} | {limit} | {} | {} | {} |",
+            def.step, def.attempts, def.effect, def.undo
+        )
+        .unwrap();
+    }
+    table
+}
+
+const BEGIN: &str = "<!-- steps: made from runbooks/src/run/takeover.rs -->\n";
+const END: &str = "<!-- end of steps -->";
+
+#[test]
+fn takeover_page_has_the_step_table() {
+    let page = std::fs::read_to_string(root().join("docs/runbooks/takeover.md")).unwrap();
+    let (head, rest) = page.split_once(BEGIN).expect("the page has the marker of its step table");
+    let (_, tail) = rest.split_once(END).expect("the page has the marker after its step table");
+    keep("docs/runbooks/takeover.md", &format!("{head}{BEGIN}{}{END}{tail}", step_table()));
+}
