@@ -1,1 +1,138 @@
 //! Side by side: the product and keepalived, in the same lab, with the same client, alternating in one session.
+//!
+//! Alternating, because a machine is not the same in the morning and in the evening. Each run has a lab of its own, and
+//! the fault comes at a random age of the lease or of the advert. What is counted stands beside what is timed: a fast
+//! system that loses writes or has two holders is not fast.
+
+mod cost;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use baton_chaos::history::Kind;
+use serde::Serialize;
+
+use crate::fault::Fault;
+use crate::lab::{Driver, target_dir};
+use crate::run::{self, Plan, Report, system};
+pub use cost::Cost;
+
+/// What every system is tried with besides the power loss, once each.
+const SIDE: [Fault; 2] = [Fault::PartitionPair, Fault::AgentFreeze];
+
+/// The measured outages and damages.
+#[derive(Debug, Default, Serialize)]
+pub struct Bench {
+    unit: &'static str,
+    /// Outages at power loss, by system and kind of data, milliseconds, in the order of the runs.
+    pub series: BTreeMap<String, BTreeMap<Kind, Vec<u64>>>,
+    /// Milliseconds with two holders, by system and fault; the worst run.
+    pub two_holders_ms: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Acknowledged MySQL writes lost, by system, all runs together.
+    pub lost_acknowledged: BTreeMap<String, usize>,
+    /// Acknowledged Redis writes lost, by system, all runs together.
+    pub lost_acknowledged_redis: BTreeMap<String, usize>,
+    /// Runs whose verdict was not PASS, by system.
+    pub not_passed: BTreeMap<String, usize>,
+    /// What an idle agent costs; none if the product was not among the systems.
+    pub agent: Option<Cost>,
+}
+
+/// Measures `runs` power losses and one of each other fault per system. `say` gets a line per run.
+///
+/// # Errors
+/// A lab does not come up, or the harness fails on the way.
+pub fn measure(systems: &[Driver], runs: u32, mut say: impl FnMut(&str)) -> Result<Bench> {
+    let mut bench = Bench { unit: "ms", ..Bench::default() };
+    let losses = (0..runs).map(|_| Fault::PowerLoss);
+    for fault in losses.chain(SIDE) {
+        for driver in systems {
+            let report = run::run(&Plan { docker: false, ..Plan::usual(driver.clone(), fault) })?;
+            say(&format!("{} {fault_name}: {}", report.system, report.text(), fault_name = fault.name()));
+            bench.add(fault, &report);
+        }
+    }
+    if let Some(standard) = systems.iter().find(|driver| system(driver) == "baton-standard") {
+        bench.agent = Some(cost::measure(standard.clone())?);
+    }
+    Ok(bench)
+}
+
+impl Bench {
+    fn add(&mut self, fault: Fault, report: &Report) {
+        let name = report.system.clone();
+        if fault == Fault::PowerLoss {
+            for (kind, ms) in &report.outage_ms {
+                self.series.entry(name.clone()).or_default().entry(*kind).or_default().push(*ms);
+            }
+        }
+        let worst =
+            self.two_holders_ms.entry(name.clone()).or_default().entry(fault.name().into()).or_default();
+        *worst = report.two_holders_ms.max(*worst);
+        let lost = |kind| report.lost_acknowledged.get(&kind).copied().unwrap_or(0);
+        *self.lost_acknowledged.entry(name.clone()).or_default() += lost(Kind::Mysql);
+        *self.lost_acknowledged_redis.entry(name.clone()).or_default() += lost(Kind::Redis);
+        *self.not_passed.entry(name).or_default() += usize::from(report.result != run::Outcome::Pass);
+    }
+
+    /// The table for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::from("outage at power loss        median    min    max  ms\n");
+        let usual = self.median("keepalived-1s", Kind::Mysql);
+        for (system, kinds) in &self.series {
+            for (kind, each) in kinds {
+                let (min, max) = (each.iter().min(), each.iter().max());
+                let (Some(min), Some(max), Some(median)) = (min, max, median(each)) else { continue };
+                let ratio = usual.filter(|_| *kind == Kind::Mysql).map(|usual| ratio(usual, median));
+                let ratio = ratio.map_or(String::new(), |ratio| {
+                    format!("   keepalived-1s takes {ratio:.1} times as long")
+                });
+                let _ = writeln!(text, "{system:<18} {kind:<6} {median:>8} {min:>6} {max:>6}{ratio}");
+            }
+        }
+        for (system, faults) in &self.two_holders_ms {
+            let lost = (self.lost_acknowledged.get(system), self.lost_acknowledged_redis.get(system));
+            let (mysql, redis) = (lost.0.copied().unwrap_or(0), lost.1.copied().unwrap_or(0));
+            let each: Vec<String> = faults.iter().map(|(fault, ms)| format!("{fault} {ms} ms")).collect();
+            let _ = writeln!(
+                text,
+                "{system:<18} two holders: {}; lost: mysql {mysql} redis {redis}",
+                each.join(", ")
+            );
+        }
+        if let Some(cost) = &self.agent {
+            let _ = writeln!(text, "{cost}");
+        }
+        text
+    }
+
+    fn median(&self, system: &str, kind: Kind) -> Option<u64> {
+        median(self.series.get(system)?.get(&kind)?)
+    }
+
+    /// Writes it as JSON.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self) -> Result<PathBuf> {
+        let dir = target_dir().join("bench");
+        std::fs::create_dir_all(&dir)?;
+        let path = dir.join("outage.json");
+        std::fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
+        Ok(path)
+    }
+}
+
+fn median(each: &[u64]) -> Option<u64> {
+    let mut sorted = each.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied()
+}
+
+fn ratio(of: u64, to: u64) -> f64 {
+    std::time::Duration::from_millis(of).as_secs_f64()
+        / std::time::Duration::from_millis(to.max(1)).as_secs_f64()
+}

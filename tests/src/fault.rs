@@ -21,6 +21,8 @@ pub enum Changes {
     One,
     /// Once or never.
     AtMostOne,
+    /// As often as it takes.
+    Any,
 }
 
 impl Changes {
@@ -31,6 +33,7 @@ impl Changes {
             Self::None => changes == 0,
             Self::One => changes == 1,
             Self::AtMostOne => changes <= 1,
+            Self::Any => true,
         }
     }
 }
@@ -78,6 +81,20 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// The steps of a takeover that its target carries out, in their order.
+pub const TARGET_STEPS: [&str; 8] = [
+    "fence_old",
+    "cut_stream",
+    "hold_vip",
+    "drain_relay_log",
+    "promote_mysql",
+    "open_ports",
+    "start_independent",
+    "start_services",
+];
+/// Where a fault of a takeover strikes if nothing else is asked for.
+pub const USUAL_STEP: &str = "promote_mysql:started";
+
 macro_rules! faults {
     ($($variant:ident $name:literal $what:literal;)*) => {
         /// A fault that the lab can inject.
@@ -123,6 +140,12 @@ faults! {
     ReplicaBehind "replica-behind" "replication is cut until the replica is out of sync, then the primary loses power";
     VipRemoved "vip-removed" "another program removes the virtual IP from the primary";
     RulesFlushed "rules-flushed" "another program flushes every nftables rule of the primary";
+    LeaderLossDuringTakeover "leader-loss-during-takeover"
+        "the primary's MySQL is killed; at a step the target's agent dies and the leader loses power, for good";
+    TargetCrashDuringTakeover "target-crash-during-takeover"
+        "the primary loses power; at a step the target's agent dies and is restarted by its supervisor";
+    TargetLossDuringTakeover "target-loss-during-takeover"
+        "the primary is cut off; at a step the target loses power and the primary is back; later the target is too";
     QuorumLoss "quorum-loss" "backup and witness lose power";
 }
 
@@ -169,6 +192,12 @@ impl Fault {
             // Waiting commits are released through the ledger within 2 s, and half a second is the machine's.
             Self::BackupLoss => of(Changes::None, 2_500, None),
             Self::VipRemoved | Self::RulesFlushed => of(Changes::None, 1_500, None),
+            Self::LeaderLossDuringTakeover => of(Changes::One, 10_000, None),
+            Self::TargetCrashDuringTakeover => of(Changes::One, 6_000, None),
+            // Before the point of no return the last holder serves again; after it only the target may.
+            Self::TargetLossDuringTakeover => {
+                Expectation { changes: Changes::Any, ..healed(Duration::from_secs(10)) }
+            }
             Self::ReplicaBehind => healed(Duration::from_secs(10)),
             Self::QuorumLoss => healed(Duration::from_secs(6)),
         }
@@ -178,6 +207,15 @@ impl Fault {
     #[must_use]
     pub fn needs_small_disk(self) -> bool {
         self == Self::DiskFull
+    }
+
+    /// Whether it strikes at a step of the takeover, and so needs the lab to have a failpoint.
+    #[must_use]
+    pub fn strikes_at_a_step(self) -> bool {
+        matches!(
+            self,
+            Self::LeaderLossDuringTakeover | Self::TargetCrashDuringTakeover | Self::TargetLossDuringTakeover
+        )
     }
 
     /// Injects it.

@@ -69,6 +69,16 @@ pub struct Options {
     pub docker: bool,
     /// The databases' directories are on a small file system of their own, which can be filled.
     pub small_disk: bool,
+    /// Where in a takeover the agent of the second data node is to die, once: `STEP:started` or `STEP:acted`.
+    pub failpoint: Option<String>,
+}
+
+impl Options {
+    /// Only what is always there.
+    #[must_use]
+    pub fn plain(driver: Driver) -> Self {
+        Self { driver, docker: false, small_disk: false, failpoint: None }
+    }
 }
 
 /// One host.
@@ -167,6 +177,11 @@ impl Lab {
         })?;
         if let Driver::Agents { profile } = &self.options.driver {
             self.config = Some(agents::prepare(&self.dir, profile, self.options.docker)?);
+            if let Some(at) = &self.options.failpoint {
+                let value = format!("{at}:{}", self.failpoint_file().display());
+                let mut env = self.host(Port::Db2).agent_env.lock().expect("nobody panics with it in hand");
+                env.push(("BATON_FAILPOINT".into(), value));
+            }
         }
         for port in agents::NODES {
             self.start_driver(port)?;
@@ -420,6 +435,12 @@ impl Lab {
         let mysql = mariadb::contents(&host.mysql()).map(|ids| (Kind::Mysql, ids));
         let redis = redis::contents(&host.redis()).map(|ids| (Kind::Redis, ids));
         Finals([mysql, redis].into_iter().flatten().collect())
+    }
+
+    /// The file that is made when the failpoint of [`Options::failpoint`] is hit.
+    #[must_use]
+    pub fn failpoint_file(&self) -> PathBuf {
+        self.dir.join("failpoint-hit")
     }
 
     /// Leaves the directory with its logs when the lab is taken down.

@@ -10,6 +10,7 @@
 
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,11 +19,12 @@ use baton_chaos::arp::Watch;
 use baton_chaos::check::{Bounds, Verdict, check};
 use baton_chaos::history::{History, Kind, Mark, Origin};
 use baton_chaos::load::Load;
+use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::fault::{Fault, Scene, Served};
+use crate::fault::{Fault, Scene, Served, USUAL_STEP};
 use crate::lab::{Driver, Lab, Options, Port, agents, wait};
-pub use report::{Outcome, Report};
+pub use report::{Outcome, Report, system};
 
 /// How long agents may take from their start to a healthy cluster.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
@@ -48,6 +50,16 @@ pub struct Plan {
     pub fault: Fault,
     /// Whether container engines take part.
     pub docker: bool,
+    /// For faults that strike at a step of the takeover: `STEP:started` or `STEP:acted`.
+    pub at: Option<String>,
+}
+
+impl Plan {
+    /// The fault with all that belongs to a lab, struck where it usually is.
+    #[must_use]
+    pub fn usual(driver: Driver, fault: Fault) -> Self {
+        Self { driver, fault, docker: true, at: None }
+    }
 }
 
 /// Does one run.
@@ -55,14 +67,19 @@ pub struct Plan {
 /// # Errors
 /// The lab does not come up, or the harness fails on the way; what the product does wrong is in the report.
 pub fn run(plan: &Plan) -> Result<Report> {
+    let at = plan.at.clone().unwrap_or_else(|| USUAL_STEP.into());
     let options = Options {
         driver: plan.driver.clone(),
         docker: plan.docker,
         small_disk: plan.fault.needs_small_disk(),
+        failpoint: plan.fault.strikes_at_a_step().then_some(at),
     };
     let lab = Lab::up(options)?;
     let done = observe(&lab, plan);
-    if !matches!(&done, Ok(report) if report.result == Outcome::Pass) {
+    // What keepalived breaks is expected, and its logs are of no use to anybody.
+    let ours = matches!(plan.driver, Driver::Agents { .. });
+    let passed = matches!(&done, Ok(report) if report.result == Outcome::Pass);
+    if ours && !passed {
         lab.keep();
     }
     done
@@ -77,7 +94,7 @@ struct Seen {
     after: Reign,
     doubts: Vec<String>,
     served_again: bool,
-    phases: Option<Value>,
+    phases_ms: BTreeMap<String, u64>,
 }
 
 /// Who holds, and since which epoch. keepalived has no epochs; its changes are counted by who serves.
@@ -100,6 +117,7 @@ fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
     wait::pass(Duration::from_millis(rand::random::<u64>() % JITTER_MS))?;
 
     let fault_us = origin.now_us();
+    let fault_at = Timestamp::now();
     plan.fault.inject(scene)?;
     let mut doubts = Vec::new();
     doubts.extend(plan.fault.verify(scene).err().map(|error| format!("{error:#}")));
@@ -120,10 +138,10 @@ fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
     if history.lateness.p99_us > LATE_MAX_US {
         doubts.push(format!("the writer's timers were {} ms late", history.lateness.p99_us / 1000));
     }
-    let phases = phases(lab, after.epoch);
+    let phases_ms = phases(lab, after.epoch, fault_at);
     let path = history_path(plan)?;
     history.save(&path).with_context(|| format!("save {}", path.display()))?;
-    Ok(report::judge(plan, Seen { history, bounds, verdict, before, after, doubts, served_again, phases }))
+    Ok(report::judge(plan, Seen { history, bounds, verdict, before, after, doubts, served_again, phases_ms }))
 }
 
 /// Waits until the client is served again and the fault is healed. Says whether the client was served in time.
@@ -204,15 +222,21 @@ fn changes(driver: &Driver, before: Reign, after: Reign) -> u64 {
     }
 }
 
-/// The phases of the run that began the present epoch, as the history of an agent has them.
-fn phases(lab: &Lab, epoch: u64) -> Option<Value> {
-    let config = lab.config.as_ref()?;
-    let entries = agents::NODES
-        .into_iter()
-        .filter(|port| lab.host(*port).has_power())
-        .find_map(|port| agents::ask(config, port, &["history"]).ok())?;
-    let entries = entries.as_array().or_else(|| entries["runs"].as_array())?.clone();
-    entries.into_iter().rev().find(|entry| entry["epoch"].as_u64() == Some(epoch))
+/// Milliseconds from the fault to each phase of the run that began the present epoch, as an agent's history has them.
+/// The hosts of the lab are one machine, so their wall clocks are one.
+fn phases(lab: &Lab, epoch: u64, fault_at: Timestamp) -> BTreeMap<String, u64> {
+    let entry = || -> Option<Value> {
+        let config = lab.config.as_ref()?;
+        let powered = agents::NODES.into_iter().filter(|port| lab.host(*port).has_power());
+        let history = powered.rev().find_map(|port| agents::ask(config, port, &["history"]).ok())?;
+        history["runs"].as_array()?.iter().rev().find(|run| run["epoch"].as_u64() == Some(epoch)).cloned()
+    };
+    let Some(entry) = entry() else { return BTreeMap::new() };
+    let started: Option<Timestamp> = entry["at"].as_str().and_then(|at| at.parse().ok());
+    let offset_ms = started.map_or(0, |started| started.as_millisecond() - fault_at.as_millisecond());
+    let Some(phases) = entry["phases_ms"].as_object() else { return BTreeMap::new() };
+    let since_fault = |ms: i64| u64::try_from(ms + offset_ms).unwrap_or(0);
+    phases.iter().filter_map(|(name, ms)| Some((name.clone(), since_fault(ms.as_i64()?)))).collect()
 }
 
 fn history_path(plan: &Plan) -> Result<PathBuf> {

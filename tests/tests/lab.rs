@@ -26,7 +26,7 @@ fn alone() -> File {
 }
 
 fn by_hand(docker: bool, small_disk: bool) -> Result<Lab> {
-    let lab = Lab::up(Options { driver: Driver::Nobody, docker, small_disk })?;
+    let lab = Lab::up(Options { docker, small_disk, ..Options::plain(Driver::Nobody) })?;
     lab.serve_by_hand(Port::Db1, true)?;
     lab.replicate_by_hand(Port::Db2)?;
     Ok(lab)
@@ -104,7 +104,7 @@ fn servers_come_up_replicate_and_pass_the_check() -> Result<()> {
 #[test]
 fn servers_boot_closed() -> Result<()> {
     let _alone = alone();
-    let lab = Lab::up(Options { driver: Driver::Nobody, docker: false, small_disk: false })?;
+    let lab = Lab::up(Options::plain(Driver::Nobody))?;
     for port in DATA {
         let host = lab.host(port);
         assert_eq!(mariadb::value(&host.mysql(), "SELECT @@global.read_only")?, "1");
@@ -144,7 +144,7 @@ fn a_split_brain_is_found() -> Result<()> {
 fn keepalived_takes_over_after_a_power_loss_and_is_measured() -> Result<()> {
     let _alone = alone();
     let driver = Driver::Keepalived { advert_ms: 100 };
-    let report = run::run(&Plan { driver, fault: Fault::PowerLoss, docker: false })?;
+    let report = run::run(&Plan { docker: false, ..Plan::usual(driver, Fault::PowerLoss) })?;
     println!("{}", report.text());
     assert_eq!(report.result, Outcome::Pass, "{:?}", report.reasons);
     assert_eq!(report.holder_changes, 1);

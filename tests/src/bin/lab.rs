@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use baton_tests::bench;
 use baton_tests::fault::Fault;
 use baton_tests::lab::{self, Driver, Lab, Options, wait};
 use baton_tests::run::{self, Outcome, Plan};
@@ -28,6 +29,9 @@ enum Verb {
         /// Who decides: baton-standard, baton-fast, baton-relaxed, keepalived-1s, keepalived-100ms
         #[arg(long, default_value = "baton-standard")]
         system: String,
+        /// For faults of a takeover: the step, and `started` or `acted`; for instance promote_mysql:acted
+        #[arg(long)]
+        at: Option<String>,
         /// Without container engines: some seconds faster
         #[arg(long)]
         no_docker: bool,
@@ -42,6 +46,19 @@ enum Verb {
     Down,
     /// The faults
     List,
+    /// The product and keepalived side by side; writes target/bench/outage.json
+    Bench {
+        /// Power losses per system
+        #[arg(long, default_value_t = 20)]
+        runs: u32,
+        /// Only these systems
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "baton-standard,baton-fast,keepalived-1s,keepalived-100ms"
+        )]
+        systems: Vec<String>,
+    },
 }
 
 fn driver(system: &str) -> Result<Driver> {
@@ -72,21 +89,29 @@ fn main() -> ExitCode {
 
 fn go(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Run { fault, system, no_docker } => {
-            let plan = Plan { driver: driver(&system)?, fault: Fault::named(&fault)?, docker: !no_docker };
+        Verb::Run { fault, system, at, no_docker } => {
+            let plan =
+                Plan { driver: driver(&system)?, fault: Fault::named(&fault)?, docker: !no_docker, at };
             let report = run::run(&plan)?;
             report.save()?;
             println!("{}", report.text());
             Ok(if report.result == Outcome::Pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Verb::Up { system } => {
-            let lab = Lab::up(Options { driver: driver(&system)?, docker: true, small_disk: false })?;
+            let lab = Lab::up(Options { docker: true, ..Options::plain(driver(&system)?) })?;
             println!("lab {} stands, files in {}; interrupt ends it", lab.id, lab.dir.display());
             while wait::pass(std::time::Duration::from_secs(3600)).is_ok() {}
             Ok(ExitCode::SUCCESS)
         }
         Verb::Down => {
             lab::end_all()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Bench { runs, systems } => {
+            let systems = systems.iter().map(|name| driver(name)).collect::<Result<Vec<_>>>()?;
+            let bench = bench::measure(&systems, runs, |line| println!("{line}"))?;
+            println!("{}", bench.text());
+            println!("{}", bench.save()?.display());
             Ok(ExitCode::SUCCESS)
         }
         Verb::List => {

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
-use nix::sys::signal::Signal;
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{Fault, Scene};
 use crate::lab::wire::{INTERFACE, VIP};
@@ -15,6 +16,8 @@ use crate::lab::{Port, Traffic, mariadb, process, shell, wait};
 const BITES_WITHIN: Duration = Duration::from_secs(10);
 /// How long an agent may take to find the replica out of sync.
 const BEHIND_WITHIN: Duration = Duration::from_secs(20);
+/// How long a takeover may take to reach the step at which it is struck.
+const STEP_WITHIN: Duration = Duration::from_secs(20);
 
 pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup } = scene;
@@ -23,7 +26,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
     match fault {
         Fault::PowerLoss => lab.power_off(primary),
         Fault::AgentKill => host.process("agent")?.signal(Signal::SIGKILL),
-        Fault::AgentFreeze => driver(scene)?.signal(Signal::SIGSTOP),
+        Fault::AgentFreeze => signal_driver(scene, Signal::SIGSTOP),
         Fault::HostFreeze => match process::signal_all(&wire.path(primary), Signal::SIGSTOP) {
             0 => bail!("the host has no process"),
             _ => Ok(()),
@@ -33,10 +36,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::RedisKill => host.process("redis")?.signal(Signal::SIGKILL),
         Fault::DiskFull => fill(&filler(scene)),
         Fault::LinkDown => wire.carrier(primary, false),
-        Fault::PartitionPrimary => {
-            wire.cut_both(primary, backup, Traffic::All)?;
-            wire.cut_both(primary, Port::Mon, Traffic::All)
-        }
+        Fault::PartitionPrimary => isolate(scene),
         Fault::PartitionPair => wire.cut_both(primary, backup, Traffic::All),
         Fault::OneWayIn => {
             wire.cut(backup, primary, Traffic::All)?;
@@ -51,7 +51,9 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::BackupLoss => lab.power_off(backup),
         Fault::ReplicaBehind => {
             wire.cut_both(primary, backup, Traffic::Tcp(mariadb::PORT))?;
-            wait::until_true("the replica to be out of sync", BEHIND_WITHIN, || Ok(!lab.standing()?.ok))?;
+            wait::until_true("the replica to be out of sync", BEHIND_WITHIN, || {
+                Ok(!lab.standing()?.in_sync)
+            })?;
             lab.power_off(primary)
         }
         Fault::VipRemoved => {
@@ -63,6 +65,22 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
             let before = shell::finish(shell::inside(&netns, "nft").args(["list", "tables"]))?;
             ensure!(!before.trim().is_empty(), "the host has no nftables rules");
             shell::finish(shell::inside(&netns, "nft").args(["flush", "ruleset"])).map(drop)
+        }
+        Fault::LeaderLossDuringTakeover => {
+            let leader = lab.standing()?.leader.context("no leader")?;
+            host.process("mysqld")?.signal(Signal::SIGKILL)?;
+            at_the_step(scene)?;
+            lab.power_off(leader)
+        }
+        Fault::TargetCrashDuringTakeover => {
+            lab.power_off(primary)?;
+            at_the_step(scene)
+        }
+        Fault::TargetLossDuringTakeover => {
+            isolate(scene)?;
+            at_the_step(scene)?;
+            lab.power_off(backup)?;
+            wire.mend()
         }
         Fault::QuorumLoss => {
             lab.power_off(backup)?;
@@ -77,7 +95,9 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
     match fault {
         Fault::PowerLoss | Fault::ReplicaBehind => is_dark(scene, primary),
         Fault::WitnessLoss => is_dark(scene, Port::Mon),
-        Fault::BackupLoss => is_dark(scene, backup),
+        Fault::BackupLoss | Fault::TargetLossDuringTakeover => is_dark(scene, backup),
+        // The wait for the step was the proof.
+        Fault::LeaderLossDuringTakeover | Fault::TargetCrashDuringTakeover => Ok(()),
         Fault::QuorumLoss => {
             is_dark(scene, backup)?;
             is_dark(scene, Port::Mon)
@@ -86,10 +106,9 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
             let agent = host.process("agent")?;
             wait::until_true("the agent to be restarted", BITES_WITHIN, || Ok(agent.starts() > 1))
         }
-        Fault::AgentFreeze => {
-            let driver = driver(scene)?;
-            wait::until_true("the driver to stand still", BITES_WITHIN, || Ok(driver.state() == Some('T')))
-        }
+        Fault::AgentFreeze => wait::until_true("the driver to stand still", BITES_WITHIN, || {
+            Ok(drivers(scene).into_iter().all(|pid| process::state(pid) == Some('T')))
+        }),
         Fault::HostFreeze => wait::until_true("the host to stand still", BITES_WITHIN, || {
             let pids = process::in_netns(&lab.wire.path(primary));
             Ok(!pids.is_empty()
@@ -128,7 +147,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup } = scene;
     let host = lab.host(primary);
     match fault {
-        Fault::AgentFreeze => driver(scene)?.signal(Signal::SIGCONT),
+        Fault::AgentFreeze => signal_driver(scene, Signal::SIGCONT),
         Fault::HostFreeze => match process::signal_all(&lab.wire.path(primary), Signal::SIGCONT) {
             0 => bail!("the host has no process"),
             _ => Ok(()),
@@ -149,6 +168,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
             lab.wire.mend()?;
             lab.power_on(primary)
         }
+        Fault::TargetLossDuringTakeover => lab.power_on(backup),
         Fault::QuorumLoss => {
             lab.power_on(Port::Mon)?;
             lab.power_on(backup)
@@ -159,15 +179,38 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::RedisKill
         | Fault::WitnessLoss
         | Fault::BackupLoss
+        | Fault::LeaderLossDuringTakeover
+        | Fault::TargetCrashDuringTakeover
         | Fault::VipRemoved
         | Fault::RulesFlushed => Ok(()),
     }
 }
 
-/// The process that decides on the primary: the agent, or keepalived.
-fn driver(scene: Scene<'_>) -> Result<process::Process> {
-    let host = scene.lab.host(scene.primary);
-    host.process("agent").or_else(|_| host.process("keepalived"))
+/// Cuts the primary off from both other nodes, not from clients.
+fn isolate(scene: Scene<'_>) -> Result<()> {
+    scene.lab.wire.cut_both(scene.primary, scene.backup, Traffic::All)?;
+    scene.lab.wire.cut_both(scene.primary, Port::Mon, Traffic::All)
+}
+
+/// The processes that decide on the primary: the agent, or keepalived and its child.
+fn drivers(scene: Scene<'_>) -> Vec<Pid> {
+    let decides = |pid: &Pid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        ["baton", "keepalived"].contains(&name.trim())
+    };
+    process::in_netns(&scene.lab.wire.path(scene.primary)).into_iter().filter(decides).collect()
+}
+
+fn signal_driver(scene: Scene<'_>, signal: Signal) -> Result<()> {
+    let drivers = drivers(scene);
+    ensure!(!drivers.is_empty(), "nobody decides on {}", scene.primary.name());
+    drivers.into_iter().try_for_each(|pid| Ok(kill(pid, signal)?))
+}
+
+/// Waits until the agent of the target has died at the step that the lab was told.
+fn at_the_step(scene: Scene<'_>) -> Result<()> {
+    let hit = scene.lab.failpoint_file();
+    wait::until_true("the takeover to reach the step", STEP_WITHIN, || Ok(hit.exists()))
 }
 
 fn ended(scene: Scene<'_>, name: &str) -> Result<()> {

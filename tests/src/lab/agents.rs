@@ -118,6 +118,10 @@ pub struct Standing {
     pub epoch: u64,
     /// Whether a takeover would work now.
     pub ok: bool,
+    /// Whether the ledger says that the replica has every acknowledged write.
+    pub in_sync: bool,
+    /// Who leads, if anybody.
+    pub leader: Option<Port>,
     /// The whole answer, for messages.
     pub text: String,
 }
@@ -128,9 +132,11 @@ pub struct Standing {
 /// It does not answer, or its answer has no epoch.
 pub fn standing(config: &Path, node: Port) -> Result<Standing> {
     let answer = ask(config, node, &["status"])?;
-    let holder = answer["holder"].as_str();
+    let named = |key: &str| NODES.into_iter().find(|node| Some(node.name()) == answer[key].as_str());
     Ok(Standing {
-        holder: NODES.into_iter().find(|node| Some(node.name()) == holder),
+        holder: named("holder"),
+        leader: named("leader"),
+        in_sync: answer["sync"]["state"] == "in-sync",
         epoch: answer["epoch"].as_u64().with_context(|| format!("no epoch in {answer}"))?,
         ok: answer["ok"].as_bool().unwrap_or(false),
         text: answer.to_string(),

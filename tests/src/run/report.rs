@@ -8,17 +8,17 @@ use anyhow::Result;
 use baton_chaos::check::KindVerdict;
 use baton_chaos::history::Kind;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{Plan, Seen};
 use crate::lab::{Driver, Port, target_dir};
 
 /// Phases of a takeover in their order, and by when each must be over, milliseconds after the loss: 3 s for the
 /// detection, 5 s more for the address, 20 s more for the databases and services, 2 s more for the validation.
-const BUDGETS_MS: [(&str, u64); 9] = [
+const BUDGETS_MS: [(&str, u64); 10] = [
     ("detected", 3_000),
     ("decided", 3_000),
     ("fenced", 3_000),
+    ("cut", 3_000),
     ("vip_held", 8_000),
     ("drained", 28_000),
     ("promoted", 28_000),
@@ -66,6 +66,9 @@ pub struct Report {
     pub holder_changes: u64,
     /// Writes that two servers acknowledged in an order that only two primaries allow.
     pub interleaved: usize,
+    /// Where in the takeover it struck, for faults that do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
     /// Milliseconds from the fault to the end of each phase, as far as the history has them.
     pub phases_ms: BTreeMap<String, u64>,
     /// How late the writer's own timers were at the 99th percentile, microseconds.
@@ -115,16 +118,17 @@ pub(super) fn judge(plan: &Plan, seen: Seen) -> Report {
     Report {
         fault: plan.fault.name().into(),
         system: system(&plan.driver),
+        at: plan.at.clone(),
         outage_ms,
         lost_acknowledged: lost,
         two_holders_ms: seen.verdict.two_holders_ms,
         holder_changes: changes,
         interleaved: seen.verdict.kinds.values().map(|kind| kind.interleaved.len()).sum(),
-        phases_ms: phases(seen.phases.as_ref()),
         timer_late_p99_us: seen.history.lateness.p99_us,
         result,
-        reasons: reasons.into_iter().chain(seen.doubts.iter().cloned()).collect(),
         holder: holder(&seen),
+        phases_ms: seen.phases_ms,
+        reasons: reasons.into_iter().chain(seen.doubts).collect(),
     }
 }
 
@@ -183,12 +187,6 @@ fn broken(kind: Kind, judged: &KindVerdict) -> Vec<String> {
         reasons.push(format!("{kind}: the holder's contents could not be read"));
     }
     reasons
-}
-
-/// Phases by name, out of whatever object of the history carries them.
-fn phases(entry: Option<&Value>) -> BTreeMap<String, u64> {
-    let Some(found) = entry.and_then(|entry| entry["phases_ms"].as_object()) else { return BTreeMap::new() };
-    found.iter().filter_map(|(name, ms)| Some((name.clone(), ms.as_u64()?))).collect()
 }
 
 impl Report {
