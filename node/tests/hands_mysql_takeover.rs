@@ -178,12 +178,62 @@ async fn takeover_loses_nothing_that_was_received() {
 }
 
 #[tokio::test]
+async fn relay_logs_of_a_restarted_replica_are_saved() {
+    if !is_installed() {
+        return;
+    }
+    let mut pair = in_sync().await;
+    let mut blocker = pair.replica.try_root2().await.unwrap();
+    blocker.query_drop("LOCK TABLES app.t READ").await.unwrap();
+    // As rows: replaying statements needs their privileges.
+    pair.primary.root().await.query_drop("SET GLOBAL binlog_format=ROW").await.unwrap();
+    let mut app = pair.primary.app().await;
+    for v in 0..50 {
+        app.query_drop(format!("INSERT INTO t (v) VALUES ({v})")).await.unwrap();
+    }
+    let captured = pair.on_replica.capture_received(D).await.unwrap();
+    let refused =
+        pair.on_replica.replay_saved_relay_logs(std::path::Path::new("/nonexistent"), D).await.unwrap_err();
+    assert!(refused.to_string().contains("refused"), "{refused}");
+    pair.primary.kill();
+    pair.replica.restart().await;
+    assert_eq!(pair.replica.value("SELECT COUNT(*) FROM app.t").await, "0");
+
+    let aside = tempfile::tempdir().unwrap();
+    let replayed = pair.on_replica.replay_saved_relay_logs(aside.path(), D).await.unwrap();
+    assert_eq!(
+        (replayed.transactions, replayed.to.as_str()),
+        (50, captured.received.as_str()),
+        "{replayed:?}"
+    );
+    assert!(!replayed.copies.is_empty());
+    let again = pair.on_replica.replay_saved_relay_logs(aside.path(), D).await.unwrap();
+    assert_eq!(again.transactions, 0);
+    pair.on_replica.promote(&captured.received, D).await.unwrap();
+    assert_eq!(pair.replica.value("SELECT COUNT(*) FROM app.t").await, "50");
+
+    // The old primary has nothing that is missing here, and follows.
+    pair.primary.restart().await;
+    let new = source(&pair.replica, &pair.on_replica).await;
+    assert_eq!(pair.on_primary.attach(&new, D).await.unwrap(), Attached::Attached);
+    pair.on_primary.start_replication(D).await.unwrap();
+    pair.on_replica.canary(77, D).await.unwrap();
+    eventually("the old primary follows", || async {
+        let facts = pair.on_primary.facts(D).await.ok()?;
+        assert_eq!(facts.replication.as_ref()?.sql_errno, 0, "{facts:?}");
+        (facts.canary_applied == 77).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn promotion_is_undone_without_losing_the_relay_log() {
     if !is_installed() {
         return;
     }
     let pair = in_sync().await;
     let captured = pair.on_replica.capture_received(D).await.unwrap();
+    assert_eq!(pair.on_replica.drain(&captured.received, D, |_| {}).await.unwrap(), Drained::Reached);
     pair.on_replica.promote(&captured.received, D).await.unwrap();
     pair.on_replica.undo_promotion(D).await.unwrap();
     assert!(!pair.on_replica.is_promoted(D).await.unwrap());

@@ -32,6 +32,7 @@ pub mod flavour;
 pub mod gtid;
 pub mod promote;
 pub mod replica;
+pub mod rescue;
 pub mod schema;
 pub mod semisync;
 mod session;

@@ -19,7 +19,7 @@ const REPLICATION_PASSWORD: &str = "repl'pass\\word";
 const ACCOUNTS: &str = "SET sql_log_bin=0; \
     CREATE USER baton@localhost IDENTIFIED BY 'se''cret'; \
     GRANT SLAVE MONITOR, BINLOG MONITOR, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, READ_ONLY ADMIN, \
-      CONNECTION ADMIN, PROCESS, RELOAD, BINLOG ADMIN, EVENT, SUPER ON *.* TO baton@localhost; \
+      CONNECTION ADMIN, PROCESS, RELOAD, BINLOG ADMIN, BINLOG REPLAY, EVENT, SUPER ON *.* TO baton@localhost; \
     GRANT ALL ON baton.* TO baton@localhost; \
     CREATE USER repl@'127.0.0.1' IDENTIFIED BY 'repl''pass\\\\word'; GRANT REPLICATION SLAVE ON *.* TO repl@'127.0.0.1'; \
     CREATE USER app@localhost; GRANT ALL ON app.* TO app@localhost; \
