@@ -1,0 +1,59 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain, as root or with sudo:
+#   make demo    the main job on real MariaDB, Redis and containers; FAULT=… chooses another fault
+#   make test    all tests
+# `make verify` only reads; `make fix` writes.
+
+SHELL := /bin/bash
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,HOME,CI")
+FAULT ?= power-loss
+RUNS ?= 20
+PACKAGES := mariadb-server mariadb-backup redis-server docker.io nftables iproute2 iptables keepalived busybox-static iputils-arping procps util-linux
+LAB := target/debug/lab
+
+.PHONY: demo test verify fix bench lab-up lab-down packages build
+
+## The main job, end to end: three agents, one fault, one verdict
+demo: packages build
+	$(SUDO) $(LAB) run $(FAULT)
+
+## All tests, those on real servers included
+test: packages build
+	$(SUDO) env "PATH=$$PATH" cargo test --workspace --no-fail-fast
+
+## What a change must pass: formatting, lints, tests, documentation
+verify: packages
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	$(MAKE) test
+
+## Formats, and rewrites golden files and generated documents. Read the difference before you commit it
+fix:
+	cargo fmt --all
+	REWRITE=1 cargo test -p baton-runbooks --test golden
+	REWRITE=1 cargo test -p baton-node --test docs
+
+## Outage beside keepalived's, cost of an agent; writes target/bench/outage.json
+bench: packages
+	cargo build --release -p baton-node -p baton-tests --bins
+	$(SUDO) target/release/lab bench --runs $(RUNS)
+
+## A lab that stands until it is interrupted
+lab-up: packages build
+	$(SUDO) $(LAB) up
+
+## Takes every standing lab down
+lab-down: build
+	$(SUDO) $(LAB) down
+
+build:
+	cargo build --workspace --bins
+
+## Installs what is missing; the packages' own services are left as they are
+packages:
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing:" $$missing; \
+	  $(SUDO) apt-get update -q && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	fi
