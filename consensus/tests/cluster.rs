@@ -186,3 +186,38 @@ async fn without_a_quorum_nothing_is_applied_and_it_is_said() {
     let acked = cluster.standing(leader).quorum_acked_at;
     assert!(acked.is_none_or(|at| at.elapsed() > Duration::from_millis(500)), "its authority ages");
 }
+
+#[tokio::test]
+async fn a_purged_log_loses_nothing_and_a_new_node_gets_it_as_a_snapshot() {
+    let mut cluster = Cluster::formed().await;
+    // Enough for a snapshot and a purge of what is before it.
+    let mut index = 0;
+    for _ in 0..50 {
+        let command = || harness::release(Epoch(0), baton_runbooks::model::SyncGeneration(0));
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..32 {
+            let handle = cluster.node("db1").clone();
+            tasks.spawn(async move { handle.propose(command(), SOON).await.unwrap().index });
+        }
+        index = tasks.join_all().await.into_iter().max().unwrap();
+    }
+    cluster.assert_same(index).await;
+    cluster.kill("db2").await;
+    std::fs::remove_file(cluster.log_file("db2")).unwrap();
+    cluster.start("db2");
+    cluster.wait("db2", "its vote", |standing| standing.voting).await;
+    cluster.assert_same(index).await;
+    let ledger = cluster.node("db1").committed().borrow().ledger.clone();
+    for name in NAMES {
+        cluster.kill(name).await;
+        let length = std::fs::metadata(cluster.log_file(name)).unwrap().len();
+        assert!(length < 4 << 20, "{name}'s log is bounded: {length} bytes");
+    }
+    for name in NAMES {
+        cluster.start(name);
+        assert_eq!(*cluster.node(name).committed().borrow().ledger, *ledger, "{name} knows it at once");
+    }
+    cluster.wait_leader().await;
+    let index = cluster.propose("db2").await.index;
+    cluster.assert_same(index).await;
+}

@@ -130,13 +130,12 @@ fn verify(db: Database, fresh: &Identity) -> io::Result<(Store, Identity, Machin
 
 /// Decodes every entry and checks that none is missing.
 fn verify_entries(store: &Store, purged: Option<LogId>) -> io::Result<Option<LogId>> {
-    let mut expected = purged.map_or(0, |purged| purged.index() + 1);
+    let first = purged.map_or(0, |purged| purged.index() + 1);
     let mut last = None;
-    for entry in store.entries(0, u64::MAX)? {
+    for (expected, entry) in (first..).zip(store.entries(0, u64::MAX)?) {
         if entry.index() != expected {
             return Err(io::Error::other(format!("entry {expected} of the log is missing")));
         }
-        expected += 1;
         last = Some(entry.log_id());
     }
     Ok(last)
