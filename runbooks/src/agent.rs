@@ -16,7 +16,7 @@
 mod report;
 mod steps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -207,10 +207,20 @@ enum Purpose {
     StartRun,
     AbandonRun,
     Skip(Step),
-    Step(Step),
+    /// Everything that one journal command speaks of.
+    Steps(BTreeSet<Step>),
     Release(Epoch),
-    Sync(SyncGeneration),
+    SyncIn(SyncGeneration),
+    SyncOut(SyncGeneration),
 }
+
+/// After a proposal ended, however it did, the same is not proposed again before this time has passed, in milliseconds,
+/// unless the ledger has changed since it was made. Without it, a node without a leader would propose as fast as it can be
+/// refused, and a step whose outcome was accepted a moment before the ledger arrives here would be carried out again.
+const RETRY_MS: u64 = 100;
+
+/// An order about semi-sync that does not show yet is repeated this often, in milliseconds.
+const KEEP_REPEAT_MS: u64 = 200;
 
 /// What an agent is told at its start.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -257,7 +267,16 @@ pub struct Agent {
     /// A release of this epoch was proposed and has not been refused: nothing may open in it any more.
     releasing: Option<Epoch>,
     tickets: u64,
-    pending: BTreeMap<u64, Purpose>,
+    /// Proposals in flight, each with the number of the ledger from which it was made.
+    pending: BTreeMap<u64, (Purpose, u64)>,
+    /// Raised whenever another ledger arrives.
+    ledgers: u64,
+    /// Purposes whose last proposal has ended and does not show yet, and when they may be proposed again.
+    cooling: BTreeMap<Purpose, Mono>,
+    /// The newest order about semi-sync and when it was given.
+    kept: Option<(Keep, Mono)>,
+    /// What moved in semi-sync while the ledger says *in sync*.
+    semi_sync_broken: Option<String>,
     wish: Option<Wish>,
     decision: Option<Decision>,
 }
@@ -284,6 +303,10 @@ impl Agent {
             releasing: None,
             tickets: 0,
             pending: BTreeMap::new(),
+            ledgers: 0,
+            cooling: BTreeMap::new(),
+            kept: None,
+            semi_sync_broken: None,
             wish: None,
             decision: None,
         }
@@ -293,8 +316,9 @@ impl Agent {
     pub fn handle(&mut self, stamped: Stamped) -> Vec<Output> {
         let Stamped { now, wall, input } = stamped;
         let mut out = Vec::new();
+        self.cooling.retain(|_, until| now < *until);
         self.take(input, now, wall, &mut out);
-        self.follow_run(now, wall, &mut out);
+        self.follow_run(wall, &mut out);
         self.look_after_itself(now, &mut out);
         self.lead(now, wall, &mut out);
         out
@@ -340,12 +364,7 @@ impl Agent {
             Input::Committed { index, ledger } => self.committed(index, *ledger, now),
             Input::Office { office } => self.office = office,
             Input::Lease { lease } => self.lease = lease,
-            Input::Proposed { ticket, accepted } => {
-                let purpose = self.pending.remove(&ticket);
-                if let (Some(Purpose::Release(_)), Some(false)) = (purpose, accepted) {
-                    self.releasing = None;
-                }
-            }
+            Input::Proposed { ticket, accepted } => self.proposed(ticket, accepted, now),
             Input::StepEnded { run, epoch, step, attempt, undo, result } => {
                 self.step_ended((run, epoch, step, attempt), undo, result, wall, out);
             }
@@ -359,11 +378,34 @@ impl Agent {
         }
     }
 
+    fn proposed(&mut self, ticket: u64, accepted: Option<bool>, now: Mono) {
+        let Some((purpose, made_from)) = self.pending.remove(&ticket) else { return };
+        match (&purpose, accepted) {
+            (Purpose::SyncOut(generation), Some(true)) => self.keeper.settle(*generation),
+            (Purpose::Release(_), Some(false)) => self.releasing = None,
+            (
+                Purpose::StartRun
+                | Purpose::AbandonRun
+                | Purpose::Skip(_)
+                | Purpose::Steps(_)
+                | Purpose::Release(_)
+                | Purpose::SyncIn(_)
+                | Purpose::SyncOut(_),
+                _,
+            ) => {}
+        }
+        if made_from == self.ledgers {
+            self.cooling.insert(purpose, now.plus_ms(RETRY_MS));
+        }
+    }
+
     fn observe(&mut self, observation: &Observation, now: Mono) {
         if let Observation::Service { name, state } = observation {
             self.services.insert(name.clone(), state.clone());
         }
         if let Observation::Mysql { facts } = observation {
+            // An earlier agent, or an earlier holder, may have written canaries: numbers go on from there.
+            self.canary.0 = self.canary.0.max(facts.canary_applied);
             let server = &facts.instance.server;
             if !facts.read_only && self.opened.as_ref() != Some(server) {
                 self.writable_boot = Some(server.clone());
@@ -375,6 +417,13 @@ impl Agent {
     }
 
     fn committed(&mut self, index: u64, ledger: Ledger, now: Mono) {
+        if index < self.applied {
+            return;
+        }
+        if self.ledger != ledger {
+            self.cooling.clear();
+            self.ledgers += 1;
+        }
         let newest = self.newest_ended();
         for ended in ledger.history.iter().filter(|ended| ended.run.id > newest) {
             let failed = match ended.state {
@@ -401,29 +450,43 @@ impl Agent {
         if self.applied == 0 {
             return;
         }
+        let serving = match self.local_wish(now).role {
+            Role::Serving { .. } => true,
+            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } => false,
+        };
+        let keep = self.weigh_sync(serving, now);
+        self.semi_sync_broken = match &keep {
+            Keep::ProposeOut { reason, close_ports: true } => Some(reason.clone()),
+            // Not opened while somebody may still be told that every commit waits for the replica.
+            Keep::ProposeOut { reason, close_ports: false } if self.is_unopened() => Some(reason.clone()),
+            Keep::ProposeOut { close_ports: false, .. }
+            | Keep::Nothing
+            | Keep::SourceOff
+            | Keep::SourceOn
+            | Keep::Canary
+            | Keep::ProposeIn { .. } => None,
+        };
         let wish = self.local_wish(now);
         if self.wish.as_ref() != Some(&wish) {
             self.wish = Some(wish.clone());
             out.push(Output::Wish { wish: wish.clone() });
         }
-        if let Some(why) = wish.release.clone() {
+        if let Some(why) = wish.release {
             let epoch = self.ledger.epoch;
-            if !self.is_pending(&Purpose::Release(epoch)) {
+            if self.may_propose(&Purpose::Release(epoch)) {
                 self.releasing = Some(epoch);
                 let command =
                     Command::Release { epoch, by: self.setup.me.clone(), boot: self.setup.boot, why };
                 self.propose(Purpose::Release(epoch), command, None, None, out);
             }
         }
-        let serving = match &wish.role {
-            Role::Serving { .. } => true,
-            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } => false,
-        };
-        self.keep_in_sync(serving, now, out);
+        self.keep_in_sync(keep, now, out);
     }
 
     fn local_wish(&self, now: Mono) -> Wish {
-        let waiting = self.detector.mysql_facts().map_or(0, |(_, facts)| facts.semi_sync.waiting);
+        let fresh = |at: &Mono| now.since_ms(*at) <= self.setup.policy.report_max_ms;
+        let facts = self.detector.mysql_facts().filter(|(at, _)| fresh(at));
+        let waiting = facts.map_or(0, |(_, facts)| facts.semi_sync.waiting);
         decide_local(&LocalFacts {
             now,
             me: &self.setup.me,
@@ -432,6 +495,7 @@ impl Agent {
             detector: &self.detector,
             boots_writable: self.boots_writable(),
             waiting,
+            semi_sync_broken: self.semi_sync_broken.as_deref(),
             other_lacks: self.other_lacks(now),
             releasing: self.releasing,
             mysql: self.setup.policy.scope.mysql,
@@ -444,40 +508,64 @@ impl Agent {
         self.writable_boot.is_some() && self.writable_boot.as_ref() == server
     }
 
-    fn keep_in_sync(&mut self, serving: bool, now: Mono, out: &mut Vec<Output>) {
+    fn weigh_sync(&mut self, serving: bool, now: Mono) -> Keep {
         if !self.setup.policy.scope.mysql {
-            return;
+            return Keep::Nothing;
         }
-        let me = &self.setup.me;
-        let replica = self.ledger.other_data_nodes(me).next();
+        let replica = self.ledger.other_data_nodes(&self.setup.me).next();
         let heard = replica.and_then(|node| self.reports.get(node));
-        let keep = self.keeper.keep(&KeepFacts {
+        self.keeper.keep(&KeepFacts {
             now,
             ledger: &self.ledger,
             serving,
-            primary: self.detector.mysql_facts().map(|(_, facts)| facts),
+            unopened: self.is_unopened(),
+            primary: self.detector.mysql_facts(),
             replica: replica.zip(heard).map(|(n, h)| (n, now.since_ms(h.at), h.report.mysql.as_ref())),
             own_address: &self.setup.own_address,
             canary_started: self.canary.0,
             canary_committed: self.canary.1,
-        });
-        let (epoch, generation, by) = (self.ledger.epoch, self.ledger.sync_generation, me.clone());
-        let purpose = Purpose::Sync(generation);
+        })
+    }
+
+    fn keep_in_sync(&mut self, keep: Keep, now: Mono, out: &mut Vec<Output>) {
+        let (epoch, generation, by) = (self.ledger.epoch, self.ledger.sync_generation, self.setup.me.clone());
+        self.order(&keep, now, out);
         match keep {
-            Keep::Nothing => {}
-            Keep::ProposeOut { .. } | Keep::ProposeIn { .. } if self.is_pending(&purpose) => {}
-            Keep::ProposeOut { ref reason, close_ports } => {
-                let command = Command::SyncOut { epoch, generation, by, reason: reason.clone() };
-                if close_ports {
-                    out.push(Output::Keep { keep: keep.clone() });
+            Keep::Nothing | Keep::SourceOff | Keep::SourceOn | Keep::Canary => {}
+            // One at a time: the fate of the one in flight says whether another is wanted.
+            Keep::ProposeOut { .. } | Keep::ProposeIn { .. } if self.is_going_out() => {}
+            Keep::ProposeOut { reason, .. } => {
+                if self.may_propose(&Purpose::SyncOut(generation)) {
+                    let command = Command::SyncOut { epoch, generation, by, reason };
+                    self.propose(Purpose::SyncOut(generation), command, None, None, out);
                 }
-                self.propose(purpose, command, None, None, out);
             }
             Keep::ProposeIn { replica, instance } => {
-                let command = Command::SyncIn { epoch, generation, by, replica, instance };
-                self.propose(purpose, command, None, None, out);
+                if self.may_propose(&Purpose::SyncIn(generation)) {
+                    let command = Command::SyncIn { epoch, generation, by, replica, instance };
+                    self.propose(Purpose::SyncIn(generation), command, None, None, out);
+                }
             }
-            Keep::SourceOff | Keep::SourceOn | Keep::Canary => out.push(Output::Keep { keep }),
+        }
+    }
+
+    /// What the hands have to do about semi-sync; an order that does not show yet is repeated now and then.
+    fn order(&mut self, keep: &Keep, now: Mono, out: &mut Vec<Output>) {
+        let is_order = match keep {
+            Keep::SourceOff | Keep::SourceOn | Keep::Canary | Keep::ProposeOut { close_ports: true, .. } => {
+                true
+            }
+            Keep::Nothing | Keep::ProposeOut { close_ports: false, .. } | Keep::ProposeIn { .. } => false,
+        };
+        if !is_order {
+            self.kept = None;
+            return;
+        }
+        let fresh =
+            self.kept.as_ref().is_none_or(|(old, at)| old != keep || now.since_ms(*at) >= KEEP_REPEAT_MS);
+        if fresh {
+            self.kept = Some((keep.clone(), now));
+            out.push(Output::Keep { keep: keep.clone() });
         }
     }
 
@@ -488,14 +576,14 @@ impl Agent {
         match &decision.action {
             Action::Hold => {}
             Action::StartRun { plan } => {
-                if !self.is_pending(&Purpose::StartRun) {
+                if self.may_propose(&Purpose::StartRun) {
                     let ends = Some(self.ledger.epoch);
                     let command = Command::StartRun { plan: plan.clone(), at: wall };
                     self.propose(Purpose::StartRun, command, term, ends, out);
                 }
             }
             Action::AbandonRun { reason } => {
-                if let Some(run) = self.ledger.run.as_ref().filter(|_| !self.is_pending(&Purpose::AbandonRun))
+                if let Some(run) = self.ledger.run.as_ref().filter(|_| self.may_propose(&Purpose::AbandonRun))
                 {
                     let (run, epoch, reason) = (run.id, run.plan.epoch, reason.clone());
                     let command = Command::AbandonRun { run, epoch, reason, at: wall };
@@ -528,7 +616,7 @@ impl Agent {
     }
 
     fn skip(&mut self, step: Step, reason: String, wall: WallMs, out: &mut Vec<Output>) {
-        let Some(run) = self.ledger.run.as_ref().filter(|_| !self.is_pending(&Purpose::Skip(step))) else {
+        let Some(run) = self.ledger.run.as_ref().filter(|_| self.may_propose(&Purpose::Skip(step))) else {
             return;
         };
         let by = self.setup.me.clone();
@@ -537,8 +625,28 @@ impl Agent {
         self.propose(Purpose::Skip(step), command, None, None, out);
     }
 
-    fn is_pending(&self, purpose: &Purpose) -> bool {
-        self.pending.values().any(|p| p == purpose)
+    /// An *out of sync* is in flight.
+    fn is_going_out(&self) -> bool {
+        self.pending.values().any(|(purpose, _)| match purpose {
+            Purpose::SyncOut(_) => true,
+            Purpose::StartRun
+            | Purpose::AbandonRun
+            | Purpose::Skip(_)
+            | Purpose::Steps(_)
+            | Purpose::Release(_)
+            | Purpose::SyncIn(_) => false,
+        })
+    }
+
+    /// The local database is an instance that no agent has opened for writing yet.
+    fn is_unopened(&self) -> bool {
+        let server = self.detector.mysql_facts().map(|(_, facts)| &facts.instance.server);
+        server.is_some_and(|server| self.opened.as_ref() != Some(server))
+    }
+
+    /// Nothing is in flight for this purpose, and the last proposal did not just come to nothing.
+    fn may_propose(&self, purpose: &Purpose) -> bool {
+        !self.pending.values().any(|(p, _)| p == purpose) && !self.cooling.contains_key(purpose)
     }
 
     fn propose(
@@ -550,7 +658,7 @@ impl Agent {
         out: &mut Vec<Output>,
     ) {
         self.tickets += 1;
-        self.pending.insert(self.tickets, purpose);
+        self.pending.insert(self.tickets, (purpose, self.ledgers));
         out.push(Output::Propose { ticket: self.tickets, command, as_leader, ends });
     }
 }

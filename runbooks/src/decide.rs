@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::lease::granter::Office;
-use crate::ledger::Ledger;
+use crate::ledger::{Complete, Ledger};
 use crate::model::{Mono, NodeId};
 use crate::observe::NodeReport;
 use crate::plan::{Basis, Plan, Runbook, Step};
@@ -82,6 +82,11 @@ pub struct Facts<'a> {
 }
 
 impl Facts<'_> {
+    /// Every lease that this leader knows of has ended, margin included.
+    fn is_lease_over(&self) -> bool {
+        self.takeover_at.is_some_and(|at| at <= self.now)
+    }
+
     /// Milliseconds since the node's newest report; `None`: never.
     fn silent_ms(&self, node: &NodeId) -> Option<u64> {
         self.reports.get(node).map(|heard| self.now.since_ms(heard.at))
@@ -183,7 +188,7 @@ fn no_authority(facts: &Facts<'_>) -> Option<Why> {
 fn may_take_over(facts: &Facts<'_>) -> Result<Why, Why> {
     let ledger = facts.ledger;
     if let (Some(released), Some(at)) = (&ledger.released, facts.released_at) {
-        if ledger.holder.is_some() && released.epoch == ledger.epoch && at <= facts.now {
+        if ledger.has_released() && released.epoch == ledger.epoch && at <= facts.now {
             return Ok(Why::HolderReleased { epoch: ledger.epoch, because: released.why.to_string() });
         }
     }
@@ -223,16 +228,16 @@ fn take_over(facts: &Facts<'_>, cause: Why) -> Decision {
 /// The plan of a takeover to `target`, complete and without choices.
 fn takeover_plan(facts: &Facts<'_>, target: &NodeId, why: Vec<Why>) -> Plan {
     let ledger = facts.ledger;
-    let target_instance = facts
-        .reports
-        .get(target)
-        .and_then(|heard| heard.report.mysql.as_ref())
-        .map(|mysql| mysql.instance.clone());
+    // Only a replica has to prove that it still is what the ledger vouches for; a last holder's own data needs no proof.
+    let target_instance = match ledger.in_sync.get(target) {
+        Some(Complete::Replica { instance }) => Some(instance.clone()),
+        Some(Complete::Holder) | None => None,
+    };
     Plan {
         runbook: Runbook::Takeover,
         version: takeover::VERSION,
         epoch: ledger.epoch.next(),
-        from: ledger.holder.clone(),
+        from: ledger.holder.clone().filter(|holder| holder != target),
         to: target.clone(),
         basis: Basis { epoch: ledger.epoch, sync: ledger.sync_generation, target_instance },
         why,

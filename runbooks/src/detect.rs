@@ -121,10 +121,29 @@ struct Server {
     refused: u32,
     last_failure: Option<ProbeFailure>,
     exited: Option<String>,
-    write_failing_since: Option<Mono>,
+    /// Since when, and when last, a write failed.
+    write_failing: Option<(Mono, Mono)>,
 }
 
+/// A failed write, or a lost VIP, that was not seen again for this long says nothing any more, in milliseconds: its
+/// probe has ended with the role. Longer than the longest deadline of a write probe.
+const STALE_MS: u64 = 10_000;
+
 impl Server {
+    fn write_failed(&mut self, now: Mono) {
+        let since = self
+            .write_failing
+            .filter(|(_, last)| now.since_ms(*last) < STALE_MS)
+            .map_or(now, |(since, _)| since);
+        self.write_failing = Some((since, now));
+    }
+
+    fn is_stalled(&self, now: Mono, patience: &Patience) -> bool {
+        self.write_failing.is_some_and(|(since, last)| {
+            now.since_ms(last) < STALE_MS && now.since_ms(since) >= patience.stalled_ms
+        })
+    }
+
     fn answered(&mut self, now: Mono) {
         self.answered_at = Some(now);
         self.failing_since = None;
@@ -149,8 +168,7 @@ impl Server {
             return Verdict::Dead;
         }
         let Some(failure) = &self.last_failure else {
-            let stalled = self.write_failing_since.is_some_and(|t| now.since_ms(t) >= patience.stalled_ms);
-            return match (self.answered_at, stalled) {
+            return match (self.answered_at, self.is_stalled(now, patience)) {
                 (None, _) => Verdict::Unknown,
                 (Some(_), true) => Verdict::WriteStalled,
                 (Some(_), false) => Verdict::Healthy,
@@ -181,7 +199,7 @@ pub struct Detector {
     redis_facts: Option<(Mono, RedisFacts)>,
     disk: Option<DiskFacts>,
     links_down: std::collections::BTreeSet<String>,
-    vip_lost: Option<String>,
+    vip_lost: Option<(Mono, String)>,
     gap: Option<(Mono, u64)>,
 }
 
@@ -213,13 +231,15 @@ impl Detector {
                 }
             }
             Observation::MysqlFailed { failure } => self.mysql.failed(failure.clone(), now),
-            Observation::MysqlWrote { .. } => self.mysql.write_failing_since = None,
-            Observation::MysqlWriteFailed { .. } => {
-                self.mysql.write_failing_since.get_or_insert(now);
-            }
+            Observation::MysqlWrote { .. } => self.mysql.write_failing = None,
+            Observation::MysqlWriteFailed { .. } => self.mysql.write_failed(now),
             Observation::MysqlExited { server } => {
-                self.mysql.exited = Some(server.clone());
-                self.mysql.write_failing_since = None;
+                // A notice that comes late, when another server answers already, says nothing about that one.
+                let known = self.mysql_facts.as_ref().map(|(_, facts)| &facts.instance.server);
+                if known.is_none_or(|known| known == server) {
+                    self.mysql.exited = Some(server.clone());
+                    self.mysql.write_failing = None;
+                }
             }
             Observation::Redis { facts } => {
                 self.redis.answered(now);
@@ -233,7 +253,7 @@ impl Detector {
             Observation::Link { interface, up: false } => {
                 self.links_down.insert(interface.clone());
             }
-            Observation::VipUnrestorable { detail } => self.vip_lost = Some(detail.clone()),
+            Observation::VipUnrestorable { detail } => self.vip_lost = Some((now, detail.clone())),
             Observation::OwnGap { gap_ms } => self.gap = Some((now, *gap_ms)),
             Observation::Service { .. } => {}
         }
@@ -294,8 +314,9 @@ impl Detector {
 
     /// Why the VIP cannot be restored, if so.
     #[must_use]
-    pub fn vip_lost(&self) -> Option<&str> {
-        self.vip_lost.as_deref()
+    pub fn vip_lost(&self, now: Mono) -> Option<&str> {
+        let (at, detail) = self.vip_lost.as_ref()?;
+        (now.since_ms(*at) < STALE_MS).then_some(detail.as_str())
     }
 
     /// This agent was stopped a moment ago and judges nobody yet: length of the gap and milliseconds left.

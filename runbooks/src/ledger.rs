@@ -115,6 +115,12 @@ impl Ledger {
             && self.run.as_ref().is_none_or(|run| run.plan.to != *node || run.is_open())
     }
 
+    /// The holder gave its lease back, and nobody has got it since.
+    #[must_use]
+    pub fn has_released(&self) -> bool {
+        self.holder.is_some() && self.released.as_ref().is_some_and(|released| released.epoch == self.epoch)
+    }
+
     /// The other data nodes.
     pub fn other_data_nodes<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = &'a NodeId> {
         self.members

@@ -173,6 +173,14 @@ impl Run {
             .all(|s| matches!(self.status(s.step), StepStatus::Done))
     }
 
+    /// The target had everything applied that it had received, also if the step was taken back since.
+    #[must_use]
+    pub fn has_drained(&self) -> bool {
+        self.journal
+            .iter()
+            .any(|e| e.step == Step::DrainRelayLog && matches!(e.event, Event::Succeeded { .. }))
+    }
+
     /// A fact that a step left in the journal.
     #[must_use]
     pub fn fact(&self, step: Step, key: &str) -> Option<&str> {

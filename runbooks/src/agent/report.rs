@@ -62,6 +62,9 @@ impl Agent {
         for interface in self.detector.links_down() {
             found.push(Why::LinkDown { interface: interface.to_owned() }.to_string());
         }
+        if let Some(detail) = self.detector.vip_lost(now) {
+            found.push(Why::VipLost { detail: detail.to_owned() }.to_string());
+        }
         for (name, state) in &self.services {
             if *state == ServiceState::Missing {
                 found.push(Why::ServiceDown { name: name.clone(), state: "missing".to_owned() }.to_string());

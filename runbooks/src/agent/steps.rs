@@ -6,7 +6,7 @@ use super::{Agent, Output, Purpose, StepResult};
 use crate::ledger::command::Command;
 use crate::model::{Epoch, Mono, RunId, WallMs};
 use crate::plan::Step;
-use crate::run::{Entry, Event, Next, Run, StepStatus};
+use crate::run::{Entry, Event, Next, Run, StepStatus, takeover};
 
 /// What this agent carries out at the moment, and since when each step could have been under way.
 #[derive(Debug, Default)]
@@ -38,17 +38,32 @@ impl Steps {
     }
 }
 
+impl Purpose {
+    fn speaks_of(&self, step: Step) -> bool {
+        match self {
+            Self::Steps(steps) => steps.contains(&step),
+            Self::StartRun
+            | Self::AbandonRun
+            | Self::Skip(_)
+            | Self::Release(_)
+            | Self::SyncIn(_)
+            | Self::SyncOut(_) => false,
+        }
+    }
+}
+
 impl Agent {
     /// Proposes `Started`, and starts executors for what the committed journal says is started.
-    pub(super) fn follow_run(&mut self, _now: Mono, wall: WallMs, out: &mut Vec<Output>) {
+    pub(super) fn follow_run(&mut self, wall: WallMs, out: &mut Vec<Output>) {
         let Some(run) = self.ledger.run.clone() else { return };
+        if run.plan.version > takeover::VERSION {
+            return;
+        }
         for next in run.next(&self.setup.me) {
             match next {
-                Next::Act { step, attempt } => {
-                    self.journal(&run, step, attempt, vec![Event::Started], wall, out)
-                }
-                // The outcome is on its way.
-                Next::Resume { step, .. } if self.is_pending(&Purpose::Step(step)) => {}
+                Next::Act { step, attempt } => self.journal(&run, step, attempt, Event::Started, wall, out),
+                // The outcome is on its way, or was lost a moment ago.
+                Next::Resume { step, .. } if self.is_journalling(step) || self.is_cooling(step) => {}
                 Next::Resume { step, attempt } => {
                     let planned = run.plan.step(step).cloned();
                     if let Some(planned) = planned.filter(|_| self.steps.acting.insert((step, attempt))) {
@@ -60,9 +75,10 @@ impl Agent {
                     let busy = self.steps.acting.iter().any(|(acting, _)| *acting == step);
                     if !busy {
                         let attempt = last_attempt(&run, step);
-                        self.journal(&run, step, attempt, vec![Event::UndoStarted], wall, out);
+                        self.journal(&run, step, attempt, Event::UndoStarted, wall, out);
                     }
                 }
+                Next::Undo { step, resumed: true } if self.is_journalling(step) || self.is_cooling(step) => {}
                 Next::Undo { step, resumed: true } => {
                     let planned = run.plan.step(step).cloned();
                     if let Some(planned) = planned.filter(|_| self.steps.undoing.insert(step)) {
@@ -111,8 +127,18 @@ impl Agent {
             | StepStatus::Stuck { .. } => false,
         };
         if open {
-            self.journal(&run, step, attempt, vec![event], wall, out);
+            self.journal(&run, step, attempt, event, wall, out);
         }
+    }
+
+    /// A proposal that speaks of this step is in flight.
+    fn is_journalling(&self, step: Step) -> bool {
+        self.pending.values().any(|(purpose, _)| purpose.speaks_of(step))
+    }
+
+    /// A proposal that spoke of this step ended a moment ago, and the ledger does not show it.
+    fn is_cooling(&self, step: Step) -> bool {
+        self.cooling.keys().any(|purpose| purpose.speaks_of(step))
     }
 
     fn journal(
@@ -120,35 +146,38 @@ impl Agent {
         run: &Run,
         step: Step,
         attempt: u32,
-        events: Vec<Event>,
+        event: Event,
         wall: WallMs,
         out: &mut Vec<Output>,
     ) {
-        if self.is_pending(&Purpose::Step(step)) {
+        if self.is_journalling(step) {
             return;
         }
         let by = self.setup.me.clone();
         let mut ahead = run.clone();
-        let mut entries: Vec<Entry> = events
-            .into_iter()
-            .map(|event| Entry { step, attempt, event, by: by.clone(), at: wall })
-            .collect();
-        for entry in &entries {
-            if ahead.record(entry.clone()).is_err() {
-                return;
-            }
+        let first = Entry { step, attempt, event, by: by.clone(), at: wall };
+        if ahead.record(first.clone()).is_err() {
+            return;
         }
+        let mut entries = vec![first];
         for next in ahead.next(&by) {
-            if let Next::Act { step, attempt } = next {
-                if !self.is_pending(&Purpose::Step(step))
-                    && !entries.iter().any(|e| e.step == step && e.event == Event::Started)
-                {
-                    entries.push(Entry { step, attempt, event: Event::Started, by: by.clone(), at: wall });
+            if let Next::Act { step: other, attempt } = next {
+                if other != step && !self.is_journalling(other) {
+                    entries.push(Entry {
+                        step: other,
+                        attempt,
+                        event: Event::Started,
+                        by: by.clone(),
+                        at: wall,
+                    });
                 }
             }
         }
-        let command = Command::Journal { run: run.id, epoch: run.plan.epoch, entries };
-        self.propose(Purpose::Step(step), command, None, None, out);
+        let purpose = Purpose::Steps(entries.iter().map(|entry| entry.step).collect());
+        if self.may_propose(&purpose) {
+            let command = Command::Journal { run: run.id, epoch: run.plan.epoch, entries };
+            self.propose(purpose, command, None, None, out);
+        }
     }
 }
 

@@ -9,14 +9,20 @@ use crate::why::Why;
 /// The data node that gets the baton, or for each one the reason why it cannot.
 pub(super) fn choose(facts: &Facts<'_>) -> Result<NodeId, Vec<Why>> {
     let ledger = facts.ledger;
-    // The last holder first: its own data needs no proof.
+    // A holder that gave its lease back is better than none: its data needs no proof. It comes last, and not before
+    // its lease would have ended, so that its reports are younger than its reasons.
+    let returns = ledger.has_released() && facts.is_lease_over();
+    let is_holder = |node: &NodeId| ledger.holder.as_ref() == Some(node);
     let mut nodes: Vec<&NodeId> = ledger
         .members
         .iter()
-        .filter(|(node, kind)| **kind == NodeKind::Data && ledger.holder.as_ref() != Some(*node))
+        .filter(|(node, kind)| **kind == NodeKind::Data && (returns || !is_holder(node)))
         .map(|(node, _)| node)
         .collect();
-    nodes.sort_by_key(|node| (ledger.in_sync.get(*node) != Some(&Complete::Holder), (*node).clone()));
+    // The last holder first: its own data needs no proof.
+    nodes.sort_by_key(|node| {
+        (is_holder(node), ledger.in_sync.get(*node) != Some(&Complete::Holder), (*node).clone())
+    });
     let mut obstacles = Vec::new();
     for node in nodes {
         match obstacle(facts, node) {
@@ -43,7 +49,7 @@ pub(super) fn obstacle(facts: &Facts<'_>, node: &NodeId) -> Option<Why> {
 }
 
 fn not_complete(facts: &Facts<'_>, node: &NodeId, mysql: Option<&MysqlFacts>) -> Option<Why> {
-    if !facts.ledger.mysql {
+    if !facts.ledger.mysql || facts.ledger.holder.as_ref() == Some(node) {
         return None;
     }
     match facts.ledger.in_sync.get(node) {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::detect::{Detector, DiskVerdict, Verdict};
 use crate::ledger::Ledger;
 use crate::model::{Epoch, Mono, NodeId, NodeKind};
+use crate::run::RunState;
 use crate::why::Why;
 
 /// What a data node is to be.
@@ -67,8 +68,11 @@ pub struct LocalFacts<'a> {
     pub detector: &'a Detector,
     /// The database runs writable and this agent did not open it.
     pub boots_writable: bool,
-    /// Commits on the local primary wait for the replica: sessions.
+    /// Commits on the local primary wait for the replica: sessions, as seen a moment ago. Old figures count as 0: a hung
+    /// server gives no new ones, and must not be excused by them.
     pub waiting: u64,
+    /// What moved in semi-sync while the ledger says *in sync*; the ports are closed until the ledger knows.
+    pub semi_sync_broken: Option<&'a str>,
     /// What the other data node lacks to be better; `None`: it could take over now.
     pub other_lacks: Option<String>,
     /// A release of this epoch was proposed and has not been refused.
@@ -94,6 +98,10 @@ pub fn decide_local(facts: &LocalFacts<'_>) -> Wish {
         return closed(None, None, released.why.clone());
     }
     if let Some(run) = ledger.run.as_ref().filter(|_| !ledger.is_open_for(facts.me)) {
+        if let RunState::NeedsOperator { step, reason } = run.state() {
+            let step = step.as_str().to_owned();
+            return closed(None, None, Why::RunNeedsOperator { run: run.id, step, reason });
+        }
         let why = vec![Why::NotOpenedYet { run: run.id }];
         return Wish { role: Role::Acquiring { epoch }, renew: Some(epoch), release: None, why };
     }
@@ -119,9 +127,14 @@ fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
         return release(epoch, reason);
     }
     let semi_sync = facts.ledger.has_replica_in_sync();
-    let role = Role::Serving { epoch, ports: cannot.is_none(), semi_sync };
+    // What cannot be served anywhere else is served here as far as it goes; only a dead server has nothing behind its
+    // ports, and nothing may be acknowledged while semi-sync is not what the ledger says.
+    let broken = facts.semi_sync_broken.map(|detail| Why::SemiSyncBroken { detail: detail.to_owned() });
+    let ports = broken.is_none() && cannot.as_ref() != Some(&Why::MysqlDead);
+    let role = Role::Serving { epoch, ports, semi_sync };
     let Some(reason) = cannot else {
-        return Wish { role, renew: Some(epoch), release: None, why: vec![Why::Serving { epoch }] };
+        let why = vec![broken.unwrap_or(Why::Serving { epoch })];
+        return Wish { role, renew: Some(epoch), release: None, why };
     };
     match &facts.other_lacks {
         None if facts.waiting == 0 || reason.is_beyond_waiting() => release(epoch, reason),
@@ -169,7 +182,7 @@ fn cannot_serve(facts: &LocalFacts<'_>) -> Option<Why> {
     if let Some(interface) = detector.links_down().next() {
         return Some(Why::LinkDown { interface: interface.to_owned() });
     }
-    detector.vip_lost().map(|detail| Why::VipLost { detail: detail.to_owned() })
+    detector.vip_lost(facts.now).map(|detail| Why::VipLost { detail: detail.to_owned() })
 }
 
 impl Why {

@@ -65,8 +65,23 @@ fn watch_target(facts: &Facts<'_>, run: &Run) -> Decision {
     Decision { action: Action::AbandonRun { reason }, why: vec![away] }
 }
 
-/// After the pivot: only forward. A forward step that is overdue is skipped, so that a dead witness ends no run late.
+/// After the pivot: only forward. A forward step that is overdue is skipped, so that a dead witness ends no run late;
+/// and so are all that remain when the new holder is lost itself, so that the run does not stand in the way of the next.
 fn go_forward(facts: &Facts<'_>, run: &Run) -> Decision {
+    let target = &run.plan.to;
+    let is_away = facts.is_silent(target) && facts.is_lease_over();
+    let away = || Why::ActorAway { node: target.clone(), silent_ms: facts.silent_ms(target) };
+    if !run.is_open() {
+        let away = is_away.then(away);
+        return Decision::hold([in_progress(run)].into_iter().chain(away));
+    }
+    if let Some(why) = lost(facts, is_away.then(away)) {
+        let remains = run.plan.steps.iter().find(|s| s.kind == Kind::Forward && is_open(run, s));
+        if let Some(planned) = remains {
+            let action = Action::Skip { step: planned.step, reason: why.to_string() };
+            return Decision { action, why: vec![why] };
+        }
+    }
     for planned in run.plan.steps.iter().filter(|s| s.kind == Kind::Forward) {
         let Some(since) = facts.ready_since.get(&planned.step) else { continue };
         let waited_ms = facts.now.since_ms(*since);
@@ -81,6 +96,13 @@ fn go_forward(facts: &Facts<'_>, run: &Run) -> Decision {
         }
     }
     Decision::hold([in_progress(run)])
+}
+
+/// Why the new holder is lost: it gave its lease back, or it is away and its lease has ended.
+fn lost(facts: &Facts<'_>, away: Option<Why>) -> Option<Why> {
+    let released = facts.ledger.released.as_ref().filter(|_| facts.ledger.has_released());
+    let released = released.map(|r| Why::HolderReleased { epoch: r.epoch, because: r.why.to_string() });
+    released.or_else(|| away.filter(|_| facts.settling.is_none()))
 }
 
 fn is_open(run: &Run, planned: &PlannedStep) -> bool {

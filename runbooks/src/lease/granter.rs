@@ -102,9 +102,23 @@ impl Granter {
         })
     }
 
-    /// From now on nothing more is granted for `epoch`. Called before its end is proposed.
+    /// From now on nothing more is granted for `epoch`. Called before its end is proposed, and only by a caller that
+    /// looked at [`Granter::takeover_at`] in the same breath: a decision is made from a *copy* of that instant, and a
+    /// grant may have been given since. Everybody else calls [`Granter::end_if_over`].
     pub const fn end(&mut self, epoch: Epoch) {
         self.ending = Some(epoch);
+    }
+
+    /// Stops granting for `epoch` if every lease of it has ended by `now`, margin included; otherwise changes nothing
+    /// and answers false, and the end of the epoch must not be proposed. `closed` names the start of the holder's agent
+    /// that gave its lease back, if that is the reason for the end.
+    #[must_use]
+    pub fn end_if_over(&mut self, now: Mono, office: &Office, epoch: Epoch, closed: Option<u64>) -> bool {
+        let over = self.takeover_unless(office, closed).is_some_and(|at| at <= now);
+        if over {
+            self.ending = Some(epoch);
+        }
+        over
     }
 
     /// The proposal to end `epoch` was refused by the ledger, so the epoch goes on. Never called when the proposal's
@@ -200,11 +214,11 @@ impl Granter {
         Err(Refusal::HolderHearsNothing)
     }
 
-    /// Forgets what it noted in another term: the wait of a new leader covers every older grant.
+    /// Forgets what it noted in another term: the wait of a new leader covers every older grant. A node that is not seen
+    /// to lead for a moment and then leads in the *same* term forgets nothing: it has no new wait that would cover.
     fn follow(&mut self, office: &Office) {
-        let term = office.is_leader.then_some(office.term);
-        if self.term != term {
-            self.term = term;
+        if office.is_leader && self.term != Some(office.term) {
+            self.term = Some(office.term);
             self.noted_ends.clear();
             self.granted_at = None;
             self.ending = None;

@@ -101,8 +101,10 @@ impl Holder {
 
     /// Opens a door for the grants of tickets that are still to be written.
     pub fn open(&mut self, door: Door) {
-        if self.epoch.is_some() {
-            self.door(door).open = true;
+        let next = self.seq + 1;
+        if self.epoch.is_some() && !self.is_open(door) {
+            // Tickets that are out were written without this door.
+            *self.door(door) = DoorState { open: true, void_below: next };
         }
     }
 
@@ -128,6 +130,10 @@ impl Holder {
     pub fn next_ticket(&mut self) -> Option<(u64, u64, Vec<Door>)> {
         self.epoch?;
         self.seq += 1;
+        // The slot is the new ticket's from here on: a late grant for the one before it must not write a permit there,
+        // also when renewals in between failed before they were sent.
+        let (newest, slots) = (self.seq, self.terms.slots);
+        self.sent.retain(|seq, _| *seq + slots > newest);
         let doors = [Door::Vip, Door::Ports].into_iter().filter(|d| self.is_open(*d)).collect();
         Some((self.seq, self.seq % self.terms.slots, doors))
     }
@@ -136,9 +142,6 @@ impl Holder {
     pub fn renew(&mut self, seq: u64, now: Mono) -> Option<Renewal> {
         let epoch = self.epoch?;
         self.sent.insert(seq, now);
-        while self.sent.len() as u64 >= self.terms.slots {
-            self.sent.pop_first();
-        }
         Some(Renewal {
             node: self.node.clone(),
             epoch,

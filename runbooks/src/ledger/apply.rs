@@ -65,7 +65,9 @@ impl Ledger {
             return Err(Rejection::StaleSync { ledger: self.sync_generation, command: plan.basis.sync });
         }
         let mut notes: Vec<String> = check(&plan, self).iter().map(ToString::to_string).collect();
-        if plan.from != self.holder {
+        // A holder that gave its lease back may get it again, when nobody else can have it: then there is no old holder.
+        let returns = self.has_released() && self.holder.as_ref() == Some(&plan.to) && plan.from.is_none();
+        if plan.from != self.holder && !returns {
             notes.push("the plan's old holder is not the ledger's".to_owned());
         }
         if !notes.is_empty() {
@@ -83,6 +85,7 @@ impl Ledger {
     /// The target has every acknowledged write, and still is the instance that was seen to have it.
     fn is_complete(&self, plan: &Plan) -> bool {
         match self.in_sync.get(&plan.to) {
+            _ if self.holder.as_ref() == Some(&plan.to) => true,
             Some(Complete::Holder) => true,
             Some(Complete::Replica { instance }) => plan.basis.target_instance.as_ref() == Some(instance),
             None => !self.mysql,
@@ -154,11 +157,13 @@ impl Ledger {
         }
     }
 
-    /// Nobody holds the baton. A target that was past its pivot stays complete; one before it never served.
+    /// Nobody holds the baton. A target that was past its pivot is complete: it may have acknowledged writes itself. One
+    /// that had applied everything that it received is complete too, whatever becomes of its replication threads. One
+    /// before that never served and keeps its place.
     fn vacate(&mut self) {
-        let past_pivot = self.run.as_ref().is_some_and(Run::is_past_pivot);
+        let complete = self.run.as_ref().is_some_and(|run| run.is_past_pivot() || run.has_drained());
         if let Some(holder) = self.holder.take() {
-            if past_pivot {
+            if complete {
                 self.in_sync.insert(holder.clone(), Complete::Holder);
             }
             self.last_holder = Some(holder);
@@ -176,9 +181,8 @@ impl Ledger {
         self.holder_speaks(epoch, by)?;
         self.same_sync(generation)?;
         self.is_opened_by(by)?;
-        if !self.in_sync.is_empty() {
-            self.change_sync(None, reason);
-        }
+        // Also when it is out already: the generation settles an in-sync proposal whose fate is unknown.
+        self.change_sync(None, reason);
         Ok(())
     }
 
