@@ -59,6 +59,8 @@ pub struct Expectation {
     pub outage_max_ms: Option<u64>,
     /// How long the fault lasts before it is healed; none: it is not healed.
     pub heal_after: Option<Duration>,
+    /// The why code by which the agents must say, before the heal, that nothing is done.
+    pub refusal: Option<&'static str>,
 }
 
 /// Who is who when the fault is injected.
@@ -169,12 +171,14 @@ impl Fault {
             served: Served::DuringFault,
             outage_max_ms: Some(outage_max_ms),
             heal_after,
+            refusal: None,
         };
         let healed = |heal_after| Expectation {
             changes: Changes::None,
             served: Served::AfterHeal,
             outage_max_ms: None,
             heal_after: Some(heal_after),
+            refusal: None,
         };
         match self {
             Self::PowerLoss | Self::MysqldKill | Self::RedisKill => of(Changes::One, 4_000, None),
@@ -191,14 +195,16 @@ impl Fault {
             Self::WitnessLoss => of(Changes::None, 3_000, None),
             // Waiting commits are released through the ledger within 2 s, and half a second is the machine's.
             Self::BackupLoss => of(Changes::None, 2_500, None),
-            Self::VipRemoved | Self::RulesFlushed => of(Changes::None, 1_500, None),
+            Self::VipRemoved | Self::RulesFlushed => of(Changes::None, 1_000, None),
             Self::LeaderLossDuringTakeover => of(Changes::One, 10_000, None),
             Self::TargetCrashDuringTakeover => of(Changes::One, 6_000, None),
             // Before the point of no return the last holder serves again; after it only the target may.
             Self::TargetLossDuringTakeover => {
                 Expectation { changes: Changes::Any, ..healed(Duration::from_secs(10)) }
             }
-            Self::ReplicaBehind => healed(Duration::from_secs(10)),
+            Self::ReplicaBehind => {
+                Expectation { refusal: Some("candidate-not-in-sync"), ..healed(Duration::from_secs(10)) }
+            }
             Self::QuorumLoss => healed(Duration::from_secs(6)),
         }
     }

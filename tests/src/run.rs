@@ -52,13 +52,15 @@ pub struct Plan {
     pub docker: bool,
     /// For faults that strike at a step of the takeover: `STEP:started` or `STEP:acted`.
     pub at: Option<String>,
+    /// The logs stay whatever comes out.
+    pub keep: bool,
 }
 
 impl Plan {
     /// The fault with all that belongs to a lab, struck where it usually is.
     #[must_use]
     pub fn usual(driver: Driver, fault: Fault) -> Self {
-        Self { driver, fault, docker: true, at: None }
+        Self { driver, fault, docker: true, at: None, keep: false }
     }
 }
 
@@ -79,7 +81,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     // What keepalived breaks is expected, and its logs are of no use to anybody.
     let ours = matches!(plan.driver, Driver::Agents { .. });
     let passed = matches!(&done, Ok(report) if report.result == Outcome::Pass);
-    if ours && !passed {
+    if plan.keep || (ours && !passed) {
         lab.keep();
     }
     done
@@ -93,8 +95,16 @@ struct Seen {
     before: Reign,
     after: Reign,
     doubts: Vec<String>,
-    served_again: bool,
+    outlasted: Outlasted,
     phases_ms: BTreeMap<String, u64>,
+}
+
+/// What was seen while the fault lasted and after its heal.
+struct Outlasted {
+    /// The client was served again when it was to be.
+    served: bool,
+    /// Why the agents did nothing, as they said just before the heal.
+    refusals: Vec<String>,
 }
 
 /// Who holds, and since which epoch. keepalived has no epochs; its changes are counted by who serves.
@@ -122,7 +132,7 @@ fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
     let mut doubts = Vec::new();
     doubts.extend(plan.fault.verify(scene).err().map(|error| format!("{error:#}")));
     let mut marks = vec![Mark { at_us: fault_us, what: plan.fault.name().into() }];
-    let served_again = outlast(plan.fault, scene, &load, origin, &mut marks)?;
+    let outlasted = outlast(plan.fault, scene, &load, origin, &mut marks)?;
 
     let end_us = origin.now_us();
     let mut history = load.stop()?;
@@ -139,19 +149,20 @@ fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
         doubts.push(format!("the writer's timers were {} ms late", history.lateness.p99_us / 1000));
     }
     let phases_ms = phases(lab, after.epoch, fault_at);
+    doubts.extend(blind(&history, bounds));
     let path = history_path(plan)?;
     history.save(&path).with_context(|| format!("save {}", path.display()))?;
-    Ok(report::judge(plan, Seen { history, bounds, verdict, before, after, doubts, served_again, phases_ms }))
+    Ok(report::judge(plan, Seen { history, bounds, verdict, before, after, doubts, outlasted, phases_ms }))
 }
 
-/// Waits until the client is served again and the fault is healed. Says whether the client was served in time.
+/// Waits until the client is served again and the fault is healed.
 fn outlast(
     fault: Fault,
     scene: Scene<'_>,
     load: &Load,
     origin: Origin,
     marks: &mut Vec<Mark>,
-) -> Result<bool> {
+) -> Result<Outlasted> {
     let expected = fault.expectation();
     let injected = std::time::Instant::now();
     let early = match expected.served {
@@ -160,14 +171,22 @@ fn outlast(
     };
     let Some(lasts) = expected.heal_after else {
         wait::pass(SETTLE)?;
-        return Ok(early);
+        return Ok(Outlasted { served: early, refusals: Vec::new() });
     };
     wait::pass(lasts.saturating_sub(injected.elapsed()))?;
+    let refusals = expected.refusal.map_or(Vec::new(), |_| refusals(scene.lab));
     marks.push(Mark { at_us: origin.now_us(), what: format!("{} healed", fault.name()) });
     fault.heal(scene)?;
     let late = served(load, None)?;
     wait::pass(SETTLE)?;
-    Ok(early && late)
+    Ok(Outlasted { served: early && late, refusals })
+}
+
+/// Why each agent that answers does nothing.
+fn refusals(lab: &Lab) -> Vec<String> {
+    let Some(config) = &lab.config else { return Vec::new() };
+    let powered = agents::NODES.into_iter().filter(|port| lab.host(*port).has_power());
+    powered.filter_map(|port| agents::reasons(config, port).ok()).collect()
 }
 
 /// Waits until each kind is acknowledged steadily: half a second's worth of writes in half a second or so. Some faults
@@ -222,6 +241,15 @@ fn changes(driver: &Driver, before: Reign, after: Reign) -> u64 {
     }
 }
 
+/// A watch that heard nothing while all was well would hear nothing of two holders either.
+fn blind(history: &History, bounds: Bounds) -> Option<String> {
+    let answered = history.answers.iter().filter(|answer| answer.at_us < bounds.fault_us).count();
+    let first_us = history.writes.iter().map(|write| write.started_us).min().unwrap_or(bounds.fault_us);
+    let asked = (bounds.fault_us - first_us) / history.probe_period_us.max(1);
+    let enough = u64::try_from(answered).is_ok_and(|answered| answered * 10 >= asked * 9);
+    (!enough).then(|| format!("only {answered} of about {asked} ARP requests were answered before the fault"))
+}
+
 /// Milliseconds from the fault to each phase of the run that began the present epoch, as an agent's history has them.
 /// The hosts of the lab are one machine, so their wall clocks are one.
 fn phases(lab: &Lab, epoch: u64, fault_at: Timestamp) -> BTreeMap<String, u64> {
@@ -233,7 +261,9 @@ fn phases(lab: &Lab, epoch: u64, fault_at: Timestamp) -> BTreeMap<String, u64> {
     };
     let Some(entry) = entry() else { return BTreeMap::new() };
     let started: Option<Timestamp> = entry["at"].as_str().and_then(|at| at.parse().ok());
-    let offset_ms = started.map_or(0, |started| started.as_millisecond() - fault_at.as_millisecond());
+    // A run from before the fault is not what came of it.
+    let Some(started) = started.filter(|started| *started >= fault_at) else { return BTreeMap::new() };
+    let offset_ms = started.as_millisecond() - fault_at.as_millisecond();
     let Some(phases) = entry["phases_ms"].as_object() else { return BTreeMap::new() };
     let since_fault = |ms: i64| u64::try_from(ms + offset_ms).unwrap_or(0);
     phases.iter().filter_map(|(name, ms)| Some((name.clone(), since_fault(ms.as_i64()?)))).collect()

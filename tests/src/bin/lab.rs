@@ -35,6 +35,9 @@ enum Verb {
         /// Without container engines: some seconds faster
         #[arg(long)]
         no_docker: bool,
+        /// Leave the logs even when it passes
+        #[arg(long)]
+        keep: bool,
     },
     /// A lab that stands until it is interrupted
     Up {
@@ -89,9 +92,9 @@ fn main() -> ExitCode {
 
 fn go(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Run { fault, system, at, no_docker } => {
+        Verb::Run { fault, system, at, no_docker, keep } => {
             let plan =
-                Plan { driver: driver(&system)?, fault: Fault::named(&fault)?, docker: !no_docker, at };
+                Plan { driver: driver(&system)?, fault: Fault::named(&fault)?, docker: !no_docker, at, keep };
             let report = run::run(&plan)?;
             report.save()?;
             println!("{}", report.text());

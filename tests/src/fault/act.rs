@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{Fault, Scene};
-use crate::lab::wire::{INTERFACE, VIP};
+use crate::lab::wire::VIP;
 use crate::lab::{Port, Traffic, mariadb, process, shell, wait};
 
 /// How long a fault may take to show.
@@ -56,10 +56,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
             })?;
             lab.power_off(primary)
         }
-        Fault::VipRemoved => {
-            let vip = format!("{VIP}/24");
-            shell::run("ip", &["-n", &wire.netns(primary), "addr", "del", &vip, "dev", INTERFACE]).map(drop)
-        }
+        Fault::VipRemoved => wire.remove_address(primary, VIP),
         Fault::RulesFlushed => {
             let netns = wire.netns(primary);
             let before = shell::finish(shell::inside(&netns, "nft").args(["list", "tables"]))?;

@@ -142,3 +142,13 @@ pub fn standing(config: &Path, node: Port) -> Result<Standing> {
         text: answer.to_string(),
     })
 }
+
+/// The reasons of an agent's newest decision, as the JSON that it prints.
+///
+/// # Errors
+/// It does not answer, or has decided nothing.
+pub fn reasons(config: &Path, node: Port) -> Result<String> {
+    let answer = ask(config, node, &["explain"])?;
+    let newest = answer["decisions"].as_array().and_then(|decisions| decisions.last()).cloned();
+    Ok(newest.with_context(|| format!("no decision in {answer}"))?["why"].to_string())
+}

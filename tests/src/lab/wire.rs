@@ -230,6 +230,22 @@ impl Wire {
         Ok(shown[0]["address"].as_str().context("a hardware address")?.to_owned())
     }
 
+    /// Removes an address from the host, whatever the length of its prefix.
+    ///
+    /// # Errors
+    /// The host does not have it.
+    pub fn remove_address(&self, port: Port, address: Ipv4Addr) -> Result<()> {
+        let netns = self.netns(port);
+        let shown = shell::run("ip", &["-n", &netns, "-j", "-4", "addr", "show", "dev", INTERFACE])?;
+        let shown: serde_json::Value = serde_json::from_str(&shown)?;
+        let listed = shown[0]["addr_info"].as_array().context("a list of addresses")?;
+        let found = listed.iter().find(|info| info["local"] == address.to_string());
+        let length =
+            found.and_then(|info| info["prefixlen"].as_u64()).with_context(|| format!("no {address}"))?;
+        let full = format!("{address}/{length}");
+        shell::run("ip", &["-n", &netns, "addr", "del", &full, "dev", INTERFACE]).map(drop)
+    }
+
     /// Whether the host has an address.
     ///
     /// # Errors

@@ -78,6 +78,9 @@ pub struct Report {
     pub result: Outcome,
     /// Why it did not pass.
     pub reasons: Vec<String>,
+    /// Why the agents did nothing, where that is what they must do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<String>,
     #[serde(skip)]
     holder: String,
 }
@@ -128,6 +131,7 @@ pub(super) fn judge(plan: &Plan, seen: Seen) -> Report {
         result,
         holder: holder(&seen),
         phases_ms: seen.phases_ms,
+        refusals: seen.outlasted.refusals,
         reasons: reasons.into_iter().chain(seen.doubts).collect(),
     }
 }
@@ -149,8 +153,14 @@ fn failures(plan: &Plan, seen: &Seen) -> Vec<String> {
     if !expected.changes.admits(changes) {
         reasons.push(format!("the holder changed {changes} times, expected {:?}", expected.changes));
     }
-    if !seen.served_again {
+    if !seen.outlasted.served {
         reasons.push("the client was not served again in time".into());
+    }
+    let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
+    if let Some(code) = expected.refusal
+        && !seen.outlasted.refusals.iter().any(|refusal| plain(refusal).contains(&plain(code)))
+    {
+        reasons.push(format!("no agent said {code}, but {:?}", seen.outlasted.refusals));
     }
     if seen.verdict.two_holders_ms > 0 {
         reasons
@@ -204,6 +214,9 @@ impl Report {
                     budget_ms / 1000
                 );
             }
+        }
+        for refusal in &self.refusals {
+            let _ = writeln!(text, "  held back: {refusal}");
         }
         for reason in &self.reasons {
             let _ = writeln!(text, "  {reason}");

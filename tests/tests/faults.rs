@@ -1,0 +1,103 @@
+//! What the product must survive, one test per fault: real agents, real servers, a client that keeps count.
+//!
+//! They run one after the other, also with the tests of the lab: two labs on one machine disturb each other's timing.
+//! They need root and the program `baton`, built before.
+
+use std::fs::File;
+
+use baton_tests::fault::{Fault, TARGET_STEPS};
+use baton_tests::lab::Driver;
+use baton_tests::run::{self, Outcome, Plan};
+
+fn alone() -> File {
+    assert!(nix::unistd::geteuid().is_root(), "the lab needs root");
+    let file = File::create("/tmp/baton-lab.lock").expect("the lock file can be made");
+    file.lock().expect("the lock can be had");
+    file
+}
+
+fn standard() -> Driver {
+    Driver::Agents { profile: "standard".into() }
+}
+
+/// The outcome of one run, with what was seen; a harness that cannot run is a failure too.
+fn passes(plan: &Plan) -> Result<(), String> {
+    let report = run::run(plan).map_err(|error| format!("{error:#}"))?;
+    println!("{} {}\n{}", report.fault, plan.at.as_deref().unwrap_or(""), report.text());
+    if report.result == Outcome::Pass { Ok(()) } else { Err(report.text()) }
+}
+
+fn survives(fault: Fault) {
+    let _alone = alone();
+    // The container engines take part where they are what is tested: in the usual loss of power.
+    let docker = fault == Fault::PowerLoss;
+    let done = passes(&Plan { docker, ..Plan::usual(standard(), fault) });
+    assert_eq!(done, Ok(()), "{}", fault.name());
+}
+
+/// At each step of the takeover that the target carries out, before and after the step acts.
+fn survives_at_every_step(fault: Fault) {
+    let _alone = alone();
+    // Without container engines the plan has no steps for services.
+    let steps = TARGET_STEPS.into_iter().filter(|step| !step.starts_with("start_"));
+    let mut failed = Vec::new();
+    for step in steps {
+        for point in ["started", "acted"] {
+            let at = format!("{step}:{point}");
+            let plan = Plan { docker: false, at: Some(at.clone()), ..Plan::usual(standard(), fault) };
+            failed.extend(passes(&plan).err().map(|why| format!("{at}: {why}")));
+        }
+    }
+    assert!(failed.is_empty(), "{}:\n{}", fault.name(), failed.join("\n"));
+}
+
+macro_rules! survives {
+    ($($test:ident $fault:ident;)*) => {
+        $(#[test] fn $test() { survives(Fault::$fault); })*
+
+        #[test]
+        fn every_fault_has_a_test() {
+            let tested = [$(Fault::$fault,)*];
+            let untested = Fault::ALL.iter().filter(|fault| !fault.strikes_at_a_step() && !tested.contains(fault));
+            assert_eq!(untested.count(), 0);
+        }
+    };
+}
+
+survives! {
+    power_loss PowerLoss;
+    agent_kill AgentKill;
+    agent_freeze AgentFreeze;
+    host_freeze HostFreeze;
+    mysqld_kill MysqldKill;
+    mysqld_freeze MysqldFreeze;
+    redis_kill RedisKill;
+    disk_full DiskFull;
+    link_down LinkDown;
+    partition_primary PartitionPrimary;
+    partition_pair PartitionPair;
+    one_way_in OneWayIn;
+    one_way_out OneWayOut;
+    primary_witness_cut PrimaryWitnessCut;
+    witness_loss WitnessLoss;
+    backup_loss BackupLoss;
+    replica_behind ReplicaBehind;
+    vip_removed VipRemoved;
+    rules_flushed RulesFlushed;
+    quorum_loss QuorumLoss;
+}
+
+#[test]
+fn leader_loss_at_every_step() {
+    survives_at_every_step(Fault::LeaderLossDuringTakeover);
+}
+
+#[test]
+fn target_crash_at_every_step() {
+    survives_at_every_step(Fault::TargetCrashDuringTakeover);
+}
+
+#[test]
+fn target_loss_at_every_step() {
+    survives_at_every_step(Fault::TargetLossDuringTakeover);
+}
