@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use baton_chaos::history::Kind;
 use serde::Serialize;
 
 use crate::fault::Fault;
-use crate::lab::{Driver, target_dir};
+use crate::lab::{Driver, target_dir, wait};
 use crate::run::{self, Plan, Report, system};
 pub use cost::Cost;
 
@@ -34,6 +34,8 @@ pub struct Bench {
     pub lost_acknowledged: BTreeMap<String, usize>,
     /// Acknowledged Redis writes lost, by system, all runs together.
     pub lost_acknowledged_redis: BTreeMap<String, usize>,
+    /// Runs that did not come about, since the system did not get ready, by system.
+    pub not_run: BTreeMap<String, usize>,
     /// Runs whose verdict was not PASS, by system.
     pub not_passed: BTreeMap<String, usize>,
     /// What an idle agent costs; none if the product was not among the systems.
@@ -43,19 +45,29 @@ pub struct Bench {
 /// Measures `runs` power losses and one of each other fault per system. `say` gets a line per run.
 ///
 /// # Errors
-/// A lab does not come up, or the harness fails on the way.
+/// The process is told to stop.
 pub fn measure(systems: &[Driver], runs: u32, mut say: impl FnMut(&str)) -> Result<Bench> {
     let mut bench = Bench { unit: "ms", ..Bench::default() };
     let losses = (0..runs).map(|_| Fault::PowerLoss);
     for fault in losses.chain(SIDE) {
         for driver in systems {
-            let report = run::run(&Plan { docker: false, ..Plan::usual(driver.clone(), fault) })?;
+            let report = match run::run(&Plan { docker: false, ..Plan::usual(driver.clone(), fault) }) {
+                Ok(report) => report,
+                Err(_) if wait::is_interrupted() => bail!("interrupted"),
+                // A system that does not get ready is a result too, and no reason to lose the others.
+                Err(error) => {
+                    say(&format!("{} {}: no run: {error:#}", system(driver), fault.name()));
+                    *bench.not_run.entry(system(driver)).or_default() += 1;
+                    continue;
+                }
+            };
             say(&format!("{} {fault_name}: {}", report.system, report.text(), fault_name = fault.name()));
             bench.add(fault, &report);
         }
     }
     if let Some(standard) = systems.iter().find(|driver| system(driver) == "baton-standard") {
-        bench.agent = Some(cost::measure(standard.clone())?);
+        bench.agent =
+            cost::measure(standard.clone()).inspect_err(|error| say(&format!("no cost: {error:#}"))).ok();
     }
     Ok(bench)
 }
@@ -102,6 +114,9 @@ impl Bench {
                 "{system:<18} two holders: {}; lost: mysql {mysql} redis {redis}",
                 each.join(", ")
             );
+        }
+        for (system, runs) in self.not_run.iter().chain(&self.not_passed).filter(|(_, runs)| **runs > 0) {
+            let _ = writeln!(text, "{system:<18} {runs} runs did not pass or did not come about");
         }
         if let Some(cost) = &self.agent {
             let _ = writeln!(text, "{cost}");

@@ -15,6 +15,12 @@ pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::SeqCst);
 }
 
+/// Whether the process was told to stop.
+#[must_use]
+pub fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
 /// Lets time pass; an interrupt ends it.
 ///
 /// # Errors
@@ -22,7 +28,7 @@ pub fn interrupt() {
 pub fn pass(time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     loop {
-        if INTERRUPTED.load(Ordering::SeqCst) {
+        if is_interrupted() {
             bail!("interrupted");
         }
         let left = end.saturating_duration_since(Instant::now());
