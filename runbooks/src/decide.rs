@@ -205,7 +205,7 @@ fn may_take_over(facts: &Facts<'_>) -> Result<Why, Why> {
             Ok(Why::LeaseEnded { epoch: ledger.epoch, ended_ms_ago: facts.now.since_ms(takeover_at) })
         }
         (None, 0, _) => Ok(Why::Vacant),
-        (Some(holder), _, Some(ms)) if ms <= facts.policy.report_max_ms => {
+        (Some(holder), _, Some(ms)) if ms <= facts.policy.report_max_ms && !ledger.has_released() => {
             Err(Why::HolderHealthy { holder: holder.clone(), granted_ms_ago: ms })
         }
         (Some(_), left_ms, Some(_)) => Err(Why::LeaseNotEnded { epoch: ledger.epoch, left_ms }),

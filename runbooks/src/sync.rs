@@ -111,6 +111,7 @@ pub struct Keeper {
     patience_ms: u64,
     report_max_ms: u64,
     baseline: Option<Baseline>,
+    seen_at: Option<Mono>,
     acknowledged: Option<(u64, Mono)>,
     gone_since: Option<Mono>,
     /// Before an attempt, the replica must have applied this canary: it was begun after the flag was lost.
@@ -131,6 +132,7 @@ impl Keeper {
             patience_ms,
             report_max_ms,
             baseline: None,
+            seen_at: None,
             acknowledged: None,
             gone_since: None,
             proof: None,
@@ -149,8 +151,7 @@ impl Keeper {
     /// What the holder does now.
     pub fn keep(&mut self, facts: &KeepFacts<'_>) -> Keep {
         let Some((at, primary)) = facts.primary.filter(|_| facts.serving) else {
-            self.acknowledged = None;
-            self.gone_since = None;
+            self.seen_at = None;
             self.proof = None;
             self.attempt = None;
             return Keep::Nothing;
@@ -165,6 +166,11 @@ impl Keeper {
     /// Commits wait, or no replica is attached, and nothing was acknowledged for `sync_patience`. Counted on the instants
     /// of the observations: a server that gives no figures any more is not a replica that acknowledges nothing.
     fn stalled(&mut self, semi: &SemiSyncFacts, at: Mono) -> bool {
+        // Nobody looked for a while: what happened meanwhile is not known, so patience begins anew.
+        if self.seen_at.replace(at).is_none_or(|last| at.since_ms(last) > self.patience_ms / 2) {
+            self.acknowledged = None;
+            self.gone_since = None;
+        }
         let moved = self.acknowledged.is_none_or(|(yes_tx, _)| yes_tx != semi.yes_tx);
         if moved || semi.waiting == 0 {
             self.acknowledged = Some((semi.yes_tx, at));

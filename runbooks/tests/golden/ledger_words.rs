@@ -1,0 +1,200 @@
+//! Words about the ledger and its run: `cluster`, `apply WHAT`, `run to=STEP`, `next`.
+
+use std::collections::BTreeMap;
+
+use baton_runbooks::ledger::{Command, Complete, Ledger, Response};
+use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
+use baton_runbooks::plan::{Basis, Kind, Plan, Runbook, Step};
+use baton_runbooks::run::{Entry, Event, Next, RunState, takeover};
+use baton_runbooks::why::Why;
+use datadriven::TestCase;
+
+use crate::scene::{Scene, maybe, node, text};
+
+impl Scene {
+    pub fn ledger_word(&mut self, word: &str, case: &mut TestCase) -> Result<String, String> {
+        match word {
+            "cluster" => self.cluster(case),
+            "apply" => {
+                let command = self.command(case)?;
+                let answer = match self.ledger.apply(command) {
+                    Response::Accepted => "accepted".to_owned(),
+                    Response::Rejected { rejection } => format!("rejected: {rejection}"),
+                };
+                Ok(format!("{answer}\n{}", describe(&self.ledger)))
+            }
+            "run" => {
+                let until = text(case, "to")?;
+                self.go(until.as_deref())?;
+                Ok(describe(&self.ledger))
+            }
+            _ => {
+                let node = node(case, "node")?.ok_or("next wants node=")?;
+                let lines: Vec<String> =
+                    self.ledger.run.iter().flat_map(|run| run.next(&node)).map(|next| told(&next)).collect();
+                Ok(if lines.is_empty() { "nothing".to_owned() } else { lines.join("\n") })
+            }
+        }
+    }
+
+    /// A cluster of db1, db2 and mon: new, serving at db1, or with db2 in sync.
+    fn cluster(&mut self, case: &mut TestCase) -> Result<String, String> {
+        let mysql = text(case, "mysql")?.is_none_or(|word| word == "yes");
+        self.policy.scope.mysql = mysql;
+        let members = [("db1", NodeKind::Data), ("db2", NodeKind::Data), ("mon", NodeKind::Witness)];
+        let members: BTreeMap<NodeId, NodeKind> = members.map(|(n, kind)| (NodeId::from(n), kind)).into();
+        let (cluster, initial_holder) = ("shop".to_owned(), NodeId::from("db1"));
+        let _ = self.ledger.apply(Command::Bootstrap { cluster, members, initial_holder, mysql });
+        let state = text(case, "state")?.unwrap_or_else(|| "in-sync".to_owned());
+        if state != "new" {
+            let plan = Box::new(self.plan(&NodeId::from("db1")));
+            let _ = self.ledger.apply(Command::StartRun { plan, at: WallMs(0) });
+            self.go(None)?;
+        }
+        if state == "in-sync" {
+            let _ = self.ledger.apply(self.sync_in(&NodeId::from("db1"), self.ledger.sync_generation));
+        }
+        Ok(describe(&self.ledger))
+    }
+
+    fn plan(&self, to: &NodeId) -> Plan {
+        let target_instance = match self.ledger.in_sync.get(to) {
+            Some(Complete::Replica { instance }) => Some(instance.clone()),
+            Some(Complete::Holder) | None => None,
+        };
+        Plan {
+            runbook: Runbook::Takeover,
+            version: takeover::VERSION,
+            epoch: self.ledger.epoch.next(),
+            from: self.ledger.holder.clone().filter(|holder| holder != to),
+            to: to.clone(),
+            basis: Basis { epoch: self.ledger.epoch, sync: self.ledger.sync_generation, target_instance },
+            why: vec![Why::Vacant],
+            steps: takeover::steps(to, self.ledger.witness(), self.policy.scope),
+        }
+    }
+
+    fn sync_in(&self, by: &NodeId, generation: SyncGeneration) -> Command {
+        let instance = self.replica.1.instance.clone();
+        Command::SyncIn {
+            epoch: self.ledger.epoch,
+            generation,
+            by: by.clone(),
+            replica: NodeId::from("db2"),
+            instance,
+        }
+    }
+
+    /// Carries out every step in order, up to and without `until`.
+    fn go(&mut self, until: Option<&str>) -> Result<(), String> {
+        let run = self.ledger.run.clone().ok_or("there is no run")?;
+        for planned in &run.plan.steps {
+            if Some(planned.step.as_str()) == until {
+                return Ok(());
+            }
+            for event in [Event::Started, Event::Succeeded { facts: Vec::new() }] {
+                let entries = vec![Entry {
+                    step: planned.step,
+                    attempt: 1,
+                    event,
+                    by: planned.actor.clone(),
+                    at: WallMs(0),
+                }];
+                let _ = self.ledger.apply(Command::Journal { run: run.id, epoch: run.plan.epoch, entries });
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&self, case: &mut TestCase) -> Result<Command, String> {
+        let what = case.args.keys().find(|key| case.args[*key].is_empty()).cloned().ok_or("apply WHAT")?;
+        case.args.remove(&what);
+        let epoch = maybe(case, "epoch")?.map_or(self.ledger.epoch, Epoch);
+        let generation = maybe(case, "generation")?.map_or(self.ledger.sync_generation, SyncGeneration);
+        let by =
+            node(case, "by")?.or_else(|| self.ledger.holder.clone()).unwrap_or_else(|| NodeId::from("db1"));
+        let run = maybe(case, "run")?.map_or(self.ledger.runs, RunId);
+        let at = WallMs(0);
+        Ok(match what.as_str() {
+            "start-run" => {
+                let mut plan = self.plan(&node(case, "to")?.ok_or("start-run wants to=")?);
+                plan.basis.epoch = epoch;
+                plan.basis.sync = generation;
+                if text(case, "instance")?.is_some_and(|word| word == "other") {
+                    plan.basis.target_instance = Some(self.primary.1.instance.clone());
+                }
+                Command::StartRun { plan: Box::new(plan), at }
+            }
+            "abandon" => Command::AbandonRun { run, epoch, reason: "its target is away".to_owned(), at },
+            "acknowledge" => Command::AcknowledgeRun { run, by: "an operator".to_owned(), at },
+            "sync-out" => Command::SyncOut { epoch, generation, by, reason: "the script says so".to_owned() },
+            "sync-in" => self.sync_in(&by, generation),
+            "release" => {
+                let boot = maybe(case, "boot")?.unwrap_or(1);
+                Command::Release { epoch, by, boot, why: Why::MysqlDead }
+            }
+            "journal" => Command::Journal { run, epoch, entries: vec![self.entry(case)?] },
+            other => return Err(format!("no such command: {other}")),
+        })
+    }
+
+    fn entry(&self, case: &mut TestCase) -> Result<Entry, String> {
+        let word = text(case, "step")?.ok_or("journal wants step=")?;
+        let step = Step::ALL.into_iter().find(|step| step.as_str() == word).ok_or("no such step")?;
+        let actor =
+            self.ledger.run.as_ref().and_then(|run| run.plan.step(step)).map(|planned| planned.actor.clone());
+        let event = match text(case, "event")?.ok_or("journal wants event=")?.as_str() {
+            "started" => Event::Started,
+            "succeeded" => Event::Succeeded { facts: Vec::new() },
+            "failed" => Event::Failed { error: "it did not work".to_owned() },
+            "skipped" => Event::Skipped { reason: "its actor is away".to_owned() },
+            "undo-started" => Event::UndoStarted,
+            "undo-finished" => Event::UndoFinished,
+            "undo-failed" => Event::UndoFailed { error: "it did not work".to_owned() },
+            other => return Err(format!("no such event: {other}")),
+        };
+        let by = node(case, "actor")?.or(actor).unwrap_or_else(|| NodeId::from("db1"));
+        Ok(Entry { step, attempt: maybe(case, "attempt")?.unwrap_or(1), event, by, at: WallMs(0) })
+    }
+}
+
+fn told(next: &Next) -> String {
+    match next {
+        Next::Act { step, attempt } => format!("start {step}, attempt {attempt}"),
+        Next::Resume { step, attempt } => format!("resume {step}, attempt {attempt}"),
+        Next::Undo { step, resumed: false } => format!("undo {step}"),
+        Next::Undo { step, resumed: true } => format!("resume the undo of {step}"),
+    }
+}
+
+/// The ledger in two lines.
+pub fn describe(ledger: &Ledger) -> String {
+    let holder = ledger.holder.as_ref().map_or("nobody", NodeId::as_str);
+    let in_sync: Vec<String> = ledger
+        .in_sync
+        .iter()
+        .map(|(node, complete)| match complete {
+            Complete::Holder => format!("{node} (last holder)"),
+            Complete::Replica { instance } => format!("{node} ({instance})"),
+        })
+        .collect();
+    let in_sync = if in_sync.is_empty() { "nobody".to_owned() } else { in_sync.join(", ") };
+    let released = if ledger.has_released() { ", released" } else { "" };
+    let mut line = format!(
+        "epoch {}, holder {holder}{released}, complete: {in_sync}, generation {}",
+        ledger.epoch, ledger.sync_generation
+    );
+    let ended = ledger.history.last().map(|ended| (ended.run.id, ended.state.clone()));
+    if let Some((id, state)) = ledger.run.as_ref().map(|run| (run.id, run.state())).or(ended) {
+        line += &format!("\nrun {id}: {}", state.as_str());
+        if let RunState::NeedsOperator { step, reason } = state {
+            line += &format!(", {step}: {reason}");
+        }
+    }
+    if let Some(run) = &ledger.run {
+        let pivot = run.plan.steps.iter().find(|planned| planned.kind == Kind::Pivot);
+        line += if run.is_past_pivot() { ", past its " } else { ", before its " };
+        line += pivot.map_or("pivot", |planned| planned.step.as_str());
+    }
+    line
+}
