@@ -19,7 +19,7 @@ use super::{Mysql, MysqlError, Purpose, gtid};
 
 /// Probes without the canary, after the canary's table was found missing, before it is looked for again.
 /// The table comes by replication or by `ensure_schema`; a failing statement for each probe would fill the counters.
-const WITHOUT_CANARY: u32 = 25;
+const WITHOUT_CANARY: u32 = 5;
 
 impl Mysql {
     /// Looks at the server. Answers within `deadline`, whatever state the server is in.
@@ -82,7 +82,8 @@ impl Mysql {
             }
             out => {
                 if !with_canary {
-                    skip.fetch_sub(1, Ordering::Relaxed);
+                    // Several probes may run at once; the count must not go below 0.
+                    let _ = skip.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
                 }
                 out?
             }
