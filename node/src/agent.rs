@@ -20,10 +20,13 @@ mod executor;
 mod hands;
 mod keeper;
 mod local_state;
+mod propose;
 mod reconcile;
 mod reports;
 mod senses;
 mod services;
+mod settlement;
+mod steering;
 mod validate;
 mod views;
 
@@ -36,13 +39,16 @@ use baton_netops::{GateSpec, VipSpec};
 use baton_runbooks::agent::Setup;
 use baton_runbooks::decide::Policy;
 use baton_runbooks::detect::Patience;
-use baton_runbooks::ledger::Command;
 use baton_runbooks::lease::Terms;
+use baton_runbooks::lease::holder::Door;
+use baton_runbooks::ledger::Command;
 use baton_runbooks::model::NodeKind;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Exit;
 use crate::config::Config;
+use crate::hands::mysql::close::Closing;
+use crate::hands::redis::Clients;
 use crate::lease::{self, LeaseHandle};
 use clock::Clock;
 use hands::Hands;
@@ -52,6 +58,12 @@ use local_state::LocalState;
 const SLOTS: u8 = 16;
 /// Free bytes on the data disk below which MySQL is about to hang (databases.md, A).
 const DISK_FREE_MIN: u64 = 64 << 20;
+/// What a clean stop may take, part by part; together less than the service manager waits before it kills.
+const LEAVE_DOORS: Duration = Duration::from_secs(1);
+const LEAVE_DATABASES: Duration = Duration::from_secs(3);
+const LEAVE_CONSENSUS: Duration = Duration::from_secs(3);
+/// Budget for closing one database at a clean stop.
+const CLOSE_BUDGET: Duration = Duration::from_secs(1);
 /// Failed takeovers to one node within the anti-flap window after which the next one waits.
 const ANTI_FLAP_MAX: u32 = 3;
 
@@ -86,34 +98,82 @@ pub(crate) struct Context {
     pub(crate) lease: LeaseHandle,
     pub(crate) hands: Arc<Hands>,
     pub(crate) local: Arc<LocalState>,
-    pub(crate) sync: Arc<keeper::Settlement>,
+    pub(crate) sync: Arc<settlement::Settlement>,
 }
 
 async fn live(config: Arc<Config>) -> anyhow::Result<()> {
     let clock = Clock::start();
     let boot = local_state::draw_boot()?;
     let local = Arc::new(LocalState::open(&config.state_dir)?);
-    let tls = Tls::load(&config.pki.ca, &config.pki.cert, &config.pki.key, &config.cluster, config.node.clone())?;
+    let tls =
+        Tls::load(&config.pki.ca, &config.pki.cert, &config.pki.key, &config.cluster, config.node.clone())?;
     let (consensus, inbox) = baton_consensus::start(consensus_options(&config, tls.clone()))?;
     let hands = Arc::new(Hands::open(&config).await?);
     let (observed, observations) = tokio::sync::mpsc::channel(driver::INPUTS_MAX);
     let setup = lease_setup(&config, boot, tls, clock, &consensus, observed.clone());
     let lease = tokio::task::spawn_blocking(move || lease::spawn(setup)).await??;
-    let sync = Arc::new(keeper::Settlement::default());
+    let sync = Arc::new(settlement::Settlement::default());
     let context = Context { config: Arc::clone(&config), clock, consensus, lease, hands, local, sync };
     context.consensus.prefer(reports::preferred(&config, None));
     let core = core_setup(&context, boot);
     let stopped = stop_signal()?;
     tracing::info!("agent started");
-    driver::run(context.clone(), core, observed, observations, inbox, stopped).await?;
+    let ended = driver::run(context.clone(), core, observed, observations, inbox, stopped).await;
     leave(context).await;
-    Ok(())
+    ended
 }
 
-/// A clean stop: what is open is closed at once instead of when its lease ends. The holder does not release: a stop for
-/// an upgrade must not move the service if the agent is back within the lease.
+/// A clean stop: what is open is closed at once instead of when its lease ends, for an agent that is gone cannot stop what
+/// runs beside it: events that write, clients on this host. The holder does not release: a stop for an upgrade must not
+/// move the service if the agent is back within the lease. Role-bound services go on for the same reason; they reach no
+/// database of ours until the doors are open again.
 async fn leave(context: Context) {
-    context.consensus.shutdown().await;
+    let Context { lease, hands, consensus, .. } = context;
+    hands.stop_announcing();
+    // No wish is newer than this one, so no task that is still at work opens anything again.
+    let doors = async {
+        let closed = lease.close(&[Door::Vip, Door::Ports], u64::MAX).await;
+        // The others wait for the lease's end, so it is not prolonged while the rest closes.
+        closed.and(lease.renew(None, u64::MAX).await)
+    };
+    match tokio::time::timeout(LEAVE_DOORS, doors).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "could not close at once; the tickets end it"),
+        Err(_) => tracing::error!("closing did not end in time; the tickets end it"),
+    }
+    let databases = async {
+        hands.reset_clients().await;
+        tokio::join!(close_mysql(&hands), close_redis(&hands));
+    };
+    if tokio::time::timeout(LEAVE_DATABASES, databases).await.is_err() {
+        tracing::warn!("the databases did not close in time; their ports are closed");
+    }
+    if tokio::time::timeout(LEAVE_CONSENSUS, consensus.shutdown()).await.is_err() {
+        tracing::warn!("the Raft log did not close in time; it recovers at the next start");
+    }
+}
+
+async fn close_mysql(hands: &Hands) {
+    let Some(mysql) = &hands.mysql else { return };
+    match mysql.is_read_only(CLOSE_BUDGET).await {
+        Ok(true) => {}
+        Ok(false) | Err(_) => match mysql.close_writes(CLOSE_BUDGET).await {
+            Closing::Closed { killed, .. } => tracing::info!(killed, "MySQL is read-only"),
+            Closing::StillOpen { why } | Closing::Unknown { why } => {
+                tracing::warn!(why, "MySQL is not read-only; its port is closed");
+            }
+        },
+    }
+}
+
+async fn close_redis(hands: &Hands) {
+    let Some(redis) = &hands.redis else { return };
+    if let Err(error) = redis.close(Clients::Kill, CLOSE_BUDGET).await {
+        tracing::warn!(
+            error = crate::chain::chain(&error),
+            "Redis does not refuse writes; its port is closed"
+        );
+    }
 }
 
 /// Ends at the first SIGTERM or SIGINT.
@@ -129,10 +189,10 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 fn consensus_options(config: &Config, tls: Tls) -> Options {
-    let members = config.nodes.iter().map(|node| Member {
-        id: node.name.clone(),
-        raft_addr: config.raft_address(node),
-    });
+    let members = config
+        .nodes
+        .iter()
+        .map(|node| Member { id: node.name.clone(), raft_addr: config.raft_address(node) });
     Options {
         cluster: config.cluster.clone(),
         me: config.node.clone(),

@@ -73,6 +73,15 @@ pub enum OrderError {
     /// The lease thread has ended; the agent is about to die.
     #[error("the lease thread has ended")]
     Ended,
+    /// A newer wish has overtaken the order.
+    #[error("a newer wish has overtaken this order")]
+    Late,
+    /// The server to which the ports were to be bound has ended.
+    #[error("the database's process {server} has ended")]
+    ServerGone {
+        /// Which.
+        server: ServerId,
+    },
     /// No permit was written within the deadline: there is no lease, or no leader with a quorum.
     #[error("no lease for the {door:?} door within {after_ms} ms")]
     NotOpened {
@@ -94,15 +103,15 @@ pub enum OrderError {
 /// What the driver can order.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Renew for this epoch, or not at all. A change closes everything first.
-    Renew { epoch: Option<Epoch>, done: oneshot::Sender<()> },
+    /// Renew for this epoch, or not at all. A change closes everything first. Refused when a newer wish has said otherwise.
+    Renew { epoch: Option<Epoch>, wish: u64, done: oneshot::Sender<Result<(), OrderError>> },
     /// Open a door; answered once its permit is in the kernel. Ports are bound to the life of `server`. Refused when a
     /// newer wish has closed it: an order that was given late opens nothing.
-    Open { door: Door, wish: u64, server: Option<ServerId>, done: oneshot::Sender<()> },
+    Open { door: Door, wish: u64, server: Option<ServerId>, done: oneshot::Sender<Result<(), OrderError>> },
     /// Close doors: void, read back, take the VIP's address away; answered when it is so.
     Close { doors: Vec<Door>, wish: u64, done: oneshot::Sender<Result<(), OrderError>> },
-    /// Grant nothing more for this epoch.
-    End { epoch: Epoch, done: oneshot::Sender<()> },
+    /// Grant nothing more for this epoch, if every lease of it has ended; answered with whether that is so.
+    End { epoch: Epoch, done: oneshot::Sender<bool> },
     /// The ledger refused to end this epoch.
     GoOn { epoch: Epoch },
 }
@@ -136,12 +145,12 @@ impl LeaseHandle {
         self.view.clone()
     }
 
-    /// Renews for `epoch` from now on, or for none.
+    /// Renews for `epoch` from now on, or for none, on behalf of the wish with number `wish`.
     ///
     /// # Errors
-    /// [`OrderError::Ended`].
-    pub async fn renew(&self, epoch: Option<Epoch>) -> Result<(), OrderError> {
-        self.order(|done| Order::Renew { epoch, done }).await
+    /// [`OrderError::Late`] when a newer wish has said otherwise; [`OrderError::Ended`].
+    pub async fn renew(&self, epoch: Option<Epoch>, wish: u64) -> Result<(), OrderError> {
+        self.order(|done| Order::Renew { epoch, wish, done }).await?
     }
 
     /// Opens `door` on behalf of the wish with number `wish`, and waits until the kernel lets packets pass, at most for
@@ -149,6 +158,7 @@ impl LeaseHandle {
     ///
     /// # Errors
     /// [`OrderError::NotOpened`] when there is no lease within the deadline; the door stays ordered open.
+    /// [`OrderError::Late`], [`OrderError::ServerGone`].
     pub async fn open(
         &self,
         door: Door,
@@ -158,10 +168,11 @@ impl LeaseHandle {
     ) -> Result<(), OrderError> {
         let opened = self.order(|done| Order::Open { door, wish, server, done });
         let after_ms = deadline.as_millis() as u64;
-        let late = OrderError::NotOpened { door, after_ms };
+        let not_opened = OrderError::NotOpened { door, after_ms };
         match tokio::time::timeout(deadline, opened).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(late),
+            Ok(Ok(outcome)) => outcome,
+            // Nobody answers an order whose door was closed meanwhile.
+            Ok(Err(_)) | Err(_) => Err(not_opened),
         }
     }
 
@@ -174,11 +185,12 @@ impl LeaseHandle {
         self.order(|done| Order::Close { doors: doors.to_vec(), wish, done }).await?
     }
 
-    /// Grants nothing more for `epoch`. Returns when it is so.
+    /// Grants nothing more for `epoch`, if every lease of it has ended at this moment, margin included. False: nothing
+    /// was changed, and its end must not be proposed.
     ///
     /// # Errors
     /// [`OrderError::Ended`].
-    pub async fn end(&self, epoch: Epoch) -> Result<(), OrderError> {
+    pub async fn end(&self, epoch: Epoch) -> Result<bool, OrderError> {
         self.order(|done| Order::End { epoch, done }).await
     }
 

@@ -8,28 +8,24 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use baton_consensus::{Inbox, ProposeError};
+use anyhow::Context as _;
+use baton_consensus::Inbox;
 use baton_runbooks::agent::{Agent, Input, Output, Setup, Stamped, TICK_MAX_MS};
 use baton_runbooks::decide::local::Wish;
-use baton_runbooks::ledger::Command;
 use baton_runbooks::lease::granter::Office;
-use baton_runbooks::lease::holder::Door;
-use baton_runbooks::model::{Epoch, Term};
 use baton_runbooks::observe::Observation;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::executor::{self, Job};
+use super::propose::propose;
 use super::views::Publisher;
-use super::{Context, clock, keeper, reconcile, reports, senses};
+use super::{Context, clock, keeper, reconcile, reports, senses, steering};
 use crate::recorder::Recorder;
 
 /// Inputs that may wait for the core. It takes each within microseconds; more than this waiting means that the process
 /// had no processor for seconds, and then senders wait.
 pub(super) const INPUTS_MAX: usize = 1024;
-/// A proposal takes milliseconds. After this its fate is unknown to the core, which asks again.
-const PROPOSE_DEADLINE: Duration = Duration::from_secs(2);
-
 /// A wish and its number. Orders to the lease thread carry it, so that what belongs to an older wish opens nothing.
 #[derive(Debug, Clone)]
 pub(super) struct Numbered {
@@ -60,6 +56,7 @@ pub(super) async fn run(
     reports::receive(inbox, &context, inputs.clone());
     let seen = senses::start(&context, &observed, wish.clone());
     reconcile::start(&context, &inputs, &wish, &seen);
+    steering::start(&context);
     let canaries = keeper::start(&context, inputs.clone(), wish.clone(), seen);
     let mut driver = Driver {
         core: Agent::new(setup),
@@ -73,9 +70,9 @@ pub(super) async fn run(
     };
     super::views::serve_operator(&driver.context, operator);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    driver.drive(input, stopped).await;
+    let ended = driver.drive(input, stopped).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    Ok(())
+    ended
 }
 
 /// Observations are inputs.
@@ -101,7 +98,11 @@ struct Driver {
 }
 
 impl Driver {
-    async fn drive(&mut self, mut input: mpsc::Receiver<Input>, stopped: impl Future<Output = ()>) {
+    async fn drive(
+        &mut self,
+        mut input: mpsc::Receiver<Input>,
+        stopped: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
         let mut stopped = pin!(stopped);
         let mut committed = self.context.consensus.committed();
         let mut standing = self.context.consensus.standing();
@@ -115,16 +116,23 @@ impl Driver {
         standing.mark_changed();
         loop {
             let input = tokio::select! {
-                () = &mut stopped => return,
-                Ok(()) = committed.changed() => {
+                () = &mut stopped => return Ok(()),
+                changed = committed.changed() => {
+                    changed.context("the consensus thread has ended")?;
                     let newest = committed.borrow_and_update().clone();
                     if newest.index == 0 {
                         continue;
                     }
                     Input::Committed { index: newest.index, ledger: Box::new((*newest.ledger).clone()) }
                 }
-                Ok(()) = standing.changed() => Input::Office { office: self.office() },
-                Ok(()) = lease.changed() => Input::Lease { lease: lease.borrow_and_update().facts.clone() },
+                changed = standing.changed() => {
+                    changed.context("the consensus thread has ended")?;
+                    Input::Office { office: self.office() }
+                }
+                changed = lease.changed() => {
+                    changed.context("the lease thread has ended")?;
+                    Input::Lease { lease: lease.borrow_and_update().facts.clone() }
+                }
                 Some(input) = input.recv() => input,
                 _ = report.tick() => self.report(),
                 _ = tick.tick() => Input::Tick,
@@ -152,17 +160,17 @@ impl Driver {
                 });
             }
             Output::RunStep { run, epoch, attempt, planned } => {
-                let job = Job { run, epoch, attempt, planned, undo: false };
-                executor::spawn(self.context.clone(), self.inputs.clone(), self.wishes.subscribe(), job);
+                self.execute(Job { run, epoch, attempt, planned, undo: false });
             }
             Output::UndoStep { run, epoch, attempt, planned } => {
-                let job = Job { run, epoch, attempt, planned, undo: true };
-                executor::spawn(self.context.clone(), self.inputs.clone(), self.wishes.subscribe(), job);
+                self.execute(Job { run, epoch, attempt, planned, undo: true });
             }
             Output::Wish { wish } => {
                 let why: Vec<String> = wish.why.iter().map(ToString::to_string).collect();
                 tracing::info!(role = ?wish.role, why = why.join(", "), "what this node is to be");
-                self.context.consensus.prefer(reports::preferred(&self.context.config, Some(self.core.ledger())));
+                self.context
+                    .consensus
+                    .prefer(reports::preferred(&self.context.config, Some(self.core.ledger())));
                 self.wish_number += 1;
                 self.wishes.send_replace(Some(Numbered { number: self.wish_number, wish }));
             }
@@ -173,6 +181,11 @@ impl Driver {
                 self.publisher.note(&decision);
             }
         }
+    }
+
+    /// The executor goes under the number of the present wish: a newer one that closes stops what it still opens.
+    fn execute(&self, job: Job) {
+        executor::spawn(self.context.clone(), self.inputs.clone(), self.wish_number, job);
     }
 
     /// This node's own report: to the peers, and to the core.
@@ -195,61 +208,5 @@ impl Driver {
             quorum_acked_at: standing.quorum_acked_at.map(at),
             append_pending_since: standing.own_append_pending_since.map(at),
         }
-    }
-}
-
-/// Proposes and says what became of it; `None`: nobody knows.
-async fn propose(
-    context: &Context,
-    command: Command,
-    term: Option<Term>,
-    ends: Option<Epoch>,
-    wish: u64,
-) -> Option<bool> {
-    // A holder that gives its lease back is closed, and has read that back, before anybody is told (design, 4.6).
-    if let Command::Release { .. } = command {
-        if let Err(error) = context.lease.close(&[Door::Vip, Door::Ports], wish).await {
-            tracing::error!(%error, "not released: could not close");
-            return Some(false);
-        }
-    }
-    // Nothing more is granted for an epoch from the moment before its end is proposed (design, 4.4).
-    if let Some(epoch) = ends {
-        context.lease.end(epoch).await.ok()?;
-    }
-    let name = command.to_string();
-    let settling = context.sync.before(&command).await;
-    let applied = match term {
-        Some(term) => context.consensus.propose_as_leader(command, term, PROPOSE_DEADLINE).await,
-        None => context.consensus.propose(command, PROPOSE_DEADLINE).await,
-    };
-    let accepted = match applied {
-        Ok(applied) => {
-            let accepted = applied.response.is_accepted();
-            if !accepted {
-                tracing::info!(command = name, response = ?applied.response, "the ledger refused");
-            }
-            Some(accepted)
-        }
-        Err(error) => {
-            tracing::info!(command = name, error = crate::chain::chain(&error), "not proposed");
-            fate(&error)
-        }
-    };
-    settling.settle(accepted);
-    if let (Some(epoch), Some(false)) = (ends, accepted) {
-        context.lease.go_on(epoch).await;
-    }
-    accepted
-}
-
-/// What an error says about the command: it has surely no effect, or nobody knows.
-const fn fate(error: &ProposeError) -> Option<bool> {
-    match error {
-        ProposeError::LeaderOnly { .. }
-        | ProposeError::NotLeader { .. }
-        | ProposeError::NoLeader
-        | ProposeError::NoPart { .. } => Some(false),
-        ProposeError::Unknown | ProposeError::Shutdown => None,
     }
 }

@@ -1,8 +1,9 @@
 //! Executors: carry out one step each. Check, act if need be, verify; the outcome goes back to the core.
 //!
 //! A step was started in the committed journal before its executor runs. Right before each effect the executor looks at
-//! the applied ledger again and stops if the epoch has moved on, so that an agent that was frozen in between does no harm;
-//! what it could still open is closed by the lease in any case.
+//! the applied ledger again and stops unless this very attempt is still the one to be carried out, so that an agent that
+//! was frozen in between does no harm; what it could still open is closed by the lease in any case. Doors are opened under
+//! the number of the wish with which the step began: a later wish that closes them wins over a step that comes late.
 
 mod act;
 mod failpoint;
@@ -12,10 +13,10 @@ use std::time::Duration;
 use baton_runbooks::agent::{Input, StepResult};
 use baton_runbooks::model::{Epoch, RunId};
 use baton_runbooks::plan::{PlannedStep, Step};
-use baton_runbooks::run::Run;
+use baton_runbooks::run::{Run, StepStatus};
 
 use super::Context;
-use super::driver::{Inputs, Wishes};
+use super::driver::Inputs;
 
 /// What a step brings back for the journal.
 pub(super) type Facts = Vec<(String, String)>;
@@ -34,18 +35,22 @@ pub(super) struct Job {
 struct Executor {
     context: Context,
     inputs: Inputs,
-    wishes: Wishes,
+    wish: u64,
     epoch: Epoch,
     run: RunId,
+    /// What the journal must say of the step for as long as it is acted on.
+    standing: (Step, StepStatus),
     limit: Duration,
 }
 
 /// Carries out `job` in a task of its own.
-pub(super) fn spawn(context: Context, inputs: Inputs, wishes: Wishes, job: Job) {
+pub(super) fn spawn(context: Context, inputs: Inputs, wish: u64, job: Job) {
     tokio::spawn(async move {
         let limit = Duration::from_millis(job.planned.limit_ms);
-        let executor = Executor { context, inputs, wishes, epoch: job.epoch, run: job.run, limit };
         let step = job.planned.step;
+        let status = if job.undo { StepStatus::Undoing } else { StepStatus::Acting { attempt: job.attempt } };
+        let (epoch, run, standing) = (job.epoch, job.run, (step, status));
+        let executor = Executor { context, inputs, wish, epoch, run, standing, limit };
         let work = executor.carry_out(step, job.undo);
         let outcome = match tokio::time::timeout(limit, work).await {
             Ok(outcome) => outcome,
@@ -66,7 +71,7 @@ pub(super) fn spawn(context: Context, inputs: Inputs, wishes: Wishes, job: Job) 
 
 impl Executor {
     async fn carry_out(&self, step: Step, undo: bool) -> anyhow::Result<Facts> {
-        self.check_epoch()?;
+        self.check_current()?;
         failpoint::pass(step, failpoint::Point::Started);
         let span = tracing::info_span!("step", run = self.run.0, epoch = self.epoch.0, %step, undo);
         let _entered = span.enter();
@@ -100,7 +105,7 @@ impl Executor {
     }
 
     /// Fails when the ledger has moved on: a stale actor does nothing (design, G7).
-    fn check_epoch(&self) -> anyhow::Result<()> {
+    fn check_current(&self) -> anyhow::Result<()> {
         let committed = self.context.consensus.committed();
         let ledger = &committed.borrow().ledger;
         anyhow::ensure!(
@@ -109,6 +114,11 @@ impl Executor {
             self.epoch,
             ledger.epoch
         );
+        let (step, status) = &self.standing;
+        // A run that was abandoned leaves the epoch as it is.
+        let is_current =
+            ledger.run.as_ref().is_some_and(|run| run.id == self.run && run.status(*step) == *status);
+        anyhow::ensure!(is_current, "stale: run {} does not wait for this any more", self.run);
         Ok(())
     }
 
@@ -117,10 +127,5 @@ impl Executor {
         let committed = self.context.consensus.committed();
         let run = committed.borrow().ledger.run.clone();
         run.filter(|run| run.id == self.run).ok_or_else(|| anyhow::anyhow!("run {} has ended", self.run))
-    }
-
-    /// Number of the newest wish: orders to the lease thread go under it.
-    fn wish(&self) -> u64 {
-        self.wishes.borrow().as_ref().map_or(0, |wish| wish.number)
     }
 }

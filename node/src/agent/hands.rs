@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use baton_netops::{Announcer, Cut, Network, ResetSpec, reset_clients};
@@ -31,7 +31,7 @@ pub(crate) struct Hands {
     cut: tokio::sync::Mutex<Cut>,
     announcer: Mutex<Option<Announcer>>,
     places: BTreeMap<NodeId, Arc<Semaphore>>,
-    peers: Mutex<BTreeMap<NodeId, NodeReport>>,
+    peers: Mutex<BTreeMap<NodeId, (Instant, NodeReport)>>,
 }
 
 impl std::fmt::Debug for Hands {
@@ -121,12 +121,21 @@ impl Hands {
 
     /// Notes a peer's newest report.
     pub(crate) fn note_peer(&self, report: NodeReport) {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).insert(report.node.clone(), report);
+        self.peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(report.node.clone(), (Instant::now(), report));
     }
 
-    /// A peer's newest report.
+    /// A peer's newest report, however old it is.
     pub(crate) fn peer(&self, node: &NodeId) -> Option<NodeReport> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(node).map(|(_, report)| report.clone())
+    }
+
+    /// A peer's newest report, unless it is older than `age_max`.
+    pub(crate) fn peer_lately(&self, node: &NodeId, age_max: Duration) -> Option<NodeReport> {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.get(node).filter(|(at, _)| at.elapsed() <= age_max).map(|(_, report)| report.clone())
     }
 }
 

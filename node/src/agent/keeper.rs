@@ -1,20 +1,15 @@
 //! The keeper's hands: semi-sync's source side and the canary, in the order that the core wants.
 //!
-//! One rule is kept here that the core cannot keep: **semi-sync is never switched off while an in-sync proposal may still
-//! be applied.** Proposals of the flag and `SourceOff` exclude each other through [`Settlement`], and after a proposal whose
-//! fate is unknown the flag is proposed *out* again first: that raises the generation, so the lost proposal can only be
-//! refused.
+//! Orders are carried out later than they were decided. What makes that safe is in [`super::settlement`].
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use baton_runbooks::agent::Input;
 use baton_runbooks::decide::local::Role;
-use baton_runbooks::ledger::Command;
 use baton_runbooks::lease::holder::Door;
+use baton_runbooks::ledger::Command;
 use baton_runbooks::sync::Keep;
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Context;
@@ -35,44 +30,6 @@ const ORDERS_MAX: usize = 1;
 /// A proposal takes milliseconds.
 const PROPOSE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Whether an in-sync proposal may still be applied. Its lock excludes `SourceOff` and proposals of the flag.
-#[derive(Debug, Default)]
-pub(crate) struct Settlement {
-    unsettled: Arc<Mutex<bool>>,
-}
-
-impl Settlement {
-    /// Call before `command` is proposed; hold what comes back until its fate is known.
-    pub(super) async fn before(&self, command: &Command) -> Settling {
-        match command {
-            Command::SyncIn { .. } => {
-                let mut lock = Arc::clone(&self.unsettled).lock_owned().await;
-                *lock = true;
-                Settling(Some(lock))
-            }
-            Command::Bootstrap { .. }
-            | Command::StartRun { .. }
-            | Command::Journal { .. }
-            | Command::AbandonRun { .. }
-            | Command::AcknowledgeRun { .. }
-            | Command::SyncOut { .. }
-            | Command::Release { .. } => Settling(None),
-        }
-    }
-}
-
-/// A proposal under way.
-pub(super) struct Settling(Option<OwnedMutexGuard<bool>>);
-
-impl Settling {
-    /// The proposal's fate; `None`: unknown, so it stays unsettled.
-    pub(super) fn settle(self, accepted: Option<bool>) {
-        if let (Some(mut lock), Some(_)) = (self.0, accepted) {
-            *lock = false;
-        }
-    }
-}
-
 /// Where the core's orders go.
 pub(super) struct Orders(mpsc::Sender<Keep>);
 
@@ -88,20 +45,12 @@ struct Keeper {
     inputs: Inputs,
     wishes: Wishes,
     seen: Seen,
-    canary: Arc<Canaries>,
-}
-
-/// Number of the newest canary, and whether one is being committed.
-#[derive(Default)]
-struct Canaries {
-    newest: AtomicU64,
-    busy: AtomicBool,
 }
 
 /// Starts the keeper's task.
 pub(super) fn start(context: &Context, inputs: Inputs, wishes: Wishes, seen: Seen) -> Orders {
     let (tx, mut orders) = mpsc::channel(ORDERS_MAX);
-    let keeper = Keeper { context: context.clone(), inputs, wishes, seen, canary: Arc::default() };
+    let keeper = Keeper { context: context.clone(), inputs, wishes, seen };
     tokio::spawn(async move {
         let mut tick = interval(CANARY_PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -137,6 +86,7 @@ impl Keeper {
     }
 
     async fn source_on(&self, mysql: &Mysql) {
+        let _alone = self.context.sync.exclusive().await;
         if !self.is_serving() {
             return;
         }
@@ -148,8 +98,8 @@ impl Keeper {
 
     /// Off, which releases waiting commits: only while the ledger says *out of sync* and nothing else can be applied.
     async fn source_off(&self, mysql: &Mysql) {
-        let mut unsettled = Arc::clone(&self.context.sync.unsettled).lock_owned().await;
-        if *unsettled {
+        let _alone = self.context.sync.exclusive().await;
+        if !self.context.sync.is_settled() {
             let (epoch, generation) = {
                 let committed = self.context.consensus.committed();
                 let committed = committed.borrow();
@@ -159,7 +109,7 @@ impl Keeper {
             let reason = "settles an in-sync proposal whose fate is unknown".to_owned();
             let command = Command::SyncOut { epoch, generation, by, reason };
             match self.context.consensus.propose(command, PROPOSE_DEADLINE).await {
-                Ok(applied) if applied.response.is_accepted() => *unsettled = false,
+                Ok(applied) if applied.response.is_accepted() => self.context.sync.is_out(generation),
                 Ok(_) | Err(_) => return,
             }
         }
@@ -186,12 +136,8 @@ impl Keeper {
             return;
         }
         let Some(facts) = self.seen.mysql().filter(|facts| !facts.read_only) else { return };
-        if self.canary.busy.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        self.canary.newest.fetch_max(facts.canary_applied, Ordering::AcqRel);
-        let number = self.canary.newest.fetch_add(1, Ordering::AcqRel) + 1;
-        let (context, inputs, canary) = (self.context.clone(), self.inputs.clone(), Arc::clone(&self.canary));
+        let Some(number) = self.context.sync.canary.begin(facts.canary_applied) else { return };
+        let (context, inputs) = (self.context.clone(), self.inputs.clone());
         tokio::spawn(async move {
             let _ = inputs.send(Input::Canary { number, committed: false }).await;
             if let Some(mysql) = &context.hands.mysql {
@@ -202,7 +148,7 @@ impl Keeper {
                     Err(error) => tracing::debug!(error = chain(&error), "no canary"),
                 }
             }
-            canary.busy.store(false, Ordering::Release);
+            context.sync.canary.ended();
         });
     }
 }

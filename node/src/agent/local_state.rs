@@ -6,14 +6,18 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The file, and what it says.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct LocalState {
     path: PathBuf,
-    opened: Mutex<Option<String>>,
+    opened: Arc<Mutex<Option<String>>>,
 }
+
+/// A sync on a disk that serves takes milliseconds. One that hangs must not hold up whoever opens for longer than this.
+const SYNC_MAX: Duration = Duration::from_secs(2);
 
 impl LocalState {
     /// Reads the file in `dir`, if there is one.
@@ -26,7 +30,7 @@ impl LocalState {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
-        Ok(Self { path, opened: Mutex::new(opened) })
+        Ok(Self { path, opened: Arc::new(Mutex::new(opened)) })
     }
 
     /// The server instance that was opened last.
@@ -34,22 +38,32 @@ impl LocalState {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes that `server` is about to be opened; returns once it is on disk.
-    pub(crate) fn note_opening(&self, server: &str) -> io::Result<()> {
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if opened.as_deref() == Some(server) {
+    /// Notes that `server` is about to be opened; returns once it is on disk. The disk is waited for on a thread of its
+    /// own: a hung one must not stop the tasks that close.
+    pub(crate) async fn note_opening(&self, server: &str) -> io::Result<()> {
+        if self.opened().as_deref() == Some(server) {
             return Ok(());
         }
-        let fresh = self.path.with_extension("new");
-        let mut file = File::create(&fresh)?;
-        file.write_all(server.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)?;
-        if let Some(dir) = self.path.parent() {
-            File::open(dir)?.sync_all()?;
+        let (path, text) = (self.path.clone(), server.to_owned());
+        let written = tokio::task::spawn_blocking(move || write(&path, &text));
+        match tokio::time::timeout(SYNC_MAX, written).await {
+            Ok(written) => written.map_err(io::Error::other)??,
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not end a sync")),
         }
-        *opened = Some(server.to_owned());
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(server.to_owned());
         Ok(())
+    }
+}
+
+fn write(path: &Path, server: &str) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(server.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -58,4 +72,20 @@ pub(crate) fn draw_boot() -> io::Result<u64> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_opened_is_known_to_the_next_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = LocalState::open(dir.path()).unwrap();
+        assert_eq!(state.opened(), None);
+        state.note_opening("12@34").await.unwrap();
+        state.note_opening("12@34").await.unwrap();
+        assert_eq!(state.opened().as_deref(), Some("12@34"));
+        assert_eq!(LocalState::open(dir.path()).unwrap().opened().as_deref(), Some("12@34"));
+    }
 }

@@ -2,15 +2,20 @@
 //!
 //! Four tasks, so that a hung database delays no door: doors (lease thread, VIP, clients), MySQL, Redis, services. Each
 //! looks at the newest wish when it changes and on a slow tick. Closing the doors never waits for anything else; opening
-//! the ports is the last thing that the MySQL task does, under the number of the wish that it acts for.
+//! the ports is the last thing that the MySQL task does, under the number of the wish that it acts for. What a task saw
+//! and what it was told are both older than what it does next: before an effect that opens something it looks again.
+//!
+//! An agent that starts on the holder asks for its lease before it closes anything: what an earlier agent left open ends
+//! with its tickets, and a restart within the lease must not cost the clients their connections.
 
 mod doors;
 mod mysql;
 mod redis;
 mod services;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use baton_runbooks::decide::local::Role;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Context;
@@ -24,6 +29,14 @@ const PERIOD: Duration = Duration::from_millis(250);
 trait Share: Send + 'static {
     /// Brings the world a step nearer to the wish. Called again on the next tick, whatever came of it.
     fn make_so(&mut self, wish: &Numbered) -> impl Future<Output = ()> + Send;
+
+    /// The agent has just started, and waits for the lease that the ledger gives it: nothing is closed yet.
+    fn wait(&mut self, _wish: &Numbered) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// A newer wish ends what is being done, at any point at which it waits.
+    const GIVES_WAY: bool = false;
 }
 
 /// Starts the tasks of a data node.
@@ -31,26 +44,51 @@ pub(super) fn start(context: &Context, inputs: &Inputs, wishes: &Wishes, seen: &
     if !context.config.is_data_node() {
         return;
     }
-    follow(wishes.clone(), doors::Doors::new(context.clone()));
+    // Longer than any ticket of an earlier agent lives, so that a lease that does not come closes everything.
+    let patience = Instant::now() + context.config.timing.lease.duration();
+    let newest = Newest(wishes.clone());
+    follow(wishes.clone(), patience, doors::Doors::new(context.clone()));
     if context.hands.mysql.is_some() {
-        follow(wishes.clone(), mysql::MysqlShare::new(context.clone(), inputs.clone(), seen.clone()));
+        let share = mysql::MysqlShare::new(context.clone(), inputs.clone(), seen.clone(), newest.clone());
+        follow(wishes.clone(), patience, share);
     }
     if context.hands.redis.is_some() {
-        follow(wishes.clone(), redis::RedisShare::new(context.clone(), seen.clone()));
+        follow(wishes.clone(), patience, redis::RedisShare::new(context.clone(), seen.clone(), newest));
     }
     if context.hands.services.is_some() {
-        follow(wishes.clone(), services::ServicesShare::new(context.clone()));
+        follow(wishes.clone(), patience, services::ServicesShare::new(context.clone()));
     }
 }
 
-fn follow(mut wishes: Wishes, mut share: impl Share) {
+/// Whether a wish is still the newest.
+#[derive(Debug, Clone)]
+struct Newest(Wishes);
+
+impl Newest {
+    /// False also when the agent is ending.
+    fn is(&self, wish: &Numbered) -> bool {
+        self.0.has_changed().is_ok()
+            && self.0.borrow().as_ref().is_some_and(|newest| newest.number == wish.number)
+    }
+}
+
+fn follow<S: Share>(mut wishes: Wishes, patience: Instant, mut share: S) {
     tokio::spawn(async move {
         let mut tick = interval(PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let newest = wishes.borrow_and_update().clone();
             if let Some(wish) = newest {
-                share.make_so(&wish).await;
+                if Instant::now() < patience && awaits_lease(&wish) {
+                    share.wait(&wish).await;
+                } else if S::GIVES_WAY {
+                    tokio::select! {
+                        () = share.make_so(&wish) => {}
+                        changed = wishes.changed() => if changed.is_err() { return } else { continue },
+                    }
+                } else {
+                    share.make_so(&wish).await;
+                }
             }
             tokio::select! {
                 changed = wishes.changed() => if changed.is_err() { return },
@@ -58,4 +96,48 @@ fn follow(mut wishes: Wishes, mut share: impl Share) {
             }
         }
     });
+}
+
+/// Closed for want of a lease, and for nothing else.
+const fn awaits_lease(wish: &Numbered) -> bool {
+    let wish = &wish.wish;
+    match wish.role {
+        Role::Closed { .. } => wish.renew.is_some() && wish.release.is_none(),
+        Role::Witness | Role::Acquiring { .. } | Role::Serving { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_runbooks::decide::local::Wish;
+    use baton_runbooks::model::Epoch;
+    use baton_runbooks::why::Why;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    fn closed(renew: Option<Epoch>, release: Option<Why>) -> Numbered {
+        let wish = Wish { role: Role::Closed { follow: None }, renew, release, why: Vec::new() };
+        Numbered { number: 3, wish }
+    }
+
+    #[test]
+    fn only_a_holder_without_a_lease_waits_for_one() {
+        assert!(awaits_lease(&closed(Some(Epoch(7)), None)));
+        assert!(!awaits_lease(&closed(None, None)), "it holds nothing");
+        assert!(!awaits_lease(&closed(Some(Epoch(7)), Some(Why::MysqlDead))), "it gives its lease back");
+    }
+
+    #[test]
+    fn an_older_wish_and_the_wish_of_an_ending_agent_are_not_the_newest() {
+        let wish = closed(None, None);
+        let (sender, wishes) = watch::channel(Some(wish.clone()));
+        let newest = Newest(wishes);
+        assert!(newest.is(&wish));
+        sender.send_replace(Some(Numbered { number: 4, ..wish.clone() }));
+        assert!(!newest.is(&wish));
+        sender.send_replace(Some(wish.clone()));
+        drop(sender);
+        assert!(!newest.is(&wish));
+    }
 }

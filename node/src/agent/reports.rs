@@ -25,9 +25,7 @@ const UNDER_WAY_MAX: usize = 2;
 #[serde(rename_all = "kebab-case", tag = "message")]
 enum Message {
     /// The sender's own report.
-    Report {
-        report: Box<NodeReport>,
-    },
+    Report { report: Box<NodeReport> },
 }
 
 /// Sends this node's report to every peer, each on its own.
@@ -63,8 +61,12 @@ pub(super) fn receive(mut inbox: Inbox, context: &Context, inputs: Inputs) {
                     hands.note_peer((*report).clone());
                     let _ = inputs.send(Input::Report { report }).await;
                 }
-                Ok(Message::Report { .. }) => tracing::warn!(from = %inbound.from, "a report in another's name"),
-                Err(error) => tracing::warn!(from = %inbound.from, %error, "a message that this version does not know"),
+                Ok(Message::Report { .. }) => {
+                    tracing::warn!(from = %inbound.from, "a report in another's name")
+                }
+                Err(error) => {
+                    tracing::warn!(from = %inbound.from, %error, "a message that this version does not know")
+                }
             }
         }
     });

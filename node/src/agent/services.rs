@@ -35,7 +35,9 @@ impl Services {
     /// The services of a data node; `None` without an engine or without services. A restart policy that would start them
     /// behind the agent's back is taken away here.
     pub(super) async fn open(config: &Config) -> anyhow::Result<Option<Self>> {
-        let Some(docker) = config.docker.as_ref().filter(|_| config.is_data_node() && !config.services.is_empty()) else {
+        let Some(docker) =
+            config.docker.as_ref().filter(|_| config.is_data_node() && !config.services.is_empty())
+        else {
             return Ok(None);
         };
         let bound = config.services.iter().map(|service| Bound {
@@ -53,7 +55,11 @@ impl Services {
         let services = Self { containers: Containers::new(docker.socket.clone()), bound: bound.collect() };
         for bound in &services.bound {
             if let Err(error) = services.containers.ensure_restart_no(&bound.service.target, LOOK).await {
-                tracing::warn!(service = bound.service.name, error = chain(&error), "restart policy not looked at");
+                tracing::warn!(
+                    service = bound.service.name,
+                    error = chain(&error),
+                    "restart policy not looked at"
+                );
             }
         }
         Ok(Some(services))
@@ -69,8 +75,13 @@ impl Services {
 
     /// Starts the holder's services that need (or do not need) the database, in dependency order, and waits until they
     /// are healthy. Returns their names.
-    pub(super) async fn start_holder(&self, needs_database: bool, deadline: Duration) -> anyhow::Result<Vec<String>> {
-        let chosen = |bound: &&Bound| bound.runs_on == RunsOn::Holder && bound.needs_database == needs_database;
+    pub(super) async fn start_holder(
+        &self,
+        needs_database: bool,
+        deadline: Duration,
+    ) -> anyhow::Result<Vec<String>> {
+        let chosen =
+            |bound: &&Bound| bound.runs_on == RunsOn::Holder && bound.needs_database == needs_database;
         self.start_chosen(chosen, deadline).await
     }
 
@@ -84,7 +95,8 @@ impl Services {
         chosen: impl Fn(&&Bound) -> bool,
         deadline: Duration,
     ) -> anyhow::Result<Vec<String>> {
-        let mut services: Vec<Service> = self.bound.iter().filter(chosen).map(|bound| bound.service.clone()).collect();
+        let mut services: Vec<Service> =
+            self.bound.iter().filter(chosen).map(|bound| bound.service.clone()).collect();
         let names: Vec<String> = services.iter().map(|service| service.name.clone()).collect();
         // What a service waits for outside this choice is not waited for here: it was started by an earlier step.
         for service in &mut services {
@@ -109,7 +121,9 @@ impl Services {
                 | ServiceState::Starting
                 | ServiceState::Unhealthy { .. }
                 | ServiceState::Unknown { .. } => {
-                    if let Err(error) = self.containers.stop(&bound.service.target, GRACE, STOP_DEADLINE).await {
+                    if let Err(error) =
+                        self.containers.stop(&bound.service.target, GRACE, STOP_DEADLINE).await
+                    {
                         failed.push(format!("{}: {}", bound.service.name, chain(&error)));
                     }
                 }

@@ -1,9 +1,12 @@
 //! The witness's look at the service, through the VIP: which machine answers, and do the databases speak there.
+//!
+//! Two machines that answer are an alarm. None is not: a witness on another segment, or on one where the interface has
+//! another name, sees no ARP of the VIP's, and the databases speak for themselves.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use baton_netops::Probe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -39,7 +42,8 @@ async fn look(context: &Context) -> anyhow::Result<Facts> {
             facts.push((format!("mac_of_{ip}"), macs));
         }
         if let Some(mysql) = &context.config.mysql {
-            let greeting = within(greet_mysql((*ip, mysql.port).into())).await.context("MySQL through the VIP")?;
+            let greeting =
+                within(greet_mysql((*ip, mysql.port).into())).await.context("MySQL through the VIP")?;
             facts.push(("mysql".to_owned(), greeting));
         }
         if let Some(redis) = &context.config.redis {
@@ -52,9 +56,10 @@ async fn look(context: &Context) -> anyhow::Result<Facts> {
 
 /// Exactly one machine may answer for the VIP.
 async fn who_answers(context: &Context, ip: IpAddr, interface: &str) -> anyhow::Result<String> {
-    match context.hands.network.probe_address(ip, interface, ARP_PROBES, ARP_GAP).await? {
-        Probe::Free => bail!("nobody answers for {ip}"),
-        Probe::TakenBy(macs) => {
+    match context.hands.network.probe_address(ip, interface, ARP_PROBES, ARP_GAP).await {
+        Err(error) => Ok(format!("not seen from here: {}", crate::chain::chain(&error))),
+        Ok(Probe::Free) => Ok("not seen from here: no answer on this segment".to_owned()),
+        Ok(Probe::TakenBy(macs)) => {
             let macs: Vec<String> = macs.iter().map(ToString::to_string).collect();
             ensure!(macs.len() == 1, "{} machines answer for {ip}: {}", macs.len(), macs.join(", "));
             Ok(macs.join(""))

@@ -69,7 +69,10 @@ impl Publisher {
         let ledger = core.ledger();
         // Ended runs do not change any more.
         let ended = self.history.last().map(|run| run.number) == ledger.newest_run().map(|(run, _)| run.id)
-            && self.history.iter().all(|run| run.result != RunResult::Running && run.result != RunResult::Undoing);
+            && self
+                .history
+                .iter()
+                .all(|run| run.result != RunResult::Running && run.result != RunResult::Undoing);
         if ledger.run.is_some() || !ended {
             self.history = Arc::new(view::history(ledger, now));
         }
@@ -246,7 +249,9 @@ pub(super) fn serve_operator(context: &Context, mut commands: mpsc::Receiver<Ope
                         let command = Command::AcknowledgeRun { run, by, at: clock::wall() };
                         acknowledge(&context, command).await
                     } else {
-                        Err(CommandError::Refused { reason: format!("the epoch is {epoch}, not {expected_epoch}") })
+                        Err(CommandError::Refused {
+                            reason: format!("the epoch is {epoch}, not {expected_epoch}"),
+                        })
                     };
                     let _ = reply.send(outcome);
                 }

@@ -17,17 +17,53 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Installs the gates, closed, unless they stand already; an agent that restarts keeps its live tickets.
-    pub(super) async fn open(spec: GateSpec, address_lifetime_s: u32) -> Result<Self, OrderError> {
+    /// Installs the gates, closed, unless they stand already, and removes what the ledger does not give us. `is_holder`:
+    /// it names this node, and what an earlier agent left open may go on until its tickets end.
+    pub(super) async fn open(
+        spec: GateSpec,
+        address_lifetime_s: u32,
+        is_holder: bool,
+    ) -> Result<Self, OrderError> {
         gate::install_or_keep(&spec).await.map_err(|error| failed("install the gates", &error))?;
         let gate = Gate::open(spec.slots).map_err(|error| failed("open the gates", &error))?;
         let network = Network::open().map_err(|error| failed("open routing netlink", &error))?;
-        Ok(Self { gate, spec, network, address_lifetime_s, repairs: 0 })
+        let mut kernel = Self { gate, spec, network, address_lifetime_s, repairs: 0 };
+        if !is_holder {
+            kernel.void(&[Door::Vip, Door::Ports]).await?;
+        }
+        kernel.remove_leftovers(is_holder).await?;
+        Ok(kernel)
+    }
+
+    /// Removes addresses that an earlier agent added: all of them, or on a holder those that are no VIP any more. What
+    /// somebody else configured is left alone; its traffic does not pass the gate.
+    async fn remove_leftovers(&self, is_holder: bool) -> Result<(), OrderError> {
+        let vips: Vec<_> = self.spec.vips.iter().map(|vip| vip.ip).collect();
+        let found =
+            self.network.our_addresses(&vips).await.map_err(|error| failed("list addresses", &error))?;
+        for address in found {
+            let is_held = is_holder && self.is_vip(address.ip);
+            if address.tagged && !is_held {
+                tracing::warn!(ip = %address.ip, "removing an address that an earlier agent left behind");
+                self.network
+                    .remove_own(&address)
+                    .await
+                    .map_err(|error| failed("remove an address", &error))?;
+            } else if !address.tagged && address.valid_s.is_none() {
+                tracing::warn!(ip = %address.ip, "the VIP is configured on this host by somebody else; it must not be");
+            }
+        }
+        Ok(())
     }
 
     /// Puts the tickets of slot `slot` in. Returns false when the rules had been removed and are back, closed: the
     /// caller renews at once.
-    pub(super) async fn ticket(&mut self, doors: &[Door], slot: u64, timeout: Duration) -> Result<bool, OrderError> {
+    pub(super) async fn ticket(
+        &mut self,
+        doors: &[Door],
+        slot: u64,
+        timeout: Duration,
+    ) -> Result<bool, OrderError> {
         let Some(which) = which(doors) else { return Ok(true) };
         match self.gate.ticket(which, slot as u8, timeout) {
             Ok(()) => Ok(true),
@@ -37,7 +73,12 @@ impl Kernel {
     }
 
     /// Puts the permits of slot `slot` in.
-    pub(super) async fn permit(&mut self, doors: &[Door], slot: u64, timeout: Duration) -> Result<bool, OrderError> {
+    pub(super) async fn permit(
+        &mut self,
+        doors: &[Door],
+        slot: u64,
+        timeout: Duration,
+    ) -> Result<bool, OrderError> {
         let Some(which) = which(doors) else { return Ok(true) };
         match self.gate.permit(which, slot as u8, timeout) {
             Ok(()) => Ok(true),

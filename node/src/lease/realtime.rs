@@ -20,7 +20,9 @@ pub(super) fn prepare() {
 fn realtime() -> io::Result<()> {
     let parameter = libc::sched_param { sched_priority: PRIORITY };
     // SAFETY: `parameter` lives through the call; 0 names the calling thread.
-    let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameter) };
+    let done = unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameter)
+    };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

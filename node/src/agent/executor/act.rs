@@ -42,7 +42,9 @@ impl Executor {
         let config = &self.context.config;
         let peer = config.nodes.iter().find(|node| node.kind == NodeKind::Data && node.name != config.node);
         let mysql = config.mysql.as_ref();
-        peer.zip(mysql).map(|(peer, mysql)| (peer.address, mysql.port)).ok_or_else(|| anyhow!("no other data node"))
+        peer.zip(mysql)
+            .map(|(peer, mysql)| (peer.address, mysql.port))
+            .ok_or_else(|| anyhow!("no other data node"))
     }
 
     /// The lease of the old epoch has ended by the leader's evidence; the power fence, if there is one, makes sure.
@@ -70,6 +72,11 @@ impl Executor {
         let (peer, port) = self.peer_mysql()?;
         self.context.hands.cut_stream(peer, port).await.context("cut the replication stream")?;
         let facts = mysql.facts(STATEMENT).await?;
+        // Only this instance was seen to have every acknowledged write: a restart may have thrown some away.
+        if let Some(vouched) = &self.current_run()?.plan.basis.target_instance {
+            let now = &facts.instance;
+            ensure!(now == vouched, "this server is {now}, the ledger vouches for {vouched}");
+        }
         if facts.replication.is_none() {
             return Ok(vec![fact("received", &facts.position), fact("backlog", 0), fact("stream", "none")]);
         }
@@ -92,22 +99,26 @@ impl Executor {
         if !held {
             self.probe_vips().await?;
         }
-        self.check_epoch()?;
-        self.context.lease.renew(Some(self.epoch)).await?;
+        self.check_current()?;
+        self.context.lease.renew(Some(self.epoch), self.wish).await?;
         let deadline = self.limit.mul_f64(0.9);
-        self.context.lease.open(Door::Vip, self.wish(), None, deadline).await?;
+        self.context.lease.open(Door::Vip, self.wish, None, deadline).await?;
         self.context.hands.announce();
         Ok(vec![fact("vip", self.vip_names())])
     }
 
     async fn probe_vips(&self) -> anyhow::Result<()> {
         let probes = self.context.hands.vips().iter().map(|(ip, interface)| async move {
-            let probe = self.context.hands.network.probe_address(*ip, interface, VIP_PROBES, VIP_PROBE_GAP).await?;
+            let probe =
+                self.context.hands.network.probe_address(*ip, interface, VIP_PROBES, VIP_PROBE_GAP).await?;
             match probe {
                 Probe::Free => Ok(()),
                 Probe::TakenBy(macs) => {
                     let macs: Vec<String> = macs.iter().map(ToString::to_string).collect();
-                    bail!("somebody answers for {ip}: {}; nobody may, the old holder is fenced", macs.join(" and "))
+                    bail!(
+                        "somebody answers for {ip}: {}; nobody may, the old holder is fenced",
+                        macs.join(" and ")
+                    )
                 }
             }
         });
@@ -121,7 +132,7 @@ impl Executor {
 
     pub(super) async fn undo_vip(&self) -> anyhow::Result<()> {
         self.context.hands.stop_announcing();
-        self.context.lease.close(&[Door::Vip, Door::Ports], self.wish()).await.context("close the VIP")
+        self.context.lease.close(&[Door::Vip, Door::Ports], self.wish).await.context("close the VIP")
     }
 
     fn received(&self) -> anyhow::Result<String> {
@@ -141,7 +152,9 @@ impl Executor {
         let drained = mysql.drain(&received, DRAIN_STILL_MAX, |_| looks += 1).await?;
         match drained {
             Drained::Reached => Ok(vec![fact("drained", received), fact("looks", looks)]),
-            Drained::ApplierError { errno, message } => bail!("the applier stopped with error {errno}: {message}"),
+            Drained::ApplierError { errno, message } => {
+                bail!("the applier stopped with error {errno}: {message}")
+            }
             Drained::BothThreadsStopped { left } => {
                 bail!("both replication threads are stopped, {} transactions left", left.backlog)
             }
@@ -164,10 +177,11 @@ impl Executor {
             return Ok(());
         }
         let server = mysql.server_identity().await?.to_string();
-        self.context.local.note_opening(&server).context("note which server is opened")?;
+        self.context.local.note_opening(&server).await.context("note which server is opened")?;
         self.inputs.send(Input::Opening { server }).await.context("the driver has ended")?;
-        self.check_epoch()?;
         let facts = mysql.facts(STATEMENT).await?;
+        let _alone = self.context.sync.exclusive().await;
+        self.check_current()?;
         if facts.replication.is_some() {
             mysql.promote(&received, STATEMENT).await?;
         } else {
@@ -188,15 +202,18 @@ impl Executor {
             self.make_writable().await?;
             server = Some(mysql.server_identity().await?);
         }
-        self.check_epoch()?;
+        self.check_current()?;
         let mut facts = Facts::new();
         if let Some(redis) = &context.hands.redis {
             let promoted = redis.promote(LEASE_DEADLINE).await?;
             facts.push(fact("redis_offset", promoted.offset));
+            if server.is_none() {
+                server = Some(redis.server_identity().await?);
+            }
         }
-        context.lease.renew(Some(self.epoch)).await?;
-        context.lease.open(Door::Vip, self.wish(), None, LEASE_DEADLINE).await?;
-        context.lease.open(Door::Ports, self.wish(), server, LEASE_DEADLINE).await?;
+        context.lease.renew(Some(self.epoch), self.wish).await?;
+        context.lease.open(Door::Vip, self.wish, None, LEASE_DEADLINE).await?;
+        context.lease.open(Door::Ports, self.wish, server, LEASE_DEADLINE).await?;
         context.hands.announce();
         Ok(facts)
     }

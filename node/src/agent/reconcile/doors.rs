@@ -32,10 +32,18 @@ impl Doors {
         self.context.hands.stop_announcing();
         match self.context.lease.close(&[Door::Vip, Door::Ports], wish.number).await {
             Ok(()) => {
+                self.ask(wish).await;
                 self.context.hands.reset_clients().await;
                 self.closed_for = Some(wish.number);
             }
             Err(error) => tracing::error!(%error, "not closed yet"),
+        }
+    }
+
+    /// Renews for what the wish says. A late wish is refused, and the next one is on its way.
+    async fn ask(&self, wish: &Numbered) {
+        if let Err(error) = self.context.lease.renew(wish.wish.renew, wish.number).await {
+            tracing::debug!(%error, "not renewing as wished");
         }
     }
 
@@ -51,26 +59,33 @@ impl Doors {
     fn vip_was_held(&self) -> bool {
         let committed = self.context.consensus.committed();
         let ledger = &committed.borrow().ledger;
-        ledger.run.as_ref().is_some_and(|run| run.aborting.is_none() && run.status(Step::HoldVip) == StepStatus::Done)
+        ledger
+            .run
+            .as_ref()
+            .is_some_and(|run| run.aborting.is_none() && run.status(Step::HoldVip) == StepStatus::Done)
     }
 }
 
 impl Share for Doors {
+    async fn wait(&mut self, wish: &Numbered) {
+        self.ask(wish).await;
+    }
+
     async fn make_so(&mut self, wish: &Numbered) {
         match wish.wish.role {
             Role::Witness => {}
             Role::Closed { .. } => {
                 self.close(wish).await;
-                let _ = self.context.lease.renew(wish.wish.renew).await;
+                self.ask(wish).await;
             }
             Role::Acquiring { .. } => {
-                let _ = self.context.lease.renew(wish.wish.renew).await;
+                self.ask(wish).await;
                 if self.vip_was_held() {
                     self.hold_vip(wish).await;
                 }
             }
             Role::Serving { ports, .. } => {
-                let _ = self.context.lease.renew(wish.wish.renew).await;
+                self.ask(wish).await;
                 if !ports {
                     if let Err(error) = self.context.lease.close(&[Door::Ports], wish.number).await {
                         tracing::error!(%error, "the ports are not closed yet");

@@ -13,7 +13,7 @@ use baton_runbooks::observe::MysqlFacts;
 use super::super::Context;
 use super::super::driver::{Inputs, Numbered};
 use super::super::senses::Seen;
-use super::Share;
+use super::{Newest, Share};
 use crate::chain::chain;
 use crate::hands::mysql::Mysql;
 use crate::hands::mysql::close::Closing;
@@ -33,13 +33,14 @@ pub(super) struct MysqlShare {
     context: Context,
     inputs: Inputs,
     seen: Seen,
+    newest: Newest,
     detaching: Arc<AtomicBool>,
     refused: Option<String>,
 }
 
 impl MysqlShare {
-    pub(super) fn new(context: Context, inputs: Inputs, seen: Seen) -> Self {
-        Self { context, inputs, seen, detaching: Arc::default(), refused: None }
+    pub(super) fn new(context: Context, inputs: Inputs, seen: Seen, newest: Newest) -> Self {
+        Self { context, inputs, seen, newest, detaching: Arc::default(), refused: None }
     }
 
     async fn close(&mut self, mysql: &Mysql, facts: &MysqlFacts) -> bool {
@@ -59,9 +60,10 @@ impl MysqlShare {
     }
 
     /// A closed node follows the holder, unless it has transactions that the holder lacks.
-    async fn follow(&mut self, mysql: &Mysql, facts: &MysqlFacts, holder: &NodeId) {
+    async fn follow(&mut self, mysql: &Mysql, facts: &MysqlFacts, holder: &NodeId, wish: &Numbered) {
         let config = &self.context.config;
-        let (Some(node), Some(port)) = (config.find(holder), config.mysql.as_ref().map(|mysql| mysql.port)) else {
+        let (Some(node), Some(port)) = (config.find(holder), config.mysql.as_ref().map(|mysql| mysql.port))
+        else {
             return;
         };
         let host = node.address.to_string();
@@ -73,12 +75,17 @@ impl MysqlShare {
             replication.source_host == host && replication.source_port == port && replication.sql_running
         });
         if runs {
-            self.tend(mysql, facts).await;
+            self.tend(mysql, facts, wish).await;
             return;
         }
-        // The holder's set must be newer than ours, or what is in flight looks errant: its report comes after our facts.
-        let report = self.context.hands.peer(holder).filter(|report| report.serving);
+        // Only from a holder that is there: MariaDB throws away what it received and did not apply when it is started, and
+        // asks for it again. And its set must be newer than ours, or what is in flight looks errant.
+        let age_max = self.context.config.timing.lease.duration();
+        let report = self.context.hands.peer_lately(holder, age_max).filter(|report| report.serving);
         let Some(theirs) = report.and_then(|report| report.mysql) else { return };
+        if !self.newest.is(wish) {
+            return;
+        }
         let source = SourceServer { host, port, executed: theirs.executed };
         let attached = match mysql.attach(&source, STATEMENT).await {
             Ok(Attached::Attached) => mysql.start_replication(STATEMENT).await,
@@ -98,16 +105,21 @@ impl MysqlShare {
     }
 
     /// A replica that follows: semi-sync's replica side on, its source side off.
-    async fn tend(&mut self, mysql: &Mysql, facts: &MysqlFacts) {
+    async fn tend(&mut self, mysql: &Mysql, facts: &MysqlFacts, wish: &Numbered) {
         self.refused = None;
-        if facts.semi_sync.source_enabled
-            && let Err(error) = mysql.ensure_relay_rule(STATEMENT).await
-        {
-            tracing::warn!(error = chain(&error), "semi-sync's source side is on at a replica");
+        if facts.semi_sync.source_enabled {
+            let _alone = self.context.sync.exclusive().await;
+            if !self.newest.is(wish) {
+                return;
+            }
+            if let Err(error) = mysql.ensure_relay_rule(STATEMENT).await {
+                tracing::warn!(error = chain(&error), "semi-sync's source side is on at a replica");
+            }
         }
         let receiving = facts.replication.as_ref().is_some_and(|replication| replication.io_running);
         if receiving
             && !facts.semi_sync.replica_on
+            && self.newest.is(wish)
             && let Err(error) = mysql.semi_sync_replica(STATEMENT).await
         {
             tracing::warn!(error = chain(&error), "semi-sync's replica side is not on");
@@ -115,35 +127,81 @@ impl MysqlShare {
     }
 
     /// Writable first, semi-sync before that, ports last.
-    async fn serve(&mut self, mysql: &Mysql, facts: &MysqlFacts, wish: &Numbered, semi_sync: bool) {
+    async fn serve(&mut self, mysql: &Mysql, facts: &MysqlFacts, wish: &Numbered) {
         let server = match mysql.server_identity().await {
             Ok(server) if server.to_string() == facts.instance.server => server,
             Ok(_) | Err(_) => return,
         };
-        if facts.read_only {
-            if let Err(error) = self.context.local.note_opening(&facts.instance.server) {
-                tracing::error!(%error, "not opened: the state directory refuses a write");
-                return;
-            }
-            if self.inputs.send(Input::Opening { server: facts.instance.server.clone() }).await.is_err() {
-                return;
-            }
-            let switch = if semi_sync { Switch::On } else { Switch::Off };
-            if let Err(error) = mysql.open_writes(switch, STATEMENT).await {
-                tracing::warn!(error = chain(&error), "MySQL is not open yet");
-                return;
-            }
-            tracing::info!(semi_sync, "MySQL is open again");
+        let is_open = if facts.read_only {
+            self.open(mysql, &facts.instance.server, wish).await
+        } else {
+            self.is_open_as_it_should(facts)
+        };
+        if !is_open {
+            return;
         }
         if let Err(error) = mysql.ensure_schema(STATEMENT).await {
             tracing::warn!(error = chain(&error), "the agent's own tables are not there");
         }
-        if let Err(error) = self.context.lease.open(Door::Ports, wish.number, Some(server), OPEN_DEADLINE).await {
+        if let Err(error) =
+            self.context.lease.open(Door::Ports, wish.number, Some(server), OPEN_DEADLINE).await
+        {
             tracing::debug!(%error, "the ports are not open yet");
         }
-        if facts.replication.is_some() && !facts.read_only {
+        if facts.replication.is_some() && !facts.read_only && self.newest.is(wish) {
             self.forget_old_primary(mysql);
         }
+    }
+
+    /// Writable by an agent's hand, and with semi-sync on if the ledger says *in sync*. What a server boots with is not
+    /// taken for that: the core closes it, and until it does the ports stay as they are.
+    fn is_open_as_it_should(&self, facts: &MysqlFacts) -> bool {
+        let semi = &facts.semi_sync;
+        let waits = semi.source_enabled && semi.variables_as_wanted;
+        let in_sync = self.context.consensus.committed().borrow().ledger.has_replica_in_sync();
+        self.context.local.opened().as_deref() == Some(&facts.instance.server) && (waits || !in_sync)
+    }
+
+    /// Opens for writing, with semi-sync as the ledger says at this moment. What was seen before may be older than a
+    /// promotion and all that followed it, so everything is looked at again under the lock: a second opening with
+    /// semi-sync off would acknowledge writes alone while the ledger says *in sync*.
+    async fn open(&self, mysql: &Mysql, server: &str, wish: &Numbered) -> bool {
+        if let Err(error) = self.context.local.note_opening(server).await {
+            tracing::error!(%error, "not opened: the state directory refuses a write");
+            return false;
+        }
+        if self.inputs.send(Input::Opening { server: server.to_owned() }).await.is_err() {
+            return false;
+        }
+        let Ok(_alone) = tokio::time::timeout(STATEMENT, self.context.sync.exclusive()).await else {
+            return false;
+        };
+        let facts = match mysql.facts(STATEMENT).await {
+            Ok(facts) if facts.instance.server == server => facts,
+            Ok(_) | Err(_) => return false,
+        };
+        if !facts.read_only {
+            return true;
+        }
+        let Some(switch) = self.wanted_semi_sync(wish) else { return false };
+        if let Err(error) = mysql.open_writes(switch, STATEMENT).await {
+            tracing::warn!(error = chain(&error), "MySQL is not open yet");
+            return false;
+        }
+        tracing::info!(semi_sync = ?switch, "MySQL is open again");
+        true
+    }
+
+    /// On when the ledger says *in sync*, or may still come to say so. `None`: this node is not to open any more.
+    fn wanted_semi_sync(&self, wish: &Numbered) -> Option<Switch> {
+        let Role::Serving { epoch, ports: true, .. } = wish.wish.role else { return None };
+        let committed = self.context.consensus.committed();
+        let ledger = &committed.borrow().ledger;
+        if !self.newest.is(wish) || ledger.epoch != epoch || !ledger.is_open_for(&self.context.config.node) {
+            return None;
+        }
+        let may_wait = ledger.has_replica_in_sync() || !self.context.sync.is_settled();
+        Some(if may_wait { Switch::On } else { Switch::Off })
     }
 
     /// Beside the path: against a lost primary this takes seconds.
@@ -172,10 +230,10 @@ impl Share for MysqlShare {
                     && facts.read_only
                     && let Some(holder) = follow
                 {
-                    self.follow(&mysql, &facts, holder).await;
+                    self.follow(&mysql, &facts, holder, wish).await;
                 }
             }
-            Role::Serving { ports: true, semi_sync, .. } => self.serve(&mysql, &facts, wish, *semi_sync).await,
+            Role::Serving { ports: true, .. } => self.serve(&mysql, &facts, wish).await,
         }
     }
 }

@@ -10,7 +10,7 @@ use baton_runbooks::observe::RedisFacts;
 use super::super::Context;
 use super::super::driver::Numbered;
 use super::super::senses::Seen;
-use super::Share;
+use super::{Newest, Share};
 use crate::chain::chain;
 use crate::hands::redis::{Clients, EmptySource, Redis};
 
@@ -20,11 +20,14 @@ const COMMAND: Duration = Duration::from_secs(1);
 pub(super) struct RedisShare {
     context: Context,
     seen: Seen,
+    newest: Newest,
+    /// Said once, not at each tick.
+    is_empty: bool,
 }
 
 impl RedisShare {
-    pub(super) const fn new(context: Context, seen: Seen) -> Self {
-        Self { context, seen }
+    pub(super) const fn new(context: Context, seen: Seen, newest: Newest) -> Self {
+        Self { context, seen, newest, is_empty: false }
     }
 
     async fn close(&self, redis: &Redis, facts: &RedisFacts) {
@@ -33,21 +36,27 @@ impl RedisShare {
         }
         match redis.close(Clients::Kill, COMMAND).await {
             Ok(()) => tracing::info!("Redis refuses writes"),
-            Err(error) => tracing::warn!(error = chain(&error), "Redis does not refuse writes yet; its port is closed"),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "Redis does not refuse writes yet; its port is closed")
+            }
         }
     }
 
     async fn follow(&self, redis: &Redis, facts: &RedisFacts, holder: &NodeId) {
         let config = &self.context.config;
-        let (Some(node), Some(port)) = (config.find(holder), config.redis.as_ref().map(|redis| redis.port)) else {
+        let (Some(node), Some(port)) = (config.find(holder), config.redis.as_ref().map(|redis| redis.port))
+        else {
             return;
         };
         let host = node.address.to_string();
         if facts.follows.as_deref() == Some(format!("{host}:{port}").as_str()) {
             return;
         }
-        let report = self.context.hands.peer(holder).filter(|report| report.serving);
-        let Some(source) = report.and_then(|report| report.redis).filter(|source| source.primary) else { return };
+        let age_max = self.context.config.timing.lease.duration();
+        let report = self.context.hands.peer_lately(holder, age_max).filter(|report| report.serving);
+        let Some(source) = report.and_then(|report| report.redis).filter(|source| source.primary) else {
+            return;
+        };
         match redis.follow(&host, port, &source, EmptySource::Refuse, COMMAND).await {
             Ok(_) => tracing::info!(%holder, "Redis follows"),
             Err(error) => tracing::warn!(error = chain(&error), %holder, "Redis does not follow yet"),
@@ -57,18 +66,29 @@ impl RedisShare {
     /// A holder's Redis that came back empty must not be made the primary of a replica that still has the data.
     fn is_empty_beside_data(&self, facts: &RedisFacts) -> bool {
         let config = &self.context.config;
-        let others = config.nodes.iter().filter(|node| node.kind == NodeKind::Data && node.name != config.node);
-        let keys = others.filter_map(|node| self.context.hands.peer(&node.name)?.redis).map(|redis| redis.keys).max();
+        let others =
+            config.nodes.iter().filter(|node| node.kind == NodeKind::Data && node.name != config.node);
+        let keys = others
+            .filter_map(|node| self.context.hands.peer(&node.name)?.redis)
+            .map(|redis| redis.keys)
+            .max();
         facts.keys == 0 && keys.is_some_and(|keys| keys > 0)
     }
 
-    async fn serve(&self, redis: &Redis, facts: &RedisFacts, wish: &Numbered) {
+    async fn serve(&mut self, redis: &Redis, facts: &RedisFacts, wish: &Numbered) {
         if facts.loading {
             return;
         }
         if !facts.primary || facts.min_replicas_to_write > 0 {
-            if self.is_empty_beside_data(facts) {
-                tracing::error!("Redis is empty here and the other node has data; not made the primary");
+            let is_empty = self.is_empty_beside_data(facts);
+            let was_empty = std::mem::replace(&mut self.is_empty, is_empty);
+            if self.is_empty {
+                if !was_empty {
+                    tracing::error!("Redis is empty here and the other node has data; not made the primary");
+                }
+                return;
+            }
+            if !self.newest.is(wish) {
                 return;
             }
             if let Err(error) = redis.promote(COMMAND).await {
@@ -79,7 +99,9 @@ impl RedisShare {
         }
         // With MySQL, the ports open when MySQL is writable.
         if self.context.hands.mysql.is_none() {
-            let opened = self.context.lease.open(Door::Ports, wish.number, None, COMMAND).await;
+            // Bound to the process that was looked at.
+            let Some(server) = facts.server.parse().ok() else { return };
+            let opened = self.context.lease.open(Door::Ports, wish.number, Some(server), COMMAND).await;
             if let Err(error) = opened {
                 tracing::debug!(%error, "the ports are not open yet");
             }

@@ -23,6 +23,9 @@ impl ServicesShare {
 }
 
 impl Share for ServicesShare {
+    // Waiting until a service is healthy must not delay its end when the role is lost.
+    const GIVES_WAY: bool = true;
+
     async fn make_so(&mut self, wish: &Numbered) {
         let Some(services) = &self.context.hands.services else { return };
         let outcome = match &wish.wish.role {

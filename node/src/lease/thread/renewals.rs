@@ -1,0 +1,189 @@
+//! Renewals, grants and what follows from them.
+
+use std::time::{Duration, Instant};
+
+use baton_runbooks::lease::holder::Door;
+use baton_runbooks::lease::{Grant, Renewal};
+use baton_runbooks::model::NodeId;
+use baton_runbooks::observe::Observation;
+use tokio::sync::mpsc;
+
+use super::super::links::{Arrived, Frame};
+use super::Thread;
+
+/// Renewals that wait for an answer on behalf of a peer. A handful per second pass through.
+const ROUTES_MAX: usize = 64;
+/// Own gap, in renewal periods, from which this agent judges nobody for a while (design, 4.11).
+const GAP_PERIODS: u32 = 3;
+/// The VIP's addresses are refreshed this often; their lifetime is two of these or more.
+const REFRESH: Duration = Duration::from_millis(700);
+
+impl Thread {
+    pub(super) async fn tick(&mut self) {
+        let now = Instant::now();
+        let gap = now.duration_since(self.ticked_at);
+        let period = Duration::from_millis(self.setup.terms.renew_ms);
+        if gap > period * GAP_PERIODS {
+            let gap_ms = gap.as_millis() as u64;
+            tracing::warn!(gap_ms, "the lease thread had no processor");
+            let _ = self.setup.observations.try_send(Observation::OwnGap { gap_ms });
+        }
+        self.ticked_at = now;
+        // Whoever has stopped waiting is forgotten.
+        self.opening.retain(|(_, done)| !done.is_closed());
+        self.lapse().await;
+        self.renew().await;
+        if now >= self.refresh_at {
+            self.refresh_at = now + REFRESH;
+            self.refresh().await;
+        }
+    }
+
+    /// A lease that has ended latches both doors: they open again only by order, when everything was looked at anew.
+    async fn lapse(&mut self) {
+        let now = self.setup.clock.now();
+        let ended = self.holder.ends_at().is_some_and(|end| now >= end);
+        if ended && (self.holder.is_open(Door::Vip) || self.holder.is_open(Door::Ports)) {
+            tracing::warn!("the lease has ended");
+            self.shut(&[Door::Vip, Door::Ports]).await;
+        }
+    }
+
+    /// Ticket first, then the clock, then the question (design, 4.5).
+    pub(super) async fn renew(&mut self) {
+        self.renew_at = Instant::now() + Duration::from_millis(self.setup.terms.renew_ms);
+        let Some((seq, slot, doors)) = self.holder.next_ticket() else { return };
+        // Read before the ticket is written, so that this side never takes it for alive longer than the kernel does.
+        let ticket_ends = self.setup.clock.now().plus_ms(self.setup.terms.ticket_ms());
+        if let Some(kernel) = &mut self.kernel {
+            let timeout = Duration::from_millis(self.setup.terms.ticket_ms());
+            match kernel.ticket(&doors, slot, timeout).await {
+                Ok(true) => {}
+                // The rules are back, closed; this slot has no ticket, so the next renewal follows at once.
+                Ok(false) => {
+                    self.permitted.clear();
+                    self.renew_at = Instant::now();
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "no ticket");
+                    return;
+                }
+            }
+        }
+        let now = self.setup.clock.now();
+        let Some(renewal) = self.holder.renew(seq, now) else { return };
+        self.tickets.insert(seq, ticket_ends);
+        while self.tickets.len() > self.setup.terms.slots as usize {
+            self.tickets.pop_first();
+        }
+        if self.office().is_leader {
+            self.grant_own(&renewal).await;
+        }
+        self.links.send_all(&Frame::Renew { renewal, relayed: false });
+    }
+
+    async fn grant_own(&mut self, renewal: &Renewal) {
+        match self.granter.grant(self.setup.clock.now(), &self.office(), &self.appointment(), renewal) {
+            Ok(grant) => self.granted(&grant).await,
+            Err(refusal) => self.refusal = Some(format!("{refusal:?}")),
+        }
+    }
+
+    pub(super) async fn take(&mut self, message: Arrived) {
+        match message.frame {
+            Frame::Renew { renewal, relayed } => self.answer(renewal, relayed, &message.from, message.back),
+            Frame::Granted { node, grant } if node == self.setup.me => self.granted(&grant).await,
+            Frame::Refused { node, refusal, .. } if node == self.setup.me => {
+                self.refusal = Some(format!("{refusal:?}"));
+            }
+            Frame::Granted { node, grant } => {
+                let key = (node.clone(), grant.boot, grant.seq);
+                self.pass_back(key, Frame::Granted { node, grant });
+            }
+            Frame::Refused { node, boot, seq, refusal } => {
+                let key = (node.clone(), boot, seq);
+                self.pass_back(key, Frame::Refused { node, boot, seq, refusal });
+            }
+        }
+    }
+
+    /// Answers as the leader, or passes the question on to it, once.
+    fn answer(&mut self, renewal: Renewal, relayed: bool, from: &NodeId, back: mpsc::Sender<Frame>) {
+        let office = self.office();
+        // A node asks for itself; only what a peer relays may name another.
+        if !relayed && renewal.node != *from {
+            return;
+        }
+        let (node, boot, seq) = (renewal.node.clone(), renewal.boot, renewal.seq);
+        if !office.is_leader && !relayed {
+            let Some(leader) = office.leader.filter(|leader| *leader != node && *leader != self.setup.me)
+            else {
+                return;
+            };
+            self.routes.insert((node, boot, seq), back);
+            while self.routes.len() > ROUTES_MAX {
+                self.routes.pop_first();
+            }
+            self.links.send(&leader, Frame::Renew { renewal, relayed: true });
+            return;
+        }
+        let frame = match self.granter.grant(self.setup.clock.now(), &office, &self.appointment(), &renewal) {
+            Ok(grant) => Frame::Granted { node, grant },
+            Err(refusal) => Frame::Refused { node, boot, seq, refusal },
+        };
+        let _ = back.try_send(frame);
+    }
+
+    fn pass_back(&mut self, key: (NodeId, u64, u64), frame: Frame) {
+        if let Some(back) = self.routes.remove(&key) {
+            let _ = back.try_send(frame);
+        }
+    }
+
+    /// A grant arrived: permit into the kernel, address, and whoever waits for the door is told.
+    async fn granted(&mut self, grant: &Grant) {
+        let now = self.setup.clock.now();
+        let accepted = match self.holder.accept(grant, now) {
+            Ok(accepted) => accepted,
+            Err(ignored) => {
+                tracing::debug!(?ignored, seq = grant.seq, "a grant opens nothing");
+                return;
+            }
+        };
+        self.refusal = None;
+        let Some(kernel) = &mut self.kernel else { return };
+        let timeout = Duration::from_millis(accepted.ends_at.since_ms(now));
+        match kernel.permit(&accepted.doors, accepted.slot, timeout).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.permitted.clear();
+                self.renew_at = Instant::now();
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, "no permit");
+                return;
+            }
+        }
+        let until = self.tickets.get(&grant.seq).copied().unwrap_or(now).min(accepted.ends_at);
+        for door in accepted.doors {
+            let noted = self.permitted.entry(door).or_insert(until);
+            *noted = until.max(*noted);
+        }
+        self.tell_opened().await;
+    }
+
+    async fn tell_opened(&mut self) {
+        let now = self.setup.clock.now();
+        let wants_vip = self.opening.iter().any(|(door, _)| *door == Door::Vip);
+        if wants_vip && self.permitted.contains_key(&Door::Vip) {
+            self.refresh().await;
+        }
+        let permitted = &self.permitted;
+        let is_open = |door: &Door| permitted.get(door).is_some_and(|until| now < *until);
+        for (_, done) in self.opening.extract_if(.., |(door, _)| is_open(door)) {
+            let _ = done.send(Ok(()));
+        }
+    }
+}
