@@ -67,7 +67,7 @@ impl Kernel {
         let Some(which) = which(doors) else { return Ok(true) };
         match self.gate.ticket(which, slot as u8, timeout) {
             Ok(()) => Ok(true),
-            Err(GateError::Gone) => self.repair().await.map(|()| false),
+            Err(GateError::Gone) => self.repair().await.map(|_| false),
             Err(error) => Err(failed("write a ticket", &error)),
         }
     }
@@ -82,7 +82,7 @@ impl Kernel {
         let Some(which) = which(doors) else { return Ok(true) };
         match self.gate.permit(which, slot as u8, timeout) {
             Ok(()) => Ok(true),
-            Err(GateError::Gone) => self.repair().await.map(|()| false),
+            Err(GateError::Gone) => self.repair().await.map(|_| false),
             Err(error) => Err(failed("write a permit", &error)),
         }
     }
@@ -92,20 +92,21 @@ impl Kernel {
         let Some(which) = which(doors) else { return Ok(()) };
         match self.gate.void(which) {
             Ok(()) => Ok(()),
-            Err(GateError::Gone) => self.repair().await,
+            Err(GateError::Gone) => self.repair().await.map(drop),
             Err(error) => Err(failed("close the gates", &error)),
         }
     }
 
-    /// Puts rules back that another program removed. They come back closed.
-    pub(super) async fn repair(&mut self) -> Result<(), OrderError> {
+    /// Puts rules back that another program removed; they come back closed. False: they are all there.
+    pub(super) async fn repair(&mut self) -> Result<bool, OrderError> {
         let installed = gate::install_or_keep(&self.spec).await;
         let installed = installed.map_err(|error| failed("put the gates back", &error))?;
-        if installed.vip == TableOutcome::Loaded || installed.ports == TableOutcome::Loaded {
+        let loaded = installed.vip == TableOutcome::Loaded || installed.ports == TableOutcome::Loaded;
+        if loaded {
             self.repairs += 1;
             tracing::warn!("another program removed our nftables rules; they are back");
         }
-        Ok(())
+        Ok(loaded)
     }
 
     /// Adds the VIP's addresses, or refreshes their lifetimes.

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use baton_consensus::transport::{Channel, Listener};
-use baton_netops::{Event, Watcher};
+use baton_netops::{Event, WatchError, Watcher};
 use baton_runbooks::agent::LeaseFacts;
 use baton_runbooks::lease::granter::{Appointment, Granter, Office};
 use baton_runbooks::lease::holder::{Door, Holder};
@@ -93,7 +93,12 @@ struct Thread {
     exit: Option<(ServerId, Exit)>,
     renew_at: Instant,
     refresh_at: Instant,
+    /// The watcher failed, and is not asked again before this.
+    watch_at: Instant,
     ticked_at: Instant,
+    /// When the rules were last looked at after a deletion, and whether another deletion came soon after.
+    restored_at: Instant,
+    restore_again: bool,
     refusal: Option<String>,
 }
 
@@ -141,7 +146,10 @@ impl Thread {
             exit: None,
             renew_at: now,
             refresh_at: now,
+            watch_at: now,
             ticked_at: now,
+            restored_at: now,
+            restore_again: false,
             refusal: None,
             setup,
         })
@@ -158,7 +166,10 @@ impl Thread {
                     Some(order) => self.obey(order).await,
                     None => return,
                 },
-                event = next_event(&mut self.watcher) => self.note(event).await,
+                event = next_event(&mut self.watcher), if self.watch_at <= Instant::now() => match event {
+                    Ok(event) => self.note(event).await,
+                    Err(error) => self.watch_again(&error),
+                },
                 Some(message) = self.arrived.recv() => self.take(message).await,
                 () = sleep_until(self.renew_at.into()) => self.tick().await,
             }
@@ -220,16 +231,9 @@ async fn exited(exit: &mut Option<(ServerId, Exit)>) {
     }
 }
 
-async fn next_event(watcher: &mut Option<Watcher>) -> Event {
+async fn next_event(watcher: &mut Option<Watcher>) -> Result<Event, WatchError> {
     match watcher {
-        Some(watcher) => match watcher.next().await {
-            Ok(event) => event,
-            Err(error) => {
-                // The subscription is a second eye; renewals put rules and addresses back without it.
-                tracing::error!(%error, "no notice of changes in the kernel any more");
-                pending().await
-            }
-        },
+        Some(watcher) => watcher.next().await,
         None => pending().await,
     }
 }

@@ -1,10 +1,20 @@
 //! What another program changes in the kernel, and how it is put back.
 
-use baton_netops::Event;
+use std::time::{Duration, Instant};
+
+use baton_netops::{Event, WatchError, Watcher};
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::observe::Observation;
 
 use super::Thread;
+use crate::chain::chain;
+
+/// After a look at the rules, deletions within this time are answered by one more look at its end. Shorter than a lease,
+/// so that what was deleted meanwhile is back before anybody can take over.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// A watcher that failed is not asked again for this long.
+const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
 impl Thread {
     /// Holds the VIP's address while its door is open under a valid lease.
@@ -20,6 +30,29 @@ impl Thread {
         }
     }
 
+    /// Puts the rules back if they are not what they should be. They come back closed, so the lease is asked for at once.
+    pub(super) async fn restore(&mut self) {
+        let Some(kernel) = &mut self.kernel else { return };
+        let restored = kernel.repair().await;
+        self.restored_at = Instant::now();
+        self.restore_again = false;
+        match restored {
+            Ok(true) => {
+                self.permitted.clear();
+                self.renew().await;
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the rules are not back"),
+        }
+    }
+
+    /// The second look after a deletion, when it is due.
+    pub(super) async fn look_again(&mut self) {
+        if self.restore_again && self.restored_at.elapsed() >= QUIET {
+            self.restore().await;
+        }
+    }
+
     pub(super) async fn note(&mut self, event: Event) {
         match event {
             Event::AddressGone { ip, .. } => {
@@ -32,23 +65,32 @@ impl Thread {
                     self.refresh().await;
                 }
             }
-            Event::RulesGone { .. } => {
-                let repaired = match &mut self.kernel {
-                    Some(kernel) => kernel.repair().await,
-                    None => Ok(()),
-                };
-                match repaired {
-                    Ok(()) => {
-                        // Rules that were put back are closed.
-                        self.permitted.clear();
-                        self.renew().await;
-                    }
-                    Err(error) => tracing::error!(%error, "the rules are not back"),
-                }
-            }
+            // A flush is told as dozens of deletions, and a look at the rules takes tens of milliseconds: one look at
+            // once, and one more when it is quiet.
+            Event::RulesGone { .. } if self.restored_at.elapsed() < QUIET => self.restore_again = true,
+            Event::RulesGone { .. } => self.restore().await,
             Event::LinkUp { interface, .. } => self.tell_link(interface, true),
             Event::LinkDown { interface, .. } => self.tell_link(interface, false),
             Event::AddressSeen { .. } | Event::Overrun => {}
+        }
+    }
+
+    /// The subscription is a second eye: renewals put rules and addresses back without it.
+    pub(super) fn watch_again(&mut self, error: &WatchError) {
+        self.watch_at = Instant::now() + WATCH_PAUSE;
+        match error {
+            WatchError::Dump(_) => {
+                tracing::debug!(error = chain(error), "the kernel's state was not listed yet")
+            }
+            WatchError::Subscribe(_) | WatchError::Open(_) | WatchError::Ended | WatchError::Read(_) => {
+                tracing::warn!(error = chain(error), "watching the kernel's changes anew");
+                match Watcher::open() {
+                    Ok(watcher) => self.watcher = Some(watcher),
+                    Err(error) => {
+                        tracing::error!(error = chain(&error), "no notice of changes in the kernel")
+                    }
+                }
+            }
         }
     }
 

@@ -32,6 +32,7 @@ impl Thread {
         // Whoever has stopped waiting is forgotten.
         self.opening.retain(|(_, done)| !done.is_closed());
         self.lapse().await;
+        self.look_again().await;
         self.renew().await;
         if now >= self.refresh_at {
             self.refresh_at = now + REFRESH;
