@@ -187,10 +187,9 @@ fn no_authority(facts: &Facts<'_>) -> Option<Why> {
 /// The cause of a takeover, or the reason why there is none.
 fn may_take_over(facts: &Facts<'_>) -> Result<Why, Why> {
     let ledger = facts.ledger;
-    if let (Some(released), Some(at)) = (&ledger.released, facts.released_at) {
-        if ledger.has_released() && released.epoch == ledger.epoch && at <= facts.now {
-            return Ok(Why::HolderReleased { epoch: ledger.epoch, because: released.why.to_string() });
-        }
+    let released = ledger.released.as_ref().filter(|_| ledger.has_released());
+    if let Some(released) = released.filter(|_| facts.released_at.is_some_and(|at| at <= facts.now)) {
+        return Ok(Why::HolderReleased { epoch: ledger.epoch, because: released.why.to_string() });
     }
     if let Some((gap_ms, left_ms)) = facts.settling {
         return Err(Why::OwnGap { gap_ms, left_ms });

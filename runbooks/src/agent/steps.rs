@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Agent, Output, Purpose, StepResult};
+use super::proposals::Purpose;
+use super::{Agent, Output, StepResult};
 use crate::ledger::command::Command;
 use crate::model::{Epoch, Mono, RunId, WallMs};
 use crate::plan::Step;
@@ -161,16 +162,11 @@ impl Agent {
         }
         let mut entries = vec![first];
         for next in ahead.next(&by) {
-            if let Next::Act { step: other, attempt } = next {
-                if other != step && !self.is_journalling(other) {
-                    entries.push(Entry {
-                        step: other,
-                        attempt,
-                        event: Event::Started,
-                        by: by.clone(),
-                        at: wall,
-                    });
-                }
+            if let Next::Act { step: other, attempt } = next
+                && other != step
+                && !self.is_journalling(other)
+            {
+                entries.push(Entry { step: other, attempt, event: Event::Started, by: by.clone(), at: wall });
             }
         }
         let purpose = Purpose::Steps(entries.iter().map(|entry| entry.step).collect());

@@ -337,10 +337,10 @@ impl World {
         }
         let Some(renewal) = it.holder.renew(seq, it.local(at)) else { return };
         let office = self.office(node);
-        if office.is_leader {
-            if let Ok(grant) = self.grant(node, &office, &renewal) {
-                self.granted(node, &grant);
-            }
+        if office.is_leader
+            && let Ok(grant) = self.grant(node, &office, &renewal)
+        {
+            self.granted(node, &grant);
         }
         for peer in (0..3).filter(|peer| *peer != node) {
             self.send(node, peer, Body::Renew { renewal: renewal.clone(), relay: None });
