@@ -99,7 +99,7 @@ pub enum Why {
         silent_ms: Option<u64>,
     },
     /// The only node that could take over may lack acknowledged writes. An automatic takeover would lose them. Bring the
-    /// last holder back, or accept the loss by hand.
+    /// last holder back.
     CandidateNotInSync {
         /// The node.
         node: NodeId,

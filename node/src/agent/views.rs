@@ -69,10 +69,10 @@ impl Publisher {
         let ledger = core.ledger();
         // Ended runs do not change any more.
         let ended = self.history.last().map(|run| run.number) == ledger.newest_run().map(|(run, _)| run.id)
-            && self
-                .history
-                .iter()
-                .all(|run| run.result != RunResult::Running && run.result != RunResult::Undoing);
+            && self.history.iter().all(|run| match run.result {
+                RunResult::Running | RunResult::Undoing | RunResult::NeedsOperator => false,
+                RunResult::Completed | RunResult::Degraded | RunResult::RolledBack | RunResult::Abandoned => true,
+            });
         if ledger.run.is_some() || !ended {
             self.history = Arc::new(view::history(ledger, now));
         }

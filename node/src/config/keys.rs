@@ -356,7 +356,7 @@ pub const SECTIONS: &[Section] = &[
                 "sync_patience",
                 "For how long the replica may owe acknowledgements before the holder declares it out of sync and goes on alone. Commits wait as long.",
             ),
-            span("probe", "Time between two probes of the local databases, and the deadline of one."),
+            span("probe", "Time between two probes of the local databases. The deadline of one is twice this, 400 ms at least."),
             span("report", "Time between two reports to the other nodes."),
             span(
                 "address_lifetime",
@@ -368,11 +368,11 @@ pub const SECTIONS: &[Section] = &[
             ),
             span(
                 "cold_start_patience",
-                "After a restart of all nodes the old holder keeps the baton if it is back within this time.",
+                "Reserved for the restart of a whole cluster. This version reads it and does nothing with it.",
             ),
             span(
                 "rtt",
-                "Assumed longest network round trip between two agents. Measured values above it are an alarm.",
+                "Assumed longest network round trip between two agents; the inequalities between the timings use it.",
             ),
             span("fsync", "Assumed longest synced write of the Raft log."),
         ],
