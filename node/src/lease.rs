@@ -19,12 +19,13 @@ mod realtime;
 mod thread;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_consensus::{Committed, Standing, Tls};
 use baton_netops::GateSpec;
 use baton_runbooks::agent::LeaseFacts;
 use baton_runbooks::lease::Terms;
+use baton_runbooks::lease::granter::Office;
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::model::{Epoch, NodeId};
 use baton_runbooks::observe::Observation;
@@ -37,6 +38,20 @@ pub use thread::spawn;
 
 /// Orders that may wait. The driver sends a handful per change of state and waits for most of them.
 const ORDERS_MAX: usize = 64;
+
+/// This node's standing in Raft, as the core and the granter count time.
+pub(crate) fn office(standing: &Standing, clock: Clock) -> Office {
+    let at = |instant: Instant| clock.at(instant);
+    Office {
+        is_leader: standing.is_leader && standing.voting,
+        term: standing.term,
+        leader: standing.leader.clone(),
+        elected_at: standing.elected_at.map(at),
+        own_term_applied: standing.own_term_applied,
+        quorum_acked_at: standing.quorum_acked_at.map(at),
+        append_pending_since: standing.own_append_pending_since.map(at),
+    }
+}
 
 /// What the lease thread needs to start.
 #[derive(Debug)]

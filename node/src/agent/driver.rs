@@ -196,17 +196,6 @@ impl Driver {
     }
 
     fn office(&self) -> Office {
-        let standing = self.context.consensus.standing();
-        let standing = standing.borrow();
-        let at = |instant| self.context.clock.at(instant);
-        Office {
-            is_leader: standing.is_leader && standing.voting,
-            term: standing.term,
-            leader: standing.leader.clone(),
-            elected_at: standing.elected_at.map(at),
-            own_term_applied: standing.own_term_applied,
-            quorum_acked_at: standing.quorum_acked_at.map(at),
-            append_pending_since: standing.own_append_pending_since.map(at),
-        }
+        crate::lease::office(&self.context.consensus.standing().borrow(), self.context.clock)
     }
 }

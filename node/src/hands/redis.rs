@@ -19,6 +19,8 @@ use std::time::Duration;
 use baton_runbooks::observe::{ProbeFailure, RedisFacts};
 use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisError as DriverError};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::hands::server::{self, ServerId};
@@ -170,6 +172,8 @@ struct Line {
 
 /// `min-replicas-to-write` of a closed server: more replicas than there will ever be.
 const CLOSED: u64 = 99;
+/// A server that has no place left says so within a millisecond of the connection.
+const GREETING: Duration = Duration::from_millis(100);
 
 impl Redis {
     /// Hands on the server that `access` describes. Nothing is dialled yet.
@@ -195,7 +199,25 @@ impl Redis {
     /// The [`ProbeFailure`] that the detector tells verdicts by. A server that is loading its data set answers and
     /// is alive; one that runs a long script answers BUSY, which is an error and not a time-out.
     pub async fn probe(&self, deadline: Duration) -> Result<RedisFacts, ProbeFailure> {
-        self.facts(deadline).await.map_err(|error| error.as_probe_failure())
+        let end = Instant::now() + deadline;
+        match self.facts(deadline).await {
+            Ok(facts) => Ok(facts),
+            // A server without a place left says so and hangs up; the driver, which speaks first, may only see that.
+            Err(error) if error.is_final() && self.is_full(end).await => Err(ProbeFailure::TooManyConnections),
+            Err(error) => Err(error.as_probe_failure()),
+        }
+    }
+
+    /// The server greets a new connection with the refusal that it has no place left. One with a place says nothing.
+    async fn is_full(&self, end: Instant) -> bool {
+        let greeting = async {
+            let mut stream = UnixStream::connect(&self.shared.access.socket).await.ok()?;
+            let mut words = [0; 64];
+            let length = stream.read(&mut words).await.ok()?;
+            Some(String::from_utf8_lossy(&words[..length]).contains("max number of clients"))
+        };
+        let patience = GREETING.min(end.saturating_duration_since(Instant::now()));
+        tokio::time::timeout(patience, greeting).await.ok().flatten().unwrap_or(false)
     }
 
     /// [`Redis::probe`] with the hands' own error.

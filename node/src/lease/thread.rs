@@ -178,17 +178,7 @@ impl Thread {
     }
 
     fn office(&self) -> Office {
-        let standing = self.setup.standing.borrow();
-        let at = |instant: Instant| self.setup.clock.at(instant);
-        Office {
-            is_leader: standing.is_leader && standing.voting,
-            term: standing.term,
-            leader: standing.leader.clone(),
-            elected_at: standing.elected_at.map(at),
-            own_term_applied: standing.own_term_applied,
-            quorum_acked_at: standing.quorum_acked_at.map(at),
-            append_pending_since: standing.own_append_pending_since.map(at),
-        }
+        super::office(&self.setup.standing.borrow(), self.setup.clock)
     }
 
     fn appointment(&self) -> Appointment {
