@@ -26,8 +26,11 @@ fn root() -> PathBuf {
 }
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata =
-        cargo_metadata::MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .unwrap();
     let normal = |package: &cargo_metadata::Package| {
         package
             .dependencies
@@ -41,8 +44,10 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut open: Vec<PathBuf> =
-        ["runbooks", "netops", "consensus", "node", "chaos", "tests"].iter().map(|name| root().join(name)).collect();
+    let mut open: Vec<PathBuf> = ["runbooks", "netops", "consensus", "node", "chaos", "tests"]
+        .iter()
+        .map(|name| root().join(name))
+        .collect();
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -60,10 +65,18 @@ fn sources() -> Vec<PathBuf> {
 #[test]
 fn crates_use_only_what_they_may() {
     let found = dependencies();
-    assert_eq!(found.len(), MAY_USE.len(), "the workspace has other crates than the design: {:?}", found.keys());
+    assert_eq!(
+        found.len(),
+        MAY_USE.len(),
+        "the workspace has other crates than the design: {:?}",
+        found.keys()
+    );
     for (name, allowed) in MAY_USE {
-        let ours: BTreeSet<&str> =
-            found[name].iter().map(String::as_str).filter(|dependency| dependency.starts_with("baton-")).collect();
+        let ours: BTreeSet<&str> = found[name]
+            .iter()
+            .map(String::as_str)
+            .filter(|dependency| dependency.starts_with("baton-"))
+            .collect();
         let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
         assert!(ours.is_subset(&allowed), "{name} uses {:?}", ours.difference(&allowed));
     }
@@ -79,7 +92,8 @@ fn the_pure_crate_is_pure() {
 #[test]
 fn nothing_unfinished_is_left() {
     // Put together from halves, so that this file does not find itself.
-    let words = [["FIX", "ME"], ["XX", "X"], ["TO", "DO"], ["dbg", "!("], ["todo", "!("], ["unimplemented", "!("]];
+    let words =
+        [["FIX", "ME"], ["XX", "X"], ["TO", "DO"], ["dbg", "!("], ["todo", "!("], ["unimplemented", "!("]];
     let words: Vec<String> = words.iter().map(|halves| halves.concat()).collect();
     let mut found = Vec::new();
     for path in sources() {
@@ -115,9 +129,16 @@ fn files_are_short_and_say_what_they_are_for() {
 #[test]
 fn texts_speak_of_the_product_only() {
     // A machine's own paths have no place in code or documents.
-    let words: Vec<String> = [["/wo", "rk/"], ["/ro", "ot/"], ["/fa", "rm/"]].iter().map(|w| w.concat()).collect();
+    let words: Vec<String> =
+        [["/wo", "rk/"], ["/ro", "ot/"], ["/fa", "rm/"]].iter().map(|w| w.concat()).collect();
     let mut files = sources();
-    for dir in [root(), root().join("docs"), root().join("docs/runbooks"), root().join("docs/operating"), root().join("deploy")] {
+    for dir in [
+        root(),
+        root().join("docs"),
+        root().join("docs/runbooks"),
+        root().join("docs/operating"),
+        root().join("deploy"),
+    ] {
         let Ok(entries) = fs::read_dir(dir) else { continue };
         files.extend(entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
     }

@@ -71,7 +71,9 @@ impl Publisher {
         let ended = self.history.last().map(|run| run.number) == ledger.newest_run().map(|(run, _)| run.id)
             && self.history.iter().all(|run| match run.result {
                 RunResult::Running | RunResult::Undoing | RunResult::NeedsOperator => false,
-                RunResult::Completed | RunResult::Degraded | RunResult::RolledBack | RunResult::Abandoned => true,
+                RunResult::Completed | RunResult::Degraded | RunResult::RolledBack | RunResult::Abandoned => {
+                    true
+                }
             });
         if ledger.run.is_some() || !ended {
             self.history = Arc::new(view::history(ledger, now));

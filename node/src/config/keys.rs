@@ -356,7 +356,10 @@ pub const SECTIONS: &[Section] = &[
                 "sync_patience",
                 "For how long the replica may owe acknowledgements before the holder declares it out of sync and goes on alone. Commits wait as long.",
             ),
-            span("probe", "Time between two probes of the local databases. The deadline of one is twice this, 400 ms at least."),
+            span(
+                "probe",
+                "Time between two probes of the local databases. The deadline of one is twice this, 400 ms at least.",
+            ),
             span("report", "Time between two reports to the other nodes."),
             span(
                 "address_lifetime",

@@ -1,3 +1,5 @@
+//! Unit tests of the configuration.
+
 use super::keys::{Occurs, Preset, SECTIONS};
 use super::*;
 

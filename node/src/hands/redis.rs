@@ -203,7 +203,9 @@ impl Redis {
         match self.facts(deadline).await {
             Ok(facts) => Ok(facts),
             // A server without a place left says so and hangs up; the driver, which speaks first, may only see that.
-            Err(error) if error.is_final() && self.is_full(end).await => Err(ProbeFailure::TooManyConnections),
+            Err(error) if error.is_final() && self.is_full(end).await => {
+                Err(ProbeFailure::TooManyConnections)
+            }
             Err(error) => Err(error.as_probe_failure()),
         }
     }

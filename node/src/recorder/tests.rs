@@ -1,3 +1,5 @@
+//! Unit tests of the flight recorder.
+
 use std::time::Duration;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Unit tests of the local API's server.
+
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};

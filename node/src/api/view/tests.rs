@@ -1,3 +1,5 @@
+//! Unit tests of what readers are told.
+
 use baton_runbooks::model::WallMs;
 use baton_runbooks::plan::Step;
 use baton_runbooks::run::Event;

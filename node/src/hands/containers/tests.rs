@@ -1,3 +1,5 @@
+//! Unit tests of the container hands.
+
 use bollard::models::{ContainerConfig, Health, HealthcheckResult, HostConfig};
 
 use super::*;

@@ -83,7 +83,8 @@ impl Mysql {
             out => {
                 if !with_canary {
                     // Several probes may run at once; the count must not go below 0.
-                    let _ = skip.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+                    let _ =
+                        skip.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
                 }
                 out?
             }

@@ -1,3 +1,5 @@
+//! Unit tests of the arithmetic of transaction sets.
+
 use super::*;
 
 const M: Flavour = Flavour::Mariadb;
