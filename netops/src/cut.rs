@@ -6,7 +6,8 @@
 //! netlink transaction (tens of microseconds) once the table stands.
 //!
 //! The cut has no life time: only the target of a takeover makes it, against a peer that no longer holds
-//! anything, and it lifts it itself. `Cut::lift_all` at start removes what a crash left behind.
+//! anything, and it lifts it itself: by the undo, or before it follows somebody again. A cut that a
+//! crash left behind stands until then; it keeps replication off, never a write on.
 
 use std::net::IpAddr;
 

@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 6] = [
 /// Crates that would make the pure crate impure.
 const IMPURE: [&str; 6] = ["tokio", "openraft", "rtnetlink", "mysql_async", "redis", "rand"];
 
-/// A file longer than this is looked at twice; one longer than [`LINES_MAX`] is not accepted.
+/// Lines of a file at which it is no longer accepted; the aim is 400.
 const LINES_MAX: usize = 600;
 
 fn root() -> PathBuf {
