@@ -15,6 +15,7 @@
 
 mod kernel;
 mod links;
+mod pulse;
 mod realtime;
 mod thread;
 
@@ -27,7 +28,7 @@ use baton_runbooks::agent::LeaseFacts;
 use baton_runbooks::lease::Terms;
 use baton_runbooks::lease::granter::Office;
 use baton_runbooks::lease::holder::Door;
-use baton_runbooks::model::{Epoch, NodeId};
+use baton_runbooks::model::{Epoch, Mono, NodeId};
 use baton_runbooks::observe::Observation;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -151,6 +152,7 @@ pub struct LeaseView {
 pub struct LeaseHandle {
     orders: mpsc::Sender<Order>,
     view: watch::Receiver<LeaseView>,
+    pulse: pulse::Pulse,
 }
 
 impl LeaseHandle {
@@ -158,6 +160,11 @@ impl LeaseHandle {
     #[must_use]
     pub fn view(&self) -> watch::Receiver<LeaseView> {
         self.view.clone()
+    }
+
+    /// The driver is alive at `now`. Without this sign nothing is renewed.
+    pub(crate) fn beat(&self, now: Mono) {
+        self.pulse.beat(now);
     }
 
     /// Renews for `epoch` from now on, or for none, on behalf of the wish with number `wish`.

@@ -126,6 +126,7 @@ faults! {
     PowerLoss "power-loss" "the primary's host is off the wire and every process of it is killed";
     AgentKill "agent-kill" "the primary's agent is killed and restarted by its supervisor";
     AgentFreeze "agent-freeze" "the primary's agent is stopped, and thawed later";
+    DriverHang "driver-hang" "the driver of the primary's agent hangs while its lease thread lives on, and goes on later";
     HostFreeze "host-freeze" "every process of the primary's host is stopped, and thawed later";
     MysqldKill "mysqld-kill" "the primary's MySQL server is killed";
     MysqldFreeze "mysqld-freeze" "the primary's MySQL server is stopped, and thawed later";
@@ -143,7 +144,7 @@ faults! {
     VipRemoved "vip-removed" "another program removes the virtual IP from the primary";
     RulesFlushed "rules-flushed" "another program flushes every nftables rule of the primary";
     LeaderLossDuringTakeover "leader-loss-during-takeover"
-        "the primary's MySQL is killed; at a step the target's agent dies and the leader loses power, for good";
+        "the primary's MySQL is killed; at a step of the takeover the leader loses power, for good";
     TargetCrashDuringTakeover "target-crash-during-takeover"
         "the primary loses power; at a step the target's agent dies and is restarted by its supervisor";
     TargetLossDuringTakeover "target-loss-during-takeover"
@@ -188,6 +189,8 @@ impl Fault {
             | Self::LinkDown
             | Self::PartitionPrimary => of(Changes::One, 5_000, LONG),
             Self::OneWayIn | Self::OneWayOut => of(Changes::One, 6_000, LONG),
+            // The driver's silence comes first, and the service goes on through it.
+            Self::DriverHang => of(Changes::One, 6_000, Some(Duration::from_secs(12))),
             Self::DiskFull => of(Changes::One, 8_000, Some(Duration::from_secs(12))),
             Self::AgentKill => of(Changes::None, 3_000, None),
             Self::PartitionPair => of(Changes::AtMostOne, 5_000, LONG),
@@ -215,7 +218,17 @@ impl Fault {
         self == Self::DiskFull
     }
 
-    /// Whether it strikes at a step of the takeover, and so needs the lab to have a failpoint.
+    /// The failpoint that it needs the lab to have, and on which node. `at`: the step of the takeover at which to strike.
+    #[must_use]
+    pub fn failpoint(self, at: String) -> Option<(Port, String)> {
+        if self == Self::DriverHang {
+            return Some((Port::Db1, "driver:tick:hold".into()));
+        }
+        let action = if self == Self::LeaderLossDuringTakeover { "hold" } else { "kill" };
+        self.strikes_at_a_step().then(|| (Port::Db2, format!("{at}:{action}")))
+    }
+
+    /// Whether it strikes at a step of the takeover.
     #[must_use]
     pub fn strikes_at_a_step(self) -> bool {
         matches!(

@@ -69,8 +69,8 @@ pub struct Options {
     pub docker: bool,
     /// The databases' directories are on a small file system of their own, which can be filled.
     pub small_disk: bool,
-    /// Where in a takeover the agent of the second data node is to die, once: `STEP:started` or `STEP:acted`.
-    pub failpoint: Option<String>,
+    /// Where an agent is to die or to be held, and which: `WHERE:WHEN:DO` of the agent's failpoints.
+    pub failpoint: Option<(Port, String)>,
 }
 
 impl Options {
@@ -177,9 +177,9 @@ impl Lab {
         })?;
         if let Driver::Agents { profile } = &self.options.driver {
             self.config = Some(agents::prepare(&self.dir, profile, self.options.docker)?);
-            if let Some(at) = &self.options.failpoint {
+            if let Some((port, at)) = &self.options.failpoint {
                 let value = format!("{at}:{}", self.failpoint_file().display());
-                let mut env = self.host(Port::Db2).agent_env.lock().expect("nobody panics with it in hand");
+                let mut env = self.host(*port).agent_env.lock().expect("nobody panics with it in hand");
                 env.push(("BATON_FAILPOINT".into(), value));
             }
         }
@@ -437,7 +437,7 @@ impl Lab {
         Finals([mysql, redis].into_iter().flatten().collect())
     }
 
-    /// The file that is made when the failpoint of [`Options::failpoint`] is hit.
+    /// The file of the failpoint of [`Options::failpoint`].
     #[must_use]
     pub fn failpoint_file(&self) -> PathBuf {
         self.dir.join("failpoint-hit")

@@ -74,7 +74,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
         driver: plan.driver.clone(),
         docker: plan.docker,
         small_disk: plan.fault.needs_small_disk(),
-        failpoint: plan.fault.strikes_at_a_step().then_some(at),
+        failpoint: plan.fault.failpoint(at),
     };
     let lab = Lab::up(options)?;
     let done = observe(&lab, plan);

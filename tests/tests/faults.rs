@@ -68,6 +68,7 @@ survives! {
     power_loss PowerLoss;
     agent_kill AgentKill;
     agent_freeze AgentFreeze;
+    driver_hang DriverHang;
     host_freeze HostFreeze;
     mysqld_kill MysqldKill;
     mysqld_freeze MysqldFreeze;

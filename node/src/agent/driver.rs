@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use baton_consensus::Inbox;
@@ -67,6 +67,9 @@ pub(super) async fn run(
         canaries,
         recorder,
         publisher,
+        // Half of the supervisor's patience, as sd_watchdog_enabled(3) advises.
+        supervised: sd_notify::watchdog_enabled().map(|patience| patience / 2),
+        told_at: Instant::now(),
     };
     super::views::serve_operator(&driver.context, operator);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -95,6 +98,9 @@ struct Driver {
     canaries: keeper::Orders,
     recorder: Recorder,
     publisher: Publisher,
+    /// How often the supervisor wants to hear of this process, if it watches.
+    supervised: Option<Duration>,
+    told_at: Instant,
 }
 
 impl Driver {
@@ -135,9 +141,22 @@ impl Driver {
                 }
                 Some(input) = input.recv() => input,
                 _ = report.tick() => self.report(),
-                _ = tick.tick() => Input::Tick,
+                _ = tick.tick() => {
+                    self.beat();
+                    Input::Tick
+                }
             };
             self.feed(input);
+        }
+    }
+
+    /// Tells the lease thread, and whoever supervises this process, that the driver lives.
+    fn beat(&mut self) {
+        super::executor::hang_if_told();
+        self.context.lease.beat(self.context.clock.now());
+        if self.supervised.is_some_and(|every| self.told_at.elapsed() >= every) {
+            self.told_at = Instant::now();
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         }
     }
 

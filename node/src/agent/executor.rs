@@ -8,6 +8,8 @@
 mod act;
 mod failpoint;
 
+pub(super) use failpoint::hang_if_told;
+
 use std::time::Duration;
 
 use baton_runbooks::agent::{Input, StepResult};
@@ -51,6 +53,7 @@ pub(super) fn spawn(context: Context, inputs: Inputs, wish: u64, job: Job) {
         let status = if job.undo { StepStatus::Undoing } else { StepStatus::Acting { attempt: job.attempt } };
         let (epoch, run, standing) = (job.epoch, job.run, (step, status));
         let executor = Executor { context, inputs, wish, epoch, run, standing, limit };
+        failpoint::pass(step, failpoint::Point::Started).await;
         let work = executor.carry_out(step, job.undo);
         let outcome = match tokio::time::timeout(limit, work).await {
             Ok(outcome) => outcome,
@@ -63,7 +66,7 @@ pub(super) fn spawn(context: Context, inputs: Inputs, wish: u64, job: Job) {
                 StepResult::Failed { error: format!("{error:#}") }
             }
         };
-        failpoint::pass(step, failpoint::Point::Acted);
+        failpoint::pass(step, failpoint::Point::Acted).await;
         let Job { run, epoch, attempt, undo, .. } = job;
         let _ = executor.inputs.send(Input::StepEnded { run, epoch, step, attempt, undo, result }).await;
     });
@@ -72,7 +75,6 @@ pub(super) fn spawn(context: Context, inputs: Inputs, wish: u64, job: Job) {
 impl Executor {
     async fn carry_out(&self, step: Step, undo: bool) -> anyhow::Result<Facts> {
         self.check_current()?;
-        failpoint::pass(step, failpoint::Point::Started);
         let span = tracing::info_span!("step", run = self.run.0, epoch = self.epoch.0, %step, undo);
         let _entered = span.enter();
         tracing::info!("step begins");

@@ -23,6 +23,7 @@ use tokio::time::sleep_until;
 
 use super::kernel::Kernel;
 use super::links::{Arrived, Frame, IN_MAX, Links};
+use super::pulse::Pulse;
 use super::{LeaseHandle, LeaseView, ORDERS_MAX, Order, OrderError, Setup, realtime};
 use crate::hands::server::ServerId;
 
@@ -34,6 +35,8 @@ pub fn spawn(setup: Setup) -> Result<LeaseHandle, OrderError> {
     let (orders, order_rx) = mpsc::channel(ORDERS_MAX);
     let (view_tx, view) = watch::channel(LeaseView::default());
     let (started_tx, started) = std::sync::mpsc::sync_channel(1);
+    let pulse = Pulse::start(setup.clock.now());
+    let heard = pulse.clone();
     let failed = |error: std::io::Error| OrderError::Kernel {
         doing: "start the lease thread",
         detail: error.to_string(),
@@ -50,7 +53,7 @@ pub fn spawn(setup: Setup) -> Result<LeaseHandle, OrderError> {
                 }
             };
             runtime.block_on(async {
-                match Thread::start(setup, order_rx, view_tx).await {
+                match Thread::start(setup, order_rx, view_tx, heard).await {
                     Ok(thread) => {
                         let _ = started_tx.send(Ok(()));
                         thread.run().await;
@@ -63,7 +66,7 @@ pub fn spawn(setup: Setup) -> Result<LeaseHandle, OrderError> {
         })
         .map_err(failed)?;
     started.recv().map_err(|_| OrderError::Ended)??;
-    Ok(LeaseHandle { orders, view })
+    Ok(LeaseHandle { orders, view, pulse })
 }
 
 /// Ends when a server process does.
@@ -79,6 +82,9 @@ struct Thread {
     arrived: mpsc::Receiver<Arrived>,
     orders: mpsc::Receiver<Order>,
     view: watch::Sender<LeaseView>,
+    pulse: Pulse,
+    /// It was said that the driver hangs.
+    pulse_lost: bool,
     routes: BTreeMap<(NodeId, u64, u64), mpsc::Sender<Frame>>,
     opening: Vec<(Door, oneshot::Sender<Result<(), OrderError>>)>,
     /// The newest wish that closed each door.
@@ -107,6 +113,7 @@ impl Thread {
         setup: Setup,
         orders: mpsc::Receiver<Order>,
         view: watch::Sender<LeaseView>,
+        pulse: Pulse,
     ) -> Result<Self, OrderError> {
         let listen = |error: &dyn std::error::Error| OrderError::Kernel {
             doing: "listen for lease links",
@@ -136,6 +143,8 @@ impl Thread {
             arrived,
             orders,
             view,
+            pulse,
+            pulse_lost: false,
             routes: BTreeMap::new(),
             opening: Vec::new(),
             closed_by: BTreeMap::new(),

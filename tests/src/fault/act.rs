@@ -27,6 +27,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::PowerLoss => lab.power_off(primary),
         Fault::AgentKill => host.process("agent")?.signal(Signal::SIGKILL),
         Fault::AgentFreeze => signal_driver(scene, Signal::SIGSTOP),
+        Fault::DriverHang => Ok(std::fs::write(lab.failpoint_file(), "")?),
         Fault::HostFreeze => match process::signal_all(&wire.path(primary), Signal::SIGSTOP) {
             0 => bail!("the host has no process"),
             _ => Ok(()),
@@ -67,7 +68,8 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
             let leader = lab.standing()?.leader.context("no leader")?;
             host.process("mysqld")?.signal(Signal::SIGKILL)?;
             at_the_step(scene)?;
-            lab.power_off(leader)
+            lab.power_off(leader)?;
+            Ok(std::fs::write(lab.failpoint_file(), "go")?)
         }
         Fault::TargetCrashDuringTakeover => {
             lab.power_off(primary)?;
@@ -105,6 +107,9 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         }
         Fault::AgentFreeze => wait::until_true("the driver to stand still", BITES_WITHIN, || {
             Ok(drivers(scene).into_iter().all(|pid| process::state(pid) == Some('T')))
+        }),
+        Fault::DriverHang => wait::until_true("the driver to hang", BITES_WITHIN, || {
+            Ok(std::fs::read_to_string(lab.failpoint_file())? == "hit")
         }),
         Fault::HostFreeze => wait::until_true("the host to stand still", BITES_WITHIN, || {
             let pids = process::in_netns(&lab.wire.path(primary));
@@ -145,6 +150,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let host = lab.host(primary);
     match fault {
         Fault::AgentFreeze => signal_driver(scene, Signal::SIGCONT),
+        Fault::DriverHang => Ok(std::fs::remove_file(lab.failpoint_file())?),
         Fault::HostFreeze => match process::signal_all(&lab.wire.path(primary), Signal::SIGCONT) {
             0 => bail!("the host has no process"),
             _ => Ok(()),
@@ -204,7 +210,7 @@ fn signal_driver(scene: Scene<'_>, signal: Signal) -> Result<()> {
     drivers.into_iter().try_for_each(|pid| Ok(kill(pid, signal)?))
 }
 
-/// Waits until the agent of the target has died at the step that the lab was told.
+/// Waits until the agent of the target has died, or is held, at the step that the lab was told.
 fn at_the_step(scene: Scene<'_>) -> Result<()> {
     let hit = scene.lab.failpoint_file();
     wait::until_true("the takeover to reach the step", STEP_WITHIN, || Ok(hit.exists()))

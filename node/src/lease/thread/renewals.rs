@@ -50,9 +50,23 @@ impl Thread {
         }
     }
 
+    /// The driver hangs: what it holds open ends with the lease.
+    fn hangs(&mut self) -> bool {
+        let lost = self.pulse.is_lost(self.setup.clock.now());
+        if lost && !self.pulse_lost {
+            tracing::error!("the driver gives no sign of life: nothing is renewed until it does");
+            self.refusal = Some("the agent's own driver hangs".to_owned());
+        }
+        self.pulse_lost = lost;
+        lost
+    }
+
     /// Ticket first, then the clock, then the question (design, 4.5).
     pub(super) async fn renew(&mut self) {
         self.renew_at = Instant::now() + Duration::from_millis(self.setup.terms.renew_ms);
+        if self.holder.epoch().is_some() && self.hangs() {
+            return;
+        }
         let Some((seq, slot, doors)) = self.holder.next_ticket() else { return };
         // Read before the ticket is written, so that this side never takes it for alive longer than the kernel does.
         let ticket_ends = self.setup.clock.now().plus_ms(self.setup.terms.ticket_ms());
