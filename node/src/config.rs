@@ -9,6 +9,7 @@
 //! and `docs/config.md` are made from it. Cross-field rules are checked here and nowhere else. Nothing here opens a
 //! socket; passwords are read only when somebody asks, see [`Mysql::read_password`].
 
+mod check;
 mod error;
 pub mod keys;
 pub mod raw;
@@ -29,6 +30,7 @@ use baton_runbooks::run::takeover::Scope;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use check::Check;
 pub use error::{ConfigError, Problem};
 pub use raw::RawConfig;
 pub use render::{example, explain, markdown};
@@ -97,12 +99,12 @@ pub struct Node {
     pub address: IpAddr,
 }
 
-/// A virtual IP and the interface that bears it on the data nodes.
+/// A virtual IP and the interface that bears it, or would.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
     /// Address with prefix length.
     pub address: IpNet,
-    /// Interface name, at most 15 bytes.
+    /// Interface name on this node, at most 15 bytes.
     pub interface: String,
 }
 
@@ -117,6 +119,10 @@ pub struct Mysql {
     pub user: String,
     /// File with its password; `None`: empty password.
     pub password_file: Option<PathBuf>,
+    /// The account that writes and reads a row through the VIP; `None`: nobody does.
+    pub check_user: Option<String>,
+    /// File with its password; `None`: empty password.
+    pub check_password_file: Option<PathBuf>,
     /// The account with which a replica connects to its primary.
     pub replication_user: String,
     /// File with its password; `None`: empty password.
@@ -134,6 +140,14 @@ impl Mysql {
     /// The file is named and cannot be read.
     pub fn read_password(&self) -> Result<Secret, ConfigError> {
         read_secret("mysql.password_file", self.password_file.as_deref())
+    }
+
+    /// Reads the password of the account that checks through the VIP.
+    ///
+    /// # Errors
+    /// The file is named and cannot be read.
+    pub fn read_check_password(&self) -> Result<Secret, ConfigError> {
+        read_secret("mysql.check_password_file", self.check_password_file.as_deref())
     }
 
     /// Reads the password of the replication account.
@@ -177,6 +191,20 @@ pub struct Redis {
     pub port: u16,
     /// Unix socket over which the agent reaches the local server.
     pub socket: PathBuf,
+    /// Account of the agent, and of a replica at its primary; `None`: the default account.
+    pub user: Option<String>,
+    /// File with its password; `None`: none is sent.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Redis {
+    /// Reads the password of the agent's account.
+    ///
+    /// # Errors
+    /// The file is named and cannot be read.
+    pub fn read_password(&self) -> Result<Secret, ConfigError> {
+        read_secret("redis.password_file", self.password_file.as_deref())
+    }
 }
 
 /// The container engine of each data node.
@@ -220,6 +248,8 @@ pub struct Service {
     pub needs_database: bool,
     /// TCP ports at which clients reach it; guarded like the databases'.
     pub ports: Vec<u16>,
+    /// What is tried through the VIP after a change of holder.
+    pub check: Option<Check>,
 }
 
 /// A command of the operator's.

@@ -51,7 +51,7 @@ impl Hands {
         let others = config.nodes.iter().filter(|node| node.name != config.node);
         Ok(Self {
             mysql: config.mysql.as_ref().filter(|_| data).map(open_mysql).transpose()?,
-            redis: config.redis.as_ref().filter(|_| data).map(open_redis),
+            redis: config.redis.as_ref().filter(|_| data).map(open_redis).transpose()?,
             services: Services::open(config).await?,
             network: Network::open().context("open routing netlink")?,
             vips: config.vips.iter().map(|vip| (vip.address.addr(), vip.interface.clone())).collect(),
@@ -152,8 +152,9 @@ fn open_mysql(config: &crate::config::Mysql) -> anyhow::Result<Mysql> {
     Mysql::new(access).context("read this host's boot id")
 }
 
-fn open_redis(config: &crate::config::Redis) -> Redis {
-    Redis::new(RedisAccess { socket: config.socket.clone(), user: None, password: String::new() })
+fn open_redis(config: &crate::config::Redis) -> anyhow::Result<Redis> {
+    let password = config.read_password()?.expose().to_owned();
+    Ok(Redis::new(RedisAccess { socket: config.socket.clone(), user: config.user.clone(), password }))
 }
 
 fn reset_spec(config: &Config) -> ResetSpec {

@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are refused by the parser, with line and caret. What the keys mean stands in [`super::keys`].
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -85,6 +86,7 @@ pub struct RawTransport {
 pub struct RawVip {
     pub address: IpNet,
     pub interface: String,
+    pub interfaces: Option<BTreeMap<String, String>>,
 }
 
 /// `[mysql]`
@@ -96,6 +98,8 @@ pub struct RawMysql {
     pub socket: Option<PathBuf>,
     pub user: Option<String>,
     pub password_file: Option<PathBuf>,
+    pub check_user: Option<String>,
+    pub check_password_file: Option<PathBuf>,
     pub replication_user: Option<String>,
     pub replication_password_file: Option<PathBuf>,
     pub data_dir: Option<PathBuf>,
@@ -109,6 +113,8 @@ pub struct RawMysql {
 pub struct RawRedis {
     pub port: Option<u16>,
     pub socket: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password_file: Option<PathBuf>,
 }
 
 /// `[docker]`
@@ -131,6 +137,7 @@ pub struct RawService {
     pub after: Option<Vec<String>>,
     pub needs_database: Option<bool>,
     pub ports: Option<Vec<u16>>,
+    pub check: Option<String>,
 }
 
 /// `[hooks]`

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use super::error::{ConfigError, Problem};
-use super::raw::{RawConfig, RawMysql, RawService};
+use super::raw::{RawConfig, RawMysql, RawService, RawVip};
 use super::timing::{Profile, Timing};
 use super::{
-    Config, Docker, Hook, Mysql, Node, NodeId, NodeKind, Pki, Redis, RunsOn, Service, Vip, Workload,
+    Check, Config, Docker, Hook, Mysql, Node, NodeId, NodeKind, Pki, Redis, RunsOn, Service, Vip, Workload,
 };
 
 pub(super) const DEFAULT_RUN: &str = "/run/baton";
@@ -71,11 +71,13 @@ pub(super) fn validate(
             .collect(),
         raft_port: raw.transport.raft_port.unwrap_or(7400),
         lease_port: raw.transport.lease_port.unwrap_or(7401),
-        vips: raw.vips.iter().map(|v| Vip { address: v.address, interface: v.interface.clone() }).collect(),
+        vips: raw.vips.iter().map(|v| vip(v, node)).collect(),
         mysql: raw.mysql.as_ref().map(|m| mysql(m, node)),
         redis: raw.redis.as_ref().map(|r| Redis {
             port: r.port.unwrap_or(6379),
             socket: resolve(r.socket.as_deref(), "/run/redis/redis.sock", node),
+            user: r.user.clone(),
+            password_file: r.password_file.as_deref().map(|path| resolve(Some(path), "", node)),
         }),
         docker: raw
             .docker
@@ -98,6 +100,11 @@ pub(super) fn validate(
     Ok(config)
 }
 
+fn vip(raw: &RawVip, node: &NodeId) -> Vip {
+    let own = raw.interfaces.as_ref().and_then(|names| names.get(node.as_str()));
+    Vip { address: raw.address, interface: own.unwrap_or(&raw.interface).clone() }
+}
+
 fn mysql(raw: &RawMysql, node: &NodeId) -> Mysql {
     let file = |path: &Option<PathBuf>| path.as_deref().map(|p| resolve(Some(p), "", node));
     Mysql {
@@ -105,6 +112,8 @@ fn mysql(raw: &RawMysql, node: &NodeId) -> Mysql {
         socket: resolve(raw.socket.as_deref(), "/run/mysqld/mysqld.sock", node),
         user: raw.user.clone().unwrap_or_else(|| "baton".to_owned()),
         password_file: file(&raw.password_file),
+        check_user: raw.check_user.clone(),
+        check_password_file: file(&raw.check_password_file),
         replication_user: raw.replication_user.clone().unwrap_or_else(|| "repl".to_owned()),
         replication_password_file: file(&raw.replication_password_file),
         data_dir: resolve(raw.data_dir.as_deref(), "/var/lib/mysql", node),
@@ -215,11 +224,21 @@ fn check_vips(raw: &RawConfig, problems: &mut Problems) {
                 "write a free address of the network with its prefix length, for instance 10.0.0.100/24",
             );
         }
-        let interface = &vip.interface;
-        let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        check_interfaces(raw, vip, problems);
+    }
+}
+
+fn check_interfaces(raw: &RawConfig, vip: &RawVip, problems: &mut Problems) {
+    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    let own = vip.interfaces.iter().flatten();
+    for node in own.clone().map(|(node, _)| node).filter(|name| !raw.nodes.iter().any(|n| n.name == **name)) {
+        problems.add("vip.interfaces", node, "is not the name of a [[node]]", "name a declared node");
+    }
+    let names = own.map(|(_, interface)| ("vip.interfaces", interface));
+    for (key, interface) in std::iter::once(("vip.interface", &vip.interface)).chain(names) {
         if interface.is_empty() || interface.len() > 15 || interface.contains(odd) {
             problems.add(
-                "vip.interface",
+                key,
                 interface,
                 "is not the name of a network interface",
                 "write a name that `ip link` shows, at most 15 bytes",
@@ -294,12 +313,37 @@ fn services(raw: &RawConfig, problems: &mut Problems) -> Vec<Service> {
             after: service.after.clone().unwrap_or_default(),
             needs_database: service.needs_database.unwrap_or(true),
             ports: service.ports.clone().unwrap_or_default(),
+            check: check(service, problems),
         });
     }
     if !raw.services.is_empty() && raw.docker.is_none() {
         problems.add("docker", "", "there is a [[service]] but no [docker]", "add the section [docker]");
     }
     in_order(services, problems)
+}
+
+fn check(service: &RawService, problems: &mut Problems) -> Option<Check> {
+    let text = service.check.as_deref()?;
+    let key = format!("service.check ({})", service.name);
+    if service.runs_on == Some(RunsOn::Replica) {
+        problems.add(
+            key,
+            text,
+            "would be tried at the holder, and this service runs on the replica",
+            "remove the key",
+        );
+        return None;
+    }
+    let check = text.parse();
+    if check.is_err() {
+        problems.add(
+            key,
+            text,
+            "is not a check",
+            "write \"tcp:PORT\" or \"http://:PORT/PATH\", for instance \"http://:8080/health\"",
+        );
+    }
+    check.ok()
 }
 
 fn check_after(raw: &RawConfig, service: &RawService, problems: &mut Problems) {
@@ -371,11 +415,14 @@ fn check_paths(config: &Config, problems: &mut Problems) {
     if let Some(mysql) = &config.mysql {
         paths.extend([("mysql.socket", &mysql.socket), ("mysql.data_dir", &mysql.data_dir)]);
         paths.extend(mysql.password_file.as_ref().map(|path| ("mysql.password_file", path)));
+        paths.extend(mysql.check_password_file.as_ref().map(|path| ("mysql.check_password_file", path)));
         paths.extend(
             mysql.replication_password_file.as_ref().map(|path| ("mysql.replication_password_file", path)),
         );
     }
     paths.extend(config.redis.as_ref().map(|redis| ("redis.socket", &redis.socket)));
+    let redis_password = config.redis.as_ref().and_then(|redis| redis.password_file.as_ref());
+    paths.extend(redis_password.map(|path| ("redis.password_file", path)));
     paths.extend(config.docker.as_ref().map(|docker| ("docker.socket", &docker.socket)));
     for (key, path) in paths {
         if !path.is_absolute() {
@@ -410,7 +457,9 @@ fn check_mysql(config: &Config, problems: &mut Problems) {
             "use 1 to 64 letters, digits and '_'",
         );
     }
-    for (key, user) in [("mysql.user", &mysql.user), ("mysql.replication_user", &mysql.replication_user)] {
+    let mut users = vec![("mysql.user", &mysql.user), ("mysql.replication_user", &mysql.replication_user)];
+    users.extend(mysql.check_user.as_ref().map(|user| ("mysql.check_user", user)));
+    for (key, user) in users {
         if user.is_empty() || user.contains(['\'', '"', '\\', '`', '\0']) {
             problems.add(key, user, "is not an account name", "write the name without host and quotes");
         }

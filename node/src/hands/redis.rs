@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use crate::hands::server::{self, ServerId};
 
 mod info;
+pub mod visit;
 
 /// How to reach the local server.
 #[derive(Clone)]
@@ -320,6 +321,13 @@ impl Redis {
         }
         let mut pipe = redis::pipe();
         pipe.cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(CLOSED).ignore();
+        // With the agent's own account: the server's file may name another one, or none.
+        let access = &self.shared.access;
+        if !access.password.is_empty() {
+            let user = access.user.as_deref().unwrap_or("");
+            pipe.cmd("CONFIG").arg("SET").arg("masteruser").arg(user).ignore();
+            pipe.cmd("CONFIG").arg("SET").arg("masterauth").arg(&access.password).ignore();
+        }
         pipe.cmd("REPLICAOF").arg(host).arg(port).ignore();
         pipe.cmd("CLIENT").arg("UNPAUSE").ignore();
         let ((), _) = self.run(what, pipe, left()).await?;

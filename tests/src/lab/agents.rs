@@ -81,12 +81,14 @@ fn configuration(dir: &Path, profile: &str, with_docker: bool) -> String {
          {}\
          [[vip]]\naddress = \"{VIP}/24\"\ninterface = \"{INTERFACE}\"\n\
          [mysql]\nport = {}\nsocket = \"{dir}/{{node}}/mysql.sock\"\nuser = \"baton\"\n\
-         password_file = \"{dir}/password\"\nreplication_user = \"repl\"\n\
+         password_file = \"{dir}/password\"\n\
+         check_user = \"{}\"\ncheck_password_file = \"{dir}/password\"\nreplication_user = \"repl\"\n\
          replication_password_file = \"{dir}/password\"\ndata_dir = \"{dir}/{{node}}/mysql\"\nschema = \"{}\"\n\
          [redis]\nport = {}\nsocket = \"{dir}/{{node}}/redis.sock\"\n\
          {services}",
         nodes.concat(),
         mariadb::PORT,
+        mariadb::CHECK_USER,
         mariadb::AGENT_SCHEMA,
         redis::PORT,
     )

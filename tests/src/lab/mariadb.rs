@@ -4,6 +4,7 @@
 //! so that both nodes are equal and a start costs a fraction of a second. The template is made once per version.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub const PASSWORD: &str = "lab-password";
 pub const APP_SCHEMA: &str = "app";
 /// Schema of the agent.
 pub const AGENT_SCHEMA: &str = "baton";
+/// Account with which the witness writes through the virtual IP.
+pub const CHECK_USER: &str = "baton_check";
 /// Port of the server.
 pub const PORT: u16 = 3306;
 
@@ -85,7 +88,10 @@ fn base_arguments(data_dir: &Path, socket: &str) -> Vec<String> {
 pub fn template(cache: &Path) -> Result<PathBuf> {
     let version = shell::run("mariadbd", &["--no-defaults", "--version"])?;
     let version = version.split_whitespace().nth(2).context("a version")?.to_owned();
-    let ready = cache.join(format!("template-{version}"));
+    // Other accounts, another template.
+    let mut hasher = std::hash::DefaultHasher::new();
+    accounts().hash(&mut hasher);
+    let ready = cache.join(format!("template-{version}-{:08x}", hasher.finish() & 0xffff_ffff));
     if ready.exists() {
         return Ok(ready);
     }
@@ -146,6 +152,11 @@ fn accounts() -> Vec<String> {
         format!("CREATE USER repl@'%' IDENTIFIED BY '{PASSWORD}'"),
         "GRANT REPLICATION SLAVE ON *.* TO repl@'%'".into(),
     ];
+    // The witness's account: it must not write on a closed server.
+    statements.extend([
+        format!("CREATE USER {CHECK_USER}@'%' IDENTIFIED BY '{PASSWORD}'"),
+        format!("GRANT SELECT, INSERT, UPDATE, CREATE ON {AGENT_SCHEMA}.* TO {CHECK_USER}@'%'"),
+    ]);
     for host in ["localhost", "%"] {
         statements.extend([
             format!("CREATE USER baton@'{host}' IDENTIFIED BY '{PASSWORD}'"),
