@@ -15,6 +15,7 @@ use super::{Context, clock};
 use crate::api::server::{self, CommandError, Operator};
 use crate::api::types::{Alarm, DecisionRow, Lease, NodeRow, Role, RunRecord, RunResult, Status, Sync, View};
 use crate::api::view;
+use crate::hands::mysql::gtid;
 
 /// A view is made at most this often; readers poll.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -183,6 +184,8 @@ fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRo
         mysql: verdict(report, kind, |report| &report.mysql_verdict, context.config.mysql.is_some()),
         redis: verdict(report, kind, |report| &report.redis_verdict, context.config.redis.is_some()),
         lag_ms: lag_ms(core, node),
+        extra: if role == Role::Closed { extra(core, node) } else { None },
+        redis_behind_bytes: redis_behind(core, node),
         obstacles: report.map(|report| report.obstacles.clone()).unwrap_or_default(),
         heard_ms_ago,
         silent,
@@ -237,6 +240,24 @@ fn lag_ms(core: &Agent, node: &NodeId) -> Option<u64> {
     let applied = mysql(core.reports().get(node).map(|heard| &heard.report))?.canary_applied;
     // One canary may be on its way between the two reports.
     Some(written.saturating_sub(applied).saturating_sub(1) * 1_000)
+}
+
+/// What keeps a closed node from being attached. It does not replicate, so its set does not grow, and a holder's report
+/// that is older only shows too much until the next one.
+fn extra(core: &Agent, node: &NodeId) -> Option<String> {
+    let holder = core.ledger().holder.as_ref().filter(|holder| *holder != node)?;
+    let mine = mysql(core.reports().get(node).map(|heard| &heard.report))?;
+    let theirs = mysql(core.reports().get(holder).map(|heard| &heard.report))?;
+    let extra = gtid::extra(mine.flavour, &mine.executed, &theirs.executed).ok()?;
+    (!extra.is_empty()).then_some(extra)
+}
+
+/// Nothing is known while the link is down: the offsets may be of different histories.
+fn redis_behind(core: &Agent, node: &NodeId) -> Option<u64> {
+    let holder = core.ledger().holder.as_ref().filter(|holder| *holder != node)?;
+    let facts = |node| core.reports().get(node).and_then(|heard| heard.report.redis.as_ref());
+    let (mine, theirs) = (facts(node).filter(|facts| facts.link_up)?, facts(holder)?);
+    theirs.primary.then(|| theirs.offset.saturating_sub(mine.offset))
 }
 
 /// Carries out operators' commands.

@@ -120,6 +120,14 @@ pub struct NodeRow {
     pub redis: Option<String>,
     /// How far its MySQL is behind the holder's, in milliseconds, if known.
     pub lag_ms: Option<u64>,
+    /// Transactions that it has and the holder lacks, by the newest reports of both, while it does not replicate: it is
+    /// not attached because of them. `None`: none, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<String>,
+    /// Bytes of the holder's Redis stream that it has not processed, by the newest reports of both. The reports are of
+    /// different instants, so a busy primary shows some bytes always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_behind_bytes: Option<u64>,
     /// Reasons why it could not hold the baton now; empty: it could.
     pub obstacles: Vec<String>,
     /// Milliseconds since this node last heard from it, 0 for itself; `None`: never.

@@ -447,11 +447,18 @@ fn replica_trouble(row: &NodeRow, status: &Status) -> Option<String> {
         ));
     }
     if row.role == Role::Closed {
-        return Some(format!(
-            "{} could not take over: it waits closed and read-only and does not replicate. Compare its data with \
-             {holder}'s, then set it up as a replica of {holder} (docs/runbooks/takeover.md).",
-            row.name
-        ));
+        return Some(match &row.extra {
+            Some(extra) => format!(
+                "{} could not take over: its agent does not attach it, since it has transactions that {holder} lacks: \
+                 {extra}. Save what you need of them, then seed {} from {holder} (docs/operating/install.md).",
+                row.name, row.name
+            ),
+            None => format!(
+                "{} could not take over: it waits closed and read-only and does not replicate. Its agent attaches it as \
+                 soon as {holder} serves; if it stays so, the agent's log on {} says why.",
+                row.name, row.name
+            ),
+        });
     }
     if !row.obstacles.is_empty() {
         return Some(format!("{} could not take over now: {}.", row.name, row.obstacles.join(", ")));

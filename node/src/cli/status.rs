@@ -54,11 +54,18 @@ fn nodes(rows: &[NodeRow]) -> String {
             row.state.clone(),
             or_dash(row.mysql.clone()),
             or_dash(row.redis.clone()),
-            or_dash(row.lag_ms.map(screen::span)),
+            or_dash(lag(row)),
             row.heard_ms_ago.map_or_else(|| "never".to_owned(), screen::span),
         ]);
     }
     screen::text(&table)
+}
+
+/// MySQL's in time, Redis' in bytes.
+fn lag(row: &NodeRow) -> Option<String> {
+    let redis = row.redis_behind_bytes.map(|bytes| format!("redis {bytes} B"));
+    let parts: Vec<String> = row.lag_ms.map(screen::span).into_iter().chain(redis).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 const fn role(role: Role) -> &'static str {

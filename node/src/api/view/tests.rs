@@ -81,8 +81,8 @@ fn former_holder_that_came_back_says_what_to_do() {
     });
     assert_eq!(
         status.sentence,
-        "NOT OK: db2 could not take over: it waits closed and read-only and does not replicate. Compare its data with \
-         db1's, then set it up as a replica of db1 (docs/runbooks/takeover.md)."
+        "NOT OK: db2 could not take over: it waits closed and read-only and does not replicate. Its agent attaches it \
+         as soon as db1 serves; if it stays so, the agent's log on db2 says why."
     );
 }
 
