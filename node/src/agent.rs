@@ -72,7 +72,8 @@ const ANTI_FLAP_MAX: u32 = 3;
 pub fn run(config: Config) -> ExitCode {
     // With two providers in the process rustls would refuse to choose.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    // One thread: every task waits for the outside nearly always, and to wake another thread costs more than its work.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "no runtime");

@@ -65,6 +65,7 @@ pub(super) async fn run(
         wishes,
         wish_number: 0,
         canaries,
+        office: Office::default(),
         recorder,
         publisher,
         // Half of the supervisor's patience, as sd_watchdog_enabled(3) advises.
@@ -96,6 +97,7 @@ struct Driver {
     wishes: watch::Sender<Option<Numbered>>,
     wish_number: u64,
     canaries: keeper::Orders,
+    office: Office,
     recorder: Recorder,
     publisher: Publisher,
     /// How often the supervisor wants to hear of this process, if it watches.
@@ -133,7 +135,9 @@ impl Driver {
                 }
                 changed = standing.changed() => {
                     changed.context("the consensus thread has ended")?;
-                    Input::Office { office: self.office() }
+                    standing.mark_unchanged();
+                    self.take_office();
+                    continue;
                 }
                 changed = lease.changed() => {
                     changed.context("the lease thread has ended")?;
@@ -143,6 +147,8 @@ impl Driver {
                 _ = report.tick() => self.report(),
                 _ = tick.tick() => {
                     self.beat();
+                    // The times of acknowledgements move without a notice.
+                    self.take_office();
                     Input::Tick
                 }
             };
@@ -214,7 +220,12 @@ impl Driver {
         Input::Report { report: Box::new(report) }
     }
 
-    fn office(&self) -> Office {
-        crate::lease::office(&self.context.consensus.standing().borrow(), self.context.clock)
+    /// Feeds this node's standing in Raft, if it is another one than the core knows.
+    fn take_office(&mut self) {
+        let office = crate::lease::office(&self.context.consensus.standing().borrow(), self.context.clock);
+        if self.office != office {
+            self.office = office.clone();
+            self.feed(Input::Office { office });
+        }
     }
 }
