@@ -344,7 +344,7 @@ fn update_standing(node: &Node, metrics: &Metrics, anchor: &Anchor) {
     node.standing.send_if_modified(|standing| {
         let mut next = observe(node, metrics, standing, anchor, Instant::now());
         (next.voting, next.problem) = (voting, problem);
-        let changed = next != *standing;
+        let changed = next.is_news_to(standing);
         if next.leader != standing.leader || next.term != standing.term {
             tracing::info!(term = %next.term, leader = ?next.leader, "leadership");
         }

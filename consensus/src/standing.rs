@@ -18,6 +18,9 @@ pub struct Committed {
 
 /// Where this node stands.
 ///
+/// Whoever waits for a change is not woken when only the times of acknowledgements have moved, which they do with every
+/// heartbeat: they are read when they are needed.
+///
 /// `is_leader` alone is no authority: a leader that was cut off keeps that state. Authority is the age of
 /// [`Self::quorum_acked_at`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,4 +51,15 @@ pub struct Standing {
     pub voting: bool,
     /// Why not, and what to do, in a sentence.
     pub problem: Option<String>,
+}
+
+impl Standing {
+    /// Differs from `before` in more than the times of acknowledgements.
+    pub(crate) fn is_news_to(&self, before: &Self) -> bool {
+        let timeless =
+            |standing: &Self| Self { quorum_acked_at: None, acked_at: BTreeMap::new(), ..standing.clone() };
+        // The first acknowledgement is news: a leader without one has no authority.
+        self.quorum_acked_at.is_some() != before.quorum_acked_at.is_some()
+            || timeless(self) != timeless(before)
+    }
 }
