@@ -53,7 +53,8 @@ struct Attempt {
     began_at: Mono,
     generation: SyncGeneration,
     no_tx: u64,
-    canary: Option<u64>,
+    /// The canary that counts, and the replica's start when it was begun: what another start received may be lost again.
+    canary: Option<(u64, Instance)>,
 }
 
 /// The count of unacknowledged commits that must not move: of which server, and since which generation.
@@ -295,12 +296,12 @@ impl Keeper {
             attempt.canary = None;
             return Keep::Canary;
         }
-        let Some(canary) = attempt.canary else {
+        let Some((canary, instance)) = attempt.canary.clone() else {
             attempt.no_tx = semi.no_tx;
-            attempt.canary = Some(newest_canary(facts, primary) + 1);
+            attempt.canary = Some((newest_canary(facts, primary) + 1, replica.instance.clone()));
             return Keep::Canary;
         };
-        if semi.no_tx != attempt.no_tx {
+        if semi.no_tx != attempt.no_tx || replica.instance != instance {
             attempt.canary = None;
             return Keep::Nothing;
         }
@@ -314,7 +315,7 @@ impl Keeper {
         let (server, no_tx) = (primary.instance.server.clone(), attempt.no_tx);
         self.baseline = Some(Baseline { generation: generation.next(), server, no_tx, since: facts.now });
         self.settled = None;
-        Keep::ProposeIn { replica: node.clone(), instance: replica.instance.clone() }
+        Keep::ProposeIn { replica: node.clone(), instance }
     }
 
     /// Switches semi-sync off, but not while an in-sync proposal of this or an earlier start of the agent may still be

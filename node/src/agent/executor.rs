@@ -84,8 +84,11 @@ impl Executor {
 
     async fn undo(&self, step: Step) -> anyhow::Result<()> {
         match step {
-            Step::FenceOld | Step::DrainRelayLog | Step::OpenPorts | Step::Validate => Ok(()),
-            Step::CutStream => self.undo_cut().await,
+            // The cut stands until this node follows an open holder: until then the ledger may call this node complete, and what
+            // the old primary commits must not be acknowledged by it.
+            Step::FenceOld | Step::CutStream | Step::DrainRelayLog | Step::OpenPorts | Step::Validate => {
+                Ok(())
+            }
             Step::HoldVip => self.undo_vip().await,
             Step::PromoteMysql => self.undo_promotion().await,
             Step::StartIndependent | Step::StartServices => Ok(()),

@@ -60,7 +60,7 @@ pub const TABLE: &[StepDef] = &[
         limit_ms: 500,
         attempts: 2,
         effect: "drops the target's own connection to the old primary in nftables, reads the rule back, captures what was received",
-        undo: "lifts the rule",
+        undo: "the rule stays until the node follows an open holder: what the old primary commits meanwhile must not be acknowledged",
     },
     StepDef {
         step: Step::HoldVip,

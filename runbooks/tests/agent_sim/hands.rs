@@ -288,8 +288,8 @@ impl World {
         match job.planned.step {
             Step::HoldVip => self.close(node, &[Door::Vip]),
             Step::PromoteMysql => self.nodes[node].db.as_mut().unwrap().read_only = true,
-            Step::CutStream => self.nodes[node].db.as_mut().unwrap().cut = false,
             Step::FenceOld
+            | Step::CutStream
             | Step::DrainRelayLog
             | Step::OpenPorts
             | Step::StartIndependent

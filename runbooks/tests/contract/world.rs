@@ -48,10 +48,10 @@ impl Host {
 
     pub fn undo(&mut self, step: Step) {
         match step {
-            Step::CutStream => self.cut = false,
             Step::HoldVip => self.vip = false,
             Step::PromoteMysql => self.writable = false,
-            Step::FenceOld | Step::DrainRelayLog => {}
+            // The cut stands until the node follows an open holder.
+            Step::FenceOld | Step::CutStream | Step::DrainRelayLog => {}
             Step::OpenPorts | Step::StartIndependent | Step::StartServices | Step::Validate => {
                 panic!("{step} is never undone")
             }
@@ -242,8 +242,14 @@ impl World {
 
     /// What each data node is by itself, from the ledger: the hands make it so.
     pub fn reconcile(&mut self) {
-        let patience =
-            Patience { refused_count: 2, hung_ms: 1, stalled_ms: 1, disk_free_min: 1, settle_ms: 1 };
+        let patience = Patience {
+            refused_count: 2,
+            hung_ms: 1,
+            stalled_ms: 1,
+            disk_free_min: 1,
+            settle_ms: 1,
+            service_lost_ms: 1,
+        };
         for node in ["db1", "db2"] {
             let wish = decide_local(&LocalFacts {
                 now: Mono(0),
@@ -254,6 +260,8 @@ impl World {
                 boots_writable: false,
                 waiting: 0,
                 semi_sync_broken: None,
+                service_lost: None,
+                redis_empty: None,
                 other_lacks: None,
                 releasing: None,
                 mysql: true,
@@ -284,7 +292,7 @@ impl World {
         match &state {
             RunState::Completed | RunState::Degraded => assert!(serves, "{db2:?}"),
             RunState::RolledBack => {
-                assert!(!db2.vip && !db2.open && !db2.writable && !db2.cut, "{db2:?}");
+                assert!(!db2.vip && !db2.open && !db2.writable, "{db2:?}");
                 assert_eq!(self.ledger.holder, None);
             }
             RunState::Abandoned => assert!(!db2.vip && !db2.open && !db2.writable, "{db2:?}"),

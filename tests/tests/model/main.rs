@@ -12,9 +12,9 @@
 //!    a lease lets it do is among that.
 //! 3. They meet in the ledger only. Each model has of it what its own half reads, and applies commands one at a time.
 //!
-//! Two rules of the in-sync model are stricter than the code is (docs/safety.md, residues): the cut stands until the node
-//! follows again, also when a takeover is undone, and a canary counts only for the start of the replica that was seen when
-//! it was begun. `undo_lifts_the_cut` and `canary_of_another_start_of_the_replica` are what the code does, and lose.
+//! Two rules of the code come from these models: the cut stands until the node follows again, also when a takeover is
+//! undone (`undo_lifts_the_cut`), and a canary counts only for the start of the replica that was seen when it was begun
+//! (`canary_of_another_start_of_the_replica`).
 //!
 //! What neither has: the agents' code (its tests are the properties and the simulation of `runbooks`), Raft itself, Redis,
 //! an operator, more than one fault of the same kind at a time where a counter is bounded.

@@ -88,11 +88,6 @@ impl Executor {
         ])
     }
 
-    pub(super) async fn undo_cut(&self) -> anyhow::Result<()> {
-        let (peer, port) = self.peer_mysql()?;
-        self.context.hands.lift_cut(peer, port).await.context("lift the cut")
-    }
-
     /// Looks whether somebody answers for the VIP, opens its door under the new lease, announces it.
     pub(super) async fn hold_vip(&self) -> anyhow::Result<Facts> {
         let held = self.context.lease.view().borrow().vip_open;
