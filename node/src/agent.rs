@@ -58,6 +58,9 @@ use local_state::LocalState;
 const SLOTS: u8 = 16;
 /// Free bytes on the data disk below which MySQL is about to hang (databases.md, A).
 const DISK_FREE_MIN: u64 = 64 << 20;
+/// A service is started anew as soon as it is seen to be gone, with this long to get healthy (the takeover's limit) and a
+/// look every few seconds: one whole attempt fits in.
+const SERVICE_LOST_MS: u64 = 25_000;
 /// What a clean stop may take, part by part; together less than the service manager waits before it kills.
 const LEAVE_DOORS: Duration = Duration::from_secs(1);
 const LEAVE_DATABASES: Duration = Duration::from_secs(3);
@@ -285,6 +288,12 @@ fn core_setup(context: &Context, boot: u64) -> Setup {
         patience: patience(config),
         sync_patience_ms: config.timing.sync_patience.as_ms(),
         redis: config.redis.is_some(),
+        holder_services: config
+            .services
+            .iter()
+            .filter(|service| service.runs_on == crate::config::RunsOn::Holder)
+            .map(|service| service.name.clone())
+            .collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_hash: config.hash.clone(),
         opened: context.local.opened(),
@@ -301,5 +310,6 @@ fn patience(config: &Config) -> Patience {
         stalled_ms: (probe * 8).max(Duration::from_millis(1_600)).as_millis() as u64,
         disk_free_min: DISK_FREE_MIN,
         settle_ms: config.timing.lease.as_ms(),
+        service_lost_ms: SERVICE_LOST_MS,
     }
 }

@@ -17,13 +17,14 @@ mod keeping;
 mod message;
 mod proposals;
 mod report;
+mod services;
 mod steps;
 
 use std::collections::BTreeMap;
 
 use crate::decide::local::{LocalFacts, Role, Wish, decide_local};
 use crate::decide::{Action, Decision, Facts, Failure, Heard, decide};
-use crate::detect::Detector;
+use crate::detect::{Detector, ServiceWatch};
 use crate::lease::granter::Office;
 use crate::ledger::Ledger;
 use crate::ledger::command::Command;
@@ -51,6 +52,7 @@ pub struct Agent {
     keeper: Keeper,
     reports: BTreeMap<NodeId, Heard>,
     services: BTreeMap<String, ServiceState>,
+    service_watch: ServiceWatch,
     steps: Steps,
     failures: Vec<Failure>,
     opened: Option<String>,
@@ -88,6 +90,7 @@ impl Agent {
             lease: LeaseFacts::default(),
             reports: BTreeMap::new(),
             services: BTreeMap::new(),
+            service_watch: ServiceWatch::default(),
             steps: Steps::default(),
             failures: Vec::new(),
             writable_boot: None,
@@ -173,6 +176,7 @@ impl Agent {
     fn observe(&mut self, observation: &Observation, now: Mono) {
         if let Observation::Service { name, state } = observation {
             self.services.insert(name.clone(), state.clone());
+            self.watch_service(name, state, now);
         }
         if let Observation::Mysql { facts } = observation {
             // An earlier agent, or an earlier holder, may have written canaries: numbers go on from there.
@@ -267,6 +271,8 @@ impl Agent {
             boots_writable: self.boots_writable(),
             waiting,
             semi_sync_broken: self.semi_sync_broken.as_deref(),
+            service_lost: self.service_lost(now),
+            redis_empty: self.redis_empty(now),
             other_lacks: self.other_lacks(now),
             releasing: self.releasing,
             mysql: self.setup.policy.scope.mysql,

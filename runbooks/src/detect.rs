@@ -7,7 +7,11 @@
 //! twice is dead, a deadline missed again and again is hung, "too many connections" and "wrong credentials" are neither,
 //! and a server that answers reads while writes do not end is stalled.
 
+mod services;
+
 use serde::{Deserialize, Serialize};
+
+pub use services::ServiceWatch;
 
 use crate::model::Mono;
 use crate::observe::{DiskFacts, MysqlFacts, Observation, ProbeFailure, RedisFacts};
@@ -25,6 +29,8 @@ pub struct Patience {
     pub disk_free_min: u64,
     /// After an own gap, milliseconds of regular ticks before others are judged again.
     pub settle_ms: u64,
+    /// Milliseconds for which a service must be gone before the holder is lost. Longer than one restart of it may take.
+    pub service_lost_ms: u64,
 }
 
 /// The verdict on a database server.

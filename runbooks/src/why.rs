@@ -183,6 +183,12 @@ pub enum Why {
         /// How it failed.
         detail: String,
     },
+    /// The local Redis came back without data while the other node has it. It is not made the primary: its replica would
+    /// be wiped.
+    RedisEmpty {
+        /// Number of keys at the other node.
+        keys: u64,
+    },
     /// The data disk is full.
     DiskFull {
         /// Free bytes left.
@@ -202,7 +208,8 @@ pub enum Why {
         /// What was tried.
         detail: String,
     },
-    /// A role-bound service is gone after its own restarts.
+    /// A role-bound service that was healthy in this epoch is gone after its own restarts. The baton is passed on for it at
+    /// most once: an epoch that began because of a service is not given up because of one.
     ServiceDown {
         /// Name.
         name: String,
@@ -222,6 +229,12 @@ pub enum Why {
 }
 
 impl Why {
+    /// The holder gave its lease back because a role-bound service was gone.
+    #[must_use]
+    pub fn is_release_for_a_service(&self) -> bool {
+        matches!(self, Self::HolderReleased { because, .. } if because.starts_with("service-down"))
+    }
+
     /// The stable code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -257,6 +270,7 @@ impl Why {
             Self::MysqlBootsWritable => "mysql-boots-writable",
             Self::SemiSyncBroken { .. } => "semi-sync-broken",
             Self::RedisDown { .. } => "redis-down",
+            Self::RedisEmpty { .. } => "redis-empty",
             Self::DiskFull { .. } => "disk-full",
             Self::DiskReadOnly => "disk-read-only",
             Self::DiskStalled => "disk-stalled",
@@ -308,6 +322,7 @@ impl fmt::Display for Why {
             Self::SemiSyncBroken { detail } | Self::RedisDown { detail } | Self::VipLost { detail } => {
                 write!(f, ": {detail}")
             }
+            Self::RedisEmpty { keys } => write!(f, ": {keys} keys at the other node"),
             Self::DiskFull { free_bytes } => write!(f, ": {free_bytes} bytes free"),
             Self::LinkDown { interface } => write!(f, ": {interface}"),
             Self::ServiceDown { name, state } => write!(f, ": {name} is {state}"),

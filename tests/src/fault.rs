@@ -131,6 +131,7 @@ faults! {
     MysqldKill "mysqld-kill" "the primary's MySQL server is killed";
     MysqldFreeze "mysqld-freeze" "the primary's MySQL server is stopped, and thawed later";
     RedisKill "redis-kill" "the primary's Redis server is killed";
+    ServiceGone "service-gone" "the container of the primary's service is removed, so that no restart brings it back";
     DiskFull "disk-full" "the file system of the primary's MySQL data is filled, and emptied later";
     LinkDown "link-down" "the primary's port has no carrier for a while";
     PartitionPrimary "partition-primary" "the primary is cut off from both other nodes, not from clients, for a while";
@@ -192,6 +193,8 @@ impl Fault {
             // The driver's silence comes first, and the service goes on through it.
             Self::DriverHang => of(Changes::One, 6_000, Some(Duration::from_secs(12))),
             Self::DiskFull => of(Changes::One, 8_000, Some(Duration::from_secs(12))),
+            // The agent tries to bring the service back for 25 s first; the databases serve on meanwhile.
+            Self::ServiceGone => of(Changes::One, 35_000, None),
             Self::AgentKill => of(Changes::None, 3_000, None),
             Self::PartitionPair => of(Changes::AtMostOne, 5_000, LONG),
             Self::PrimaryWitnessCut => of(Changes::None, 3_000, LONG),
@@ -210,6 +213,12 @@ impl Fault {
             }
             Self::QuorumLoss => healed(Duration::from_secs(6)),
         }
+    }
+
+    /// Whether the lab needs container engines.
+    #[must_use]
+    pub fn needs_docker(self) -> bool {
+        self == Self::ServiceGone
     }
 
     /// Whether the lab needs a file system that can be filled.

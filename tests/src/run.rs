@@ -72,7 +72,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     let at = plan.at.clone().unwrap_or_else(|| USUAL_STEP.into());
     let options = Options {
         driver: plan.driver.clone(),
-        docker: plan.docker,
+        docker: plan.docker || plan.fault.needs_docker(),
         small_disk: plan.fault.needs_small_disk(),
         failpoint: plan.fault.failpoint(at),
     };

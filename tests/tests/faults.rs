@@ -73,6 +73,7 @@ survives! {
     mysqld_kill MysqldKill;
     mysqld_freeze MysqldFreeze;
     redis_kill RedisKill;
+    service_gone ServiceGone;
     disk_full DiskFull;
     link_down LinkDown;
     partition_primary PartitionPrimary;

@@ -193,6 +193,9 @@ pub struct Setup {
     pub sync_patience_ms: u64,
     /// Redis is configured.
     pub redis: bool,
+    /// Names of the services that run at the holder only.
+    #[serde(default)]
+    pub holder_services: Vec<String>,
     /// Version and configuration hash, for reports.
     pub version: String,
     /// Hash of the configuration.

@@ -73,6 +73,10 @@ pub struct LocalFacts<'a> {
     pub waiting: u64,
     /// What moved in semi-sync while the ledger says *in sync*; the ports are closed until the ledger knows.
     pub semi_sync_broken: Option<&'a str>,
+    /// A service of the holder that is lost here, and its state.
+    pub service_lost: Option<(&'a str, &'a str)>,
+    /// The local Redis came back empty; keys at the other node.
+    pub redis_empty: Option<u64>,
     /// What the other data node lacks to be better; `None`: it could take over now.
     pub other_lacks: Option<String>,
     /// A release of this epoch was proposed and has not been refused.
@@ -101,6 +105,9 @@ pub fn decide_local(facts: &LocalFacts<'_>) -> Wish {
         if let RunState::NeedsOperator { step, reason } = run.state() {
             let step = step.as_str().to_owned();
             return closed(None, None, Why::RunNeedsOperator { run: run.id, step, reason });
+        }
+        if facts.boots_writable {
+            return closed(None, None, Why::MysqlBootsWritable);
         }
         let why = vec![Why::NotOpenedYet { run: run.id }];
         return Wish { role: Role::Acquiring { epoch }, renew: Some(epoch), release: None, why };
@@ -174,6 +181,9 @@ fn cannot_serve(facts: &LocalFacts<'_>) -> Option<Why> {
     if facts.redis && detector.redis(facts.now).is_lost() {
         return Some(Why::RedisDown { detail: detector.redis(facts.now).as_str().to_owned() });
     }
+    if let Some(keys) = facts.redis_empty {
+        return Some(Why::RedisEmpty { keys });
+    }
     match detector.disk() {
         DiskVerdict::Full => return Some(Why::DiskFull { free_bytes: detector.disk_free() }),
         DiskVerdict::ReadOnly => return Some(Why::DiskReadOnly),
@@ -182,7 +192,11 @@ fn cannot_serve(facts: &LocalFacts<'_>) -> Option<Why> {
     if let Some(interface) = detector.links_down().next() {
         return Some(Why::LinkDown { interface: interface.to_owned() });
     }
-    detector.vip_lost(facts.now).map(|detail| Why::VipLost { detail: detail.to_owned() })
+    if let Some(detail) = detector.vip_lost(facts.now) {
+        return Some(Why::VipLost { detail: detail.to_owned() });
+    }
+    let (name, state) = facts.service_lost?;
+    Some(Why::ServiceDown { name: name.to_owned(), state: state.to_owned() })
 }
 
 impl Why {

@@ -154,7 +154,14 @@ fn policy() -> Policy {
 }
 
 pub fn patience() -> Patience {
-    Patience { refused_count: 2, hung_ms: 1_000, stalled_ms: 1_500, disk_free_min: 1_000, settle_ms: 1_200 }
+    Patience {
+        refused_count: 2,
+        hung_ms: 1_000,
+        stalled_ms: 1_500,
+        disk_free_min: 1_000,
+        settle_ms: 1_200,
+        service_lost_ms: 25_000,
+    }
 }
 
 /// A healthy database that nobody replicates from or to.

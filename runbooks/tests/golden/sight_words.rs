@@ -167,6 +167,7 @@ impl Scene {
         }
         let other_lacks = text(case, "other-lacks")?;
         let broken = text(case, "semi-sync-broken")?;
+        let service = text(case, "service-stopped")?;
         let wish = decide_local(&LocalFacts {
             now: self.now,
             me: &me,
@@ -176,6 +177,8 @@ impl Scene {
             boots_writable: case.args.remove("boots-writable").is_some(),
             waiting: maybe(case, "waiting")?.unwrap_or(0),
             semi_sync_broken: broken.as_deref(),
+            service_lost: service.as_deref().map(|name| (name, "stopped")),
+            redis_empty: maybe(case, "redis-empty")?,
             other_lacks,
             releasing: maybe(case, "releasing")?.map(Epoch),
             mysql: true,
@@ -208,6 +211,7 @@ impl Scene {
             patience: patience(),
             sync_patience_ms: 1_400,
             redis: true,
+            holder_services: Vec::new(),
             version: text.clone(),
             config_hash: text,
             opened: None,

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::{Fault, Scene};
 use crate::lab::wire::VIP;
-use crate::lab::{Port, Traffic, mariadb, process, shell, wait};
+use crate::lab::{Port, Traffic, docker, mariadb, process, shell, wait};
 
 /// How long a fault may take to show.
 const BITES_WITHIN: Duration = Duration::from_secs(10);
@@ -35,6 +35,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::MysqldKill => host.process("mysqld")?.signal(Signal::SIGKILL),
         Fault::MysqldFreeze => host.process("mysqld")?.signal(Signal::SIGSTOP),
         Fault::RedisKill => host.process("redis")?.signal(Signal::SIGKILL),
+        Fault::ServiceGone => docker::ask(&host.dir, &["rm", "--force", docker::CONTAINER]).map(drop),
         Fault::DiskFull => fill(&filler(scene)),
         Fault::LinkDown => wire.carrier(primary, false),
         Fault::PartitionPrimary => isolate(scene),
@@ -122,6 +123,10 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         }
         Fault::MysqldKill => ended(scene, "mysqld"),
         Fault::RedisKill => ended(scene, "redis"),
+        Fault::ServiceGone => {
+            ensure!(docker::state(&host.dir).is_err(), "the container is still there");
+            Ok(())
+        }
         Fault::DiskFull => {
             let probe = host.dir.join("mysql/probe");
             let full =
@@ -178,6 +183,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         }
         Fault::PowerLoss
         | Fault::AgentKill
+        | Fault::ServiceGone
         | Fault::MysqldKill
         | Fault::RedisKill
         | Fault::WitnessLoss

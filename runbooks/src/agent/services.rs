@@ -1,0 +1,120 @@
+//! What else than MySQL makes a holder useless: a service of it that is gone, a Redis that came back empty.
+
+use super::Agent;
+use crate::decide::local::Role;
+use crate::model::Mono;
+use crate::observe::ServiceState;
+use crate::why::Why;
+
+impl Agent {
+    pub(super) fn watch_service(&mut self, name: &str, state: &ServiceState, now: Mono) {
+        if !self.setup.holder_services.iter().any(|service| service == name) {
+            return;
+        }
+        let serving = self.wish.as_ref().is_some_and(|wish| match wish.role {
+            Role::Serving { ports, .. } => ports,
+            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } => false,
+        });
+        self.service_watch.observe(name, state, self.ledger.epoch, serving, now);
+    }
+
+    /// The service for which this holder gives up, if there is one.
+    ///
+    /// An epoch that began because of a service is not given up because of one. So a service that is broken everywhere
+    /// moves the baton once, and never to and fro: of two epochs in a row at most one began like that.
+    pub(super) fn service_lost(&self, now: Mono) -> Option<(&str, &'static str)> {
+        let epoch = self.ledger.epoch;
+        let began = self.ledger.newest_run().map(|(run, _)| &run.plan).filter(|plan| plan.epoch == epoch);
+        if began.is_some_and(|plan| plan.why.iter().any(Why::is_release_for_a_service)) {
+            return None;
+        }
+        self.service_watch.lost(epoch, now, self.setup.patience.service_lost_ms)
+    }
+
+    /// The local Redis is no primary although this node serves, and has nothing, while the other node has data: the number
+    /// of its keys. One that was emptied by its clients still is a primary.
+    pub(super) fn redis_empty(&self, now: Mono) -> Option<u64> {
+        let fresh = |at: Mono| now.since_ms(at) <= self.setup.policy.report_max_ms;
+        let (_, facts) = self.detector.redis_facts().filter(|(at, _)| fresh(*at))?;
+        let is_primary = facts.primary && facts.min_replicas_to_write == 0;
+        if is_primary || facts.loading || facts.keys > 0 {
+            return None;
+        }
+        let other = self.ledger.other_data_nodes(&self.setup.me).next()?;
+        let heard = self.reports.get(other).filter(|heard| fresh(heard.at))?;
+        heard.report.redis.as_ref().map(|redis| redis.keys).filter(|keys| *keys > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::Setup;
+    use crate::decide::Policy;
+    use crate::detect::Patience;
+    use crate::ledger::{EndedRun, Ledger};
+    use crate::model::{Epoch, NodeId, RunId, SyncGeneration, WallMs};
+    use crate::plan::{Basis, Plan, Runbook};
+    use crate::run::takeover::Scope;
+    use crate::run::{Run, RunState};
+
+    /// Serving epoch 2, which began for `why`; the service was healthy and has been gone for half a minute.
+    fn agent(why: Why) -> Agent {
+        let mut agent = Agent::new(Setup {
+            me: NodeId::from("db2"),
+            own_address: "10.0.0.2".to_owned(),
+            policy: Policy {
+                scope: Scope { mysql: true, independent_services: false, services: true },
+                report_max_ms: 700,
+                quorum_max_ms: 600,
+                anti_flap_ms: 60_000,
+                anti_flap_max: 3,
+            },
+            patience: Patience {
+                refused_count: 2,
+                hung_ms: 1_000,
+                stalled_ms: 1_500,
+                disk_free_min: 1,
+                settle_ms: 1_200,
+                service_lost_ms: 25_000,
+            },
+            sync_patience_ms: 1_400,
+            redis: true,
+            holder_services: vec!["web".to_owned()],
+            version: "test".to_owned(),
+            config_hash: "test".to_owned(),
+            opened: None,
+            boot: 1,
+        });
+        let plan = Plan {
+            runbook: Runbook::Takeover,
+            version: 1,
+            epoch: Epoch(2),
+            from: None,
+            to: NodeId::from("db2"),
+            basis: Basis { epoch: Epoch(1), sync: SyncGeneration(1), target_instance: None },
+            why: vec![why],
+            steps: Vec::new(),
+        };
+        let run =
+            Run { id: RunId(2), plan, at: WallMs(0), journal: Vec::new(), aborting: None, abandoned: None };
+        let history = vec![EndedRun { run, state: RunState::Completed }];
+        agent.ledger = Ledger { epoch: Epoch(2), history, ..Ledger::default() };
+        agent.service_watch.observe("web", &ServiceState::Healthy, Epoch(2), true, Mono(0));
+        agent.service_watch.observe("web", &ServiceState::Stopped, Epoch(2), true, Mono(1_000));
+        agent
+    }
+
+    #[test]
+    fn a_holder_gives_up_for_a_service_that_is_gone() {
+        let began = agent(Why::LeaseEnded { epoch: Epoch(1), ended_ms_ago: 3 });
+        assert_eq!(began.service_lost(Mono(31_000)), Some(("web", "stopped")));
+    }
+
+    #[test]
+    fn but_not_in_an_epoch_that_began_because_of_one() {
+        let gone = Why::ServiceDown { name: "web".to_owned(), state: "stopped".to_owned() };
+        let began = agent(Why::HolderReleased { epoch: Epoch(1), because: gone.to_string() });
+        assert_eq!(began.service_lost(Mono(31_000)), None);
+    }
+}
