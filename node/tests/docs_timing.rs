@@ -6,6 +6,9 @@ use std::path::Path;
 
 use baton_node::config::{Profile, RULES, Timing};
 
+/// A figure that follows from the timing.
+type Derived = fn(&Timing) -> u64;
+
 fn page() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("docs/timing.md");
     std::fs::read_to_string(path).unwrap()
@@ -42,7 +45,7 @@ fn every_value_of_every_profile_stands_in_the_page() {
 fn derived_spans_are_the_codes() {
     let page = page();
     let rows = rows(&page);
-    let derived: [(&str, fn(&Timing) -> u64); 3] = [
+    let derived: [(&str, Derived); 3] = [
         ("life of a kernel ticket", |timing| timing.kernel_lease_ms()),
         ("longest time without a grant when the leader is lost", |timing| timing.regrant_ms()),
         ("wait of a new leader", |timing| timing.new_leader_wait_ms()),

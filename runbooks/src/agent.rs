@@ -33,6 +33,7 @@ use crate::observe::{Observation, ServiceState};
 use crate::plan::Step;
 use crate::run::{Entry, Event, RunState};
 use crate::sync::{Keep, Keeper};
+use crate::why::Why;
 pub use message::{Input, LeaseFacts, Output, Setup, Stamped, StepResult};
 use proposals::Purpose;
 use steps::Steps;
@@ -71,6 +72,8 @@ pub struct Agent {
     kept: Option<(Keep, Mono)>,
     /// What moved in semi-sync while the ledger says *in sync*.
     semi_sync_broken: Option<String>,
+    /// Since when this leader suspects that the holder is lost.
+    suspects_since: Option<Mono>,
     wish: Option<Wish>,
     decision: Option<Decision>,
 }
@@ -102,6 +105,7 @@ impl Agent {
             cooling: BTreeMap::new(),
             kept: None,
             semi_sync_broken: None,
+            suspects_since: None,
             wish: None,
             decision: None,
         }
@@ -289,12 +293,16 @@ impl Agent {
     fn lead(&mut self, now: Mono, wall: WallMs, out: &mut Vec<Output>) {
         let decision = decide(&self.facts(now));
         let term = Some(self.office.term);
+        let suspects = decision.why.first().is_some_and(Why::is_suspicion);
+        self.suspects_since = suspects.then(|| self.suspects_since.unwrap_or(now));
         match &decision.action {
             Action::Hold => {}
             Action::StartRun { plan } => {
                 if self.may_propose(&Purpose::StartRun) {
                     let ends = Some(self.ledger.epoch);
-                    let command = Command::StartRun { plan: plan.clone(), at: wall };
+                    let mut plan = plan.clone();
+                    plan.detected_ms_ago = self.suspects_since.map(|since| now.since_ms(since));
+                    let command = Command::StartRun { plan, at: wall };
                     self.propose(Purpose::StartRun, command, term, ends, out);
                 }
             }

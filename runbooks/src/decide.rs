@@ -240,6 +240,7 @@ fn takeover_plan(facts: &Facts<'_>, target: &NodeId, why: Vec<Why>) -> Plan {
         to: target.clone(),
         basis: Basis { epoch: ledger.epoch, sync: ledger.sync_generation, target_instance },
         why,
+        detected_ms_ago: None,
         steps: takeover::steps(target, ledger.witness(), facts.policy.scope),
     }
 }

@@ -30,7 +30,13 @@ pub struct Patience {
     /// After an own gap, milliseconds of regular ticks before others are judged again.
     pub settle_ms: u64,
     /// Milliseconds for which a service must be gone before the holder is lost. Longer than one restart of it may take.
+    /// Recordings of versions that gave up for no service do without it.
+    #[serde(default = "never")]
     pub service_lost_ms: u64,
+}
+
+const fn never() -> u64 {
+    u64::MAX
 }
 
 /// The verdict on a database server.

@@ -150,6 +150,9 @@ pub struct Plan {
     pub basis: Basis,
     /// Why this is done, with evidence.
     pub why: Vec<Why>,
+    /// For how many milliseconds the leader had suspected that the holder is lost; `None`: it did not.
+    #[serde(default)]
+    pub detected_ms_ago: Option<u64>,
     /// The steps, each after those that it waits for.
     pub steps: Vec<PlannedStep>,
 }

@@ -229,6 +229,12 @@ pub enum Why {
 }
 
 impl Why {
+    /// Says that the holder is, or may be, lost.
+    #[must_use]
+    pub const fn is_suspicion(&self) -> bool {
+        matches!(self, Self::LeaseNotEnded { .. } | Self::LeaseEnded { .. } | Self::HolderReleased { .. })
+    }
+
     /// The holder gave its lease back because a role-bound service was gone.
     #[must_use]
     pub fn is_release_for_a_service(&self) -> bool {

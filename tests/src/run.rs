@@ -266,7 +266,11 @@ fn phases(lab: &Lab, epoch: u64, fault_at: Timestamp) -> BTreeMap<String, u64> {
     let offset_ms = started.as_millisecond() - fault_at.as_millisecond();
     let Some(phases) = entry["phases_ms"].as_object() else { return BTreeMap::new() };
     let since_fault = |ms: i64| u64::try_from(ms + offset_ms).unwrap_or(0);
-    phases.iter().filter_map(|(name, ms)| Some((name.clone(), since_fault(ms.as_i64()?)))).collect()
+    let mut phases: BTreeMap<String, u64> =
+        phases.iter().filter_map(|(name, ms)| Some((name.clone(), since_fault(ms.as_i64()?)))).collect();
+    let detected_ms = entry["detected_ms_before"].as_i64().map(|ms| since_fault(-ms));
+    phases.extend(detected_ms.map(|ms| ("detected".to_owned(), ms)));
+    phases
 }
 
 fn history_path(plan: &Plan) -> Result<PathBuf> {

@@ -28,11 +28,11 @@ pub(super) async fn propose(
     wish: u64,
 ) -> Option<bool> {
     // A holder that gives its lease back is closed, and has read that back, before anybody is told (design, 4.6).
-    if let Command::Release { .. } = command {
-        if let Err(error) = context.lease.close(&[Door::Vip, Door::Ports], wish).await {
-            tracing::error!(%error, "not released: could not close");
-            return Some(false);
-        }
+    if let Command::Release { .. } = command
+        && let Err(error) = context.lease.close(&[Door::Vip, Door::Ports], wish).await
+    {
+        tracing::error!(%error, "not released: could not close");
+        return Some(false);
     }
     if let Some(epoch) = ends {
         return propose_end(context, &command, term, epoch).await;

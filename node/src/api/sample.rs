@@ -89,6 +89,7 @@ pub(crate) fn takeover() -> Run {
             Why::Candidate { node: target.clone() },
             Why::HolderReleased { epoch: Epoch(2), because: "mysql-dead".to_owned() },
         ],
+        detected_ms_ago: Some(40),
         steps: takeover::steps(&target, Some(&witness), scope),
     };
     Run::new(RunId(7), plan, START)

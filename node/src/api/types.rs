@@ -212,6 +212,8 @@ pub struct RunRecord {
     /// Milliseconds from its start to each phase that was reached; `decided` is 0. From the wall clocks of the nodes
     /// that carried the steps out.
     pub phases_ms: BTreeMap<String, u64>,
+    /// How many milliseconds before its start the leader began to suspect that the holder is lost; `None`: it did not.
+    pub detected_ms_before: Option<u64>,
     /// Its steps, in the order of the plan.
     pub steps: Vec<StepRecord>,
 }

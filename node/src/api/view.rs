@@ -82,6 +82,7 @@ fn record(run: &Run, state: &RunState, now: WallMs) -> RunRecord {
         failure: failure(run, state),
         elapsed_ms: since(run, until),
         phases_ms: phases(run),
+        detected_ms_before: run.plan.detected_ms_ago,
         steps: run.plan.steps.iter().map(|planned| step_record(run, planned, now)).collect(),
     }
 }

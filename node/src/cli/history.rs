@@ -73,10 +73,11 @@ fn one(run: &RunRecord) -> String {
     );
     head.extend(run.failure.iter().map(|text| format!(" ({text})")));
     let why: Vec<String> = run.why.iter().map(|why| format!("  {why}")).collect();
-    let phases: Vec<String> = PHASE_NAMES
+    let detected = run.detected_ms_before.map(|ms| format!("detected {} before", screen::span(ms)));
+    let phases = PHASE_NAMES
         .iter()
-        .filter_map(|name| run.phases_ms.get(*name).map(|ms| format!("{name} {}", screen::span(*ms))))
-        .collect();
+        .filter_map(|name| run.phases_ms.get(*name).map(|ms| format!("{name} {}", screen::span(*ms))));
+    let phases: Vec<String> = detected.into_iter().chain(phases).collect();
     let facts: Vec<String> = run
         .steps
         .iter()

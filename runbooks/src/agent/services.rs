@@ -94,6 +94,7 @@ mod tests {
             to: NodeId::from("db2"),
             basis: Basis { epoch: Epoch(1), sync: SyncGeneration(1), target_instance: None },
             why: vec![why],
+            detected_ms_ago: None,
             steps: Vec::new(),
         };
         let run =

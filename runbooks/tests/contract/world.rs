@@ -148,6 +148,7 @@ impl World {
                 target_instance: None,
             },
             why: vec![Why::Vacant],
+            detected_ms_ago: None,
             steps: takeover::steps(&to, self.ledger.witness(), scope),
             to,
         };

@@ -70,6 +70,7 @@ impl Scene {
             to: to.clone(),
             basis: Basis { epoch: self.ledger.epoch, sync: self.ledger.sync_generation, target_instance },
             why: vec![Why::Vacant],
+            detected_ms_ago: None,
             steps: takeover::steps(to, self.ledger.witness(), self.policy.scope),
         }
     }

@@ -42,6 +42,7 @@ pub fn plan(ledger: &Ledger, to: &NodeId) -> Plan {
         to: to.clone(),
         basis: Basis { epoch: ledger.epoch, sync: ledger.sync_generation, target_instance },
         why: vec![Why::Vacant],
+        detected_ms_ago: None,
         steps: takeover::steps(to, ledger.witness(), scope()),
     }
 }

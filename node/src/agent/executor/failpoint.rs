@@ -81,6 +81,7 @@ pub(super) async fn pass(step: Step, point: Point) {
 }
 
 /// Blocks the driver's thread, as a hang would, for as long as the file of `driver:tick:hold` is there.
+#[expect(clippy::disallowed_methods, reason = "a hang is what is rehearsed")]
 pub(in crate::agent) fn hang_if_told() {
     let Some(chosen) = chosen().filter(|chosen| chosen.is("driver", "tick") && chosen.file.exists()) else {
         return;

@@ -86,10 +86,8 @@ impl Share for Doors {
             }
             Role::Serving { ports, .. } => {
                 self.ask(wish).await;
-                if !ports {
-                    if let Err(error) = self.context.lease.close(&[Door::Ports], wish.number).await {
-                        tracing::error!(%error, "the ports are not closed yet");
-                    }
+                if !ports && let Err(error) = self.context.lease.close(&[Door::Ports], wish.number).await {
+                    tracing::error!(%error, "the ports are not closed yet");
                 }
                 self.hold_vip(wish).await;
             }

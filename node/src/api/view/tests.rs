@@ -268,6 +268,7 @@ fn run_json_is_stable() {
         "elapsed_ms": 1010,
         "phases_ms": {"decided": 0, "fenced": 12, "cut": 30, "vip_held": 55, "drained": 90, "promoted": 140,
                       "open": 160, "services_healthy": 900, "validated": 1010},
+        "detected_ms_before": 40,
         "steps": null,
     });
     assert_eq!(json, expected);
