@@ -106,6 +106,8 @@ pub struct Vip {
     pub address: IpNet,
     /// Interface name on this node, at most 15 bytes.
     pub interface: String,
+    /// The clients' gateway behind that interface, if it is to be watched.
+    pub gateway: Option<IpAddr>,
 }
 
 /// The MySQL or MariaDB server of each data node.

@@ -277,6 +277,7 @@ impl Agent {
             semi_sync_broken: self.semi_sync_broken.as_deref(),
             service_lost: self.service_lost(now),
             redis_empty: self.redis_empty(now),
+            gateway_lost: self.gateway_lost(now),
             other_lacks: self.other_lacks(now),
             releasing: self.releasing,
             mysql: self.setup.policy.scope.mysql,

@@ -211,6 +211,8 @@ pub struct Detector {
     redis_facts: Option<(Mono, RedisFacts)>,
     disk: Option<DiskFacts>,
     links_down: std::collections::BTreeSet<String>,
+    /// Gateways that do not answer: since when, and when last asked.
+    gateways: std::collections::BTreeMap<String, (Mono, Mono)>,
     vip_lost: Option<(Mono, String)>,
     gap: Option<(Mono, u64)>,
 }
@@ -227,6 +229,7 @@ impl Detector {
             redis_facts: None,
             disk: None,
             links_down: std::collections::BTreeSet::new(),
+            gateways: std::collections::BTreeMap::new(),
             vip_lost: None,
             gap: None,
         }
@@ -264,6 +267,12 @@ impl Detector {
             }
             Observation::Link { interface, up: false } => {
                 self.links_down.insert(interface.clone());
+            }
+            Observation::Gateway { address, reachable: true } => {
+                self.gateways.remove(address);
+            }
+            Observation::Gateway { address, reachable: false } => {
+                self.gateways.entry(address.clone()).or_insert((now, now)).1 = now;
             }
             Observation::VipUnrestorable { detail } => self.vip_lost = Some((now, detail.clone())),
             Observation::OwnGap { gap_ms } => self.gap = Some((now, *gap_ms)),
@@ -322,6 +331,17 @@ impl Detector {
     /// Interfaces that bear a VIP and have no carrier.
     pub fn links_down(&self) -> impl Iterator<Item = &str> {
         self.links_down.iter().map(String::as_str)
+    }
+
+    /// A gateway that has not answered for `at_least_ms`.
+    #[must_use]
+    pub fn gateway_lost(&self, now: Mono, at_least_ms: u64) -> Option<&str> {
+        let lost =
+            |since: Mono, asked: Mono| now.since_ms(asked) < STALE_MS && now.since_ms(since) >= at_least_ms;
+        self.gateways
+            .iter()
+            .find(|(_, (since, asked))| lost(*since, *asked))
+            .map(|(address, _)| address.as_str())
     }
 
     /// Why the VIP cannot be restored, if so.

@@ -229,6 +229,13 @@ pub enum Observation {
         /// Carrier is present.
         up: bool,
     },
+    /// The clients' gateway was asked for its hardware address.
+    Gateway {
+        /// Its address.
+        address: String,
+        /// It answered.
+        reachable: bool,
+    },
     /// Another program took the VIP away, or flushed our rules, and it could not be restored.
     VipUnrestorable {
         /// What was tried and what the kernel said.
@@ -264,6 +271,9 @@ pub struct NodeReport {
     pub services: BTreeMap<String, ServiceState>,
     /// Reasons why this node could not hold the baton at this moment; empty: it could.
     pub obstacles: Vec<String>,
+    /// A clients' gateway that does not answer this node.
+    #[serde(default)]
+    pub gateway_lost: Option<String>,
     /// For each other node: milliseconds since this node last heard from it; absent: never.
     pub heard_ms: BTreeMap<NodeId, u64>,
     /// The node holds a valid lease at this moment.

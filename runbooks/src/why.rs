@@ -203,6 +203,11 @@ pub enum Why {
         /// Interface.
         interface: String,
     },
+    /// The clients' gateway does not answer this node, and answers the other one.
+    GatewayLost {
+        /// Its address.
+        address: String,
+    },
     /// Another program takes the VIP away and it cannot be restored.
     VipLost {
         /// What was tried.
@@ -281,6 +286,7 @@ impl Why {
             Self::DiskReadOnly => "disk-read-only",
             Self::DiskStalled => "disk-stalled",
             Self::LinkDown { .. } => "link-down",
+            Self::GatewayLost { .. } => "gateway-lost",
             Self::VipLost { .. } => "vip-lost",
             Self::ServiceDown { .. } => "service-down",
             Self::CommitsWaitForReplica { .. } => "commits-wait-for-replica",
@@ -331,6 +337,7 @@ impl fmt::Display for Why {
             Self::RedisEmpty { keys } => write!(f, ": {keys} keys at the other node"),
             Self::DiskFull { free_bytes } => write!(f, ": {free_bytes} bytes free"),
             Self::LinkDown { interface } => write!(f, ": {interface}"),
+            Self::GatewayLost { address } => write!(f, ": {address}"),
             Self::ServiceDown { name, state } => write!(f, ": {name} is {state}"),
             Self::CommitsWaitForReplica { waiting } => write!(f, ": {waiting} sessions"),
             Self::OtherNotBetter { because } => write!(f, ": {because}"),

@@ -133,6 +133,7 @@ faults! {
     RedisKill "redis-kill" "the primary's Redis server is killed";
     ServiceGone "service-gone" "the container of the primary's service is removed, so that no restart brings it back";
     DiskFull "disk-full" "the file system of the primary's MySQL data is filled, and emptied later";
+    GatewayCut "gateway-cut" "the primary loses its way to the clients; the nodes see each other";
     LinkDown "link-down" "the primary's port has no carrier for a while";
     PartitionPrimary "partition-primary" "the primary is cut off from both other nodes, not from clients, for a while";
     PartitionPair "partition-pair" "primary and backup are cut off from each other; both see witness and clients";
@@ -189,7 +190,7 @@ impl Fault {
             | Self::MysqldFreeze
             | Self::LinkDown
             | Self::PartitionPrimary => of(Changes::One, 5_000, LONG),
-            Self::OneWayIn | Self::OneWayOut => of(Changes::One, 6_000, LONG),
+            Self::GatewayCut | Self::OneWayIn | Self::OneWayOut => of(Changes::One, 6_000, LONG),
             // The driver's silence comes first, and the service goes on through it.
             Self::DriverHang => of(Changes::One, 6_000, Some(Duration::from_secs(12))),
             Self::DiskFull => of(Changes::One, 8_000, Some(Duration::from_secs(12))),

@@ -75,6 +75,7 @@ survives! {
     redis_kill RedisKill;
     service_gone ServiceGone;
     disk_full DiskFull;
+    gateway_cut GatewayCut;
     link_down LinkDown;
     partition_primary PartitionPrimary;
     partition_pair PartitionPair;

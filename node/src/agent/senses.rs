@@ -1,8 +1,10 @@
 //! The senses: when which probe runs. Each has a task of its own, so that a probe that hangs delays no other.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use baton_netops::Probe;
 use baton_runbooks::decide::local::Role;
 use baton_runbooks::observe::{MysqlFacts, Observation, ProbeFailure, RedisFacts};
 use tokio::sync::mpsc;
@@ -14,6 +16,9 @@ use crate::probe::disk::DiskProbe;
 
 /// Services and the disk change slowly, and asking the container engine is dear.
 const SLOW_PERIOD: Duration = Duration::from_secs(1);
+/// How often the clients' gateway is asked, and how long it may take to answer.
+const GATEWAY_PERIOD: Duration = Duration::from_millis(500);
+const GATEWAY_DEADLINE: Duration = Duration::from_millis(200);
 /// A database that takes longer than this to answer a probe is counted as silent for that probe.
 const PROBE_DEADLINE_MIN: Duration = Duration::from_millis(400);
 /// Deadline of the write probe: a commit on a busy disk takes tens of milliseconds.
@@ -65,6 +70,11 @@ pub(super) fn start(context: &Context, out: &Observations, wishes: Wishes) -> Se
         match DiskProbe::new(mysql.data_dir.clone()) {
             Ok(disk) => drop(tokio::spawn(watch_disk(disk, out.clone()))),
             Err(error) => tracing::error!(%error, "the data disk is not watched"),
+        }
+    }
+    for vip in &context.config.vips {
+        if let Some(gateway) = vip.gateway {
+            tokio::spawn(watch_gateway(context.clone(), out.clone(), gateway, vip.interface.clone()));
         }
     }
     if context.hands.services.is_some() {
@@ -154,6 +164,27 @@ async fn watch_disk(disk: DiskProbe, out: Observations) {
         tick.tick().await;
         let facts = disk.look(SLOW_PERIOD).await;
         if out.send(Observation::Disk { facts }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks the clients' gateway for its hardware address. That nobody could be asked is no answer, in either direction.
+async fn watch_gateway(context: Context, out: Observations, gateway: IpAddr, interface: String) {
+    let mut tick = every(GATEWAY_PERIOD);
+    loop {
+        tick.tick().await;
+        let reachable =
+            match context.hands.network.probe_address(gateway, &interface, 1, GATEWAY_DEADLINE).await {
+                Ok(Probe::TakenBy(_)) => true,
+                Ok(Probe::Free) => false,
+                Err(error) => {
+                    tracing::debug!(error = crate::chain::chain(&error), %gateway, "not asked");
+                    continue;
+                }
+            };
+        let address = gateway.to_string();
+        if out.send(Observation::Gateway { address, reachable }).await.is_err() {
             return;
         }
     }

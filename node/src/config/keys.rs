@@ -202,6 +202,13 @@ pub const SECTIONS: &[Section] = &[
                 Nothing("{ db2 = \"ens3\", mon = \"eth1\" }"),
                 "Nodes where the interface has another name. The witness looks there for who answers.",
             ),
+            key(
+                "gateway",
+                "IP address",
+                Nothing("\"10.77.0.1\""),
+                "The gateway by which clients come, asked by ARP or neighbour solicitation. A holder that it does not answer \
+                 gives the baton up if it answers the other node. Not given: not watched.",
+            ),
         ],
     },
     Section {

@@ -87,6 +87,7 @@ pub struct RawVip {
     pub address: IpNet,
     pub interface: String,
     pub interfaces: Option<BTreeMap<String, String>>,
+    pub gateway: Option<IpAddr>,
 }
 
 /// `[mysql]`

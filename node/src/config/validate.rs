@@ -102,7 +102,8 @@ pub(super) fn validate(
 
 fn vip(raw: &RawVip, node: &NodeId) -> Vip {
     let own = raw.interfaces.as_ref().and_then(|names| names.get(node.as_str()));
-    Vip { address: raw.address, interface: own.unwrap_or(&raw.interface).clone() }
+    let interface = own.unwrap_or(&raw.interface).clone();
+    Vip { address: raw.address, interface, gateway: raw.gateway }
 }
 
 fn mysql(raw: &RawMysql, node: &NodeId) -> Mysql {
@@ -225,6 +226,14 @@ fn check_vips(raw: &RawConfig, problems: &mut Problems) {
             );
         }
         check_interfaces(raw, vip, problems);
+        if let Some(gateway) = vip.gateway.filter(|ip| !vip.address.contains(ip) || *ip == address) {
+            problems.add(
+                "vip.gateway",
+                gateway,
+                format!("is not another address of {}", vip.address.trunc()),
+                "name the router of the virtual IP's own network, or leave the key out",
+            );
+        }
     }
 }
 

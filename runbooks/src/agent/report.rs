@@ -1,6 +1,7 @@
 //! What this node says of itself.
 
 use super::Agent;
+use super::services::GATEWAY_DOUBT_MS;
 use crate::detect::{DiskVerdict, Verdict};
 use crate::ledger::Complete;
 use crate::model::{Mono, NodeId, NodeKind};
@@ -28,6 +29,7 @@ impl Agent {
             disk_verdict: self.detector.disk().as_str().to_owned(),
             services: self.services.clone(),
             obstacles: self.obstacles(now),
+            gateway_lost: self.detector.gateway_lost(now, GATEWAY_DOUBT_MS).map(str::to_owned),
             heard_ms,
             serving: self.lease.held.is_some_and(|(_, until)| now < until),
             version: self.setup.version.clone(),

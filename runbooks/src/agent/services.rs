@@ -1,10 +1,17 @@
-//! What else than MySQL makes a holder useless: a service of it that is gone, a Redis that came back empty.
+//! What else than MySQL makes a holder useless: a service of it that is gone, a Redis that came back empty, clients that it
+//! does not reach.
 
 use super::Agent;
 use crate::decide::local::Role;
 use crate::model::Mono;
 use crate::observe::ServiceState;
 use crate::why::Why;
+
+/// A gateway that has not answered for this long, in milliseconds, is in doubt: two questions in a row were lost.
+pub(super) const GATEWAY_DOUBT_MS: u64 = 700;
+/// A gateway that has not answered for this long, in milliseconds, is lost. Longer than the other node takes to be in doubt
+/// about a gateway that is gone for both, and to report it: then nobody gives anything up.
+const GATEWAY_LOST_MS: u64 = 2_400;
 
 impl Agent {
     pub(super) fn watch_service(&mut self, name: &str, state: &ServiceState, now: Mono) {
@@ -43,6 +50,18 @@ impl Agent {
         let other = self.ledger.other_data_nodes(&self.setup.me).next()?;
         let heard = self.reports.get(other).filter(|heard| fresh(heard.at))?;
         heard.report.redis.as_ref().map(|redis| redis.keys).filter(|keys| *keys > 0)
+    }
+}
+
+impl Agent {
+    /// The clients' gateway that does not answer here, and answers the other data node.
+    pub(super) fn gateway_lost(&self, now: Mono) -> Option<&str> {
+        let lost = self.detector.gateway_lost(now, GATEWAY_LOST_MS)?;
+        let other = self.ledger.other_data_nodes(&self.setup.me).next()?;
+        let heard = self.reports.get(other)?;
+        let reaches =
+            now.since_ms(heard.at) <= self.setup.policy.report_max_ms && heard.report.gateway_lost.is_none();
+        reaches.then_some(lost)
     }
 }
 

@@ -77,6 +77,8 @@ pub struct LocalFacts<'a> {
     pub service_lost: Option<(&'a str, &'a str)>,
     /// The local Redis came back empty; keys at the other node.
     pub redis_empty: Option<u64>,
+    /// The clients' gateway that does not answer here and answers the other data node.
+    pub gateway_lost: Option<&'a str>,
     /// What the other data node lacks to be better; `None`: it could take over now.
     pub other_lacks: Option<String>,
     /// A release of this epoch was proposed and has not been refused.
@@ -194,6 +196,9 @@ fn cannot_serve(facts: &LocalFacts<'_>) -> Option<Why> {
     }
     if let Some(detail) = detector.vip_lost(facts.now) {
         return Some(Why::VipLost { detail: detail.to_owned() });
+    }
+    if let Some(address) = facts.gateway_lost {
+        return Some(Why::GatewayLost { address: address.to_owned() });
     }
     let (name, state) = facts.service_lost?;
     Some(Why::ServiceDown { name: name.to_owned(), state: state.to_owned() })

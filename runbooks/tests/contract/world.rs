@@ -263,6 +263,7 @@ impl World {
                 semi_sync_broken: None,
                 service_lost: None,
                 redis_empty: None,
+                gateway_lost: None,
                 other_lacks: None,
                 releasing: None,
                 mysql: true,

@@ -115,6 +115,7 @@ impl Scene {
             disk_verdict: "healthy".to_owned(),
             services: Default::default(),
             obstacles,
+            gateway_lost: None,
             heard_ms: Default::default(),
             serving: false,
             version: "test".to_owned(),
@@ -168,6 +169,7 @@ impl Scene {
         let other_lacks = text(case, "other-lacks")?;
         let broken = text(case, "semi-sync-broken")?;
         let service = text(case, "service-stopped")?;
+        let gateway = text(case, "gateway-lost")?;
         let wish = decide_local(&LocalFacts {
             now: self.now,
             me: &me,
@@ -179,6 +181,7 @@ impl Scene {
             semi_sync_broken: broken.as_deref(),
             service_lost: service.as_deref().map(|name| (name, "stopped")),
             redis_empty: maybe(case, "redis-empty")?,
+            gateway_lost: gateway.as_deref(),
             other_lacks,
             releasing: maybe(case, "releasing")?.map(Epoch),
             mysql: true,

@@ -38,6 +38,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::ServiceGone => docker::ask(&host.dir, &["rm", "--force", docker::CONTAINER]).map(drop),
         Fault::DiskFull => fill(&filler(scene)),
         Fault::LinkDown => wire.carrier(primary, false),
+        Fault::GatewayCut => wire.cut_both(primary, Port::Client, Traffic::All),
         Fault::PartitionPrimary => isolate(scene),
         Fault::PartitionPair => wire.cut_both(primary, backup, Traffic::All),
         Fault::OneWayIn => {
@@ -138,7 +139,8 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::LinkDown => {
             wait::until_true("the carrier to go", BITES_WITHIN, || Ok(!lab.wire.has_carrier(primary)?))
         }
-        Fault::PartitionPrimary
+        Fault::GatewayCut
+        | Fault::PartitionPrimary
         | Fault::PartitionPair
         | Fault::OneWayIn
         | Fault::OneWayOut
@@ -167,7 +169,8 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         },
         Fault::DiskFull => Ok(std::fs::remove_file(filler(scene))?),
         Fault::LinkDown => lab.wire.carrier(primary, true),
-        Fault::PartitionPrimary
+        Fault::GatewayCut
+        | Fault::PartitionPrimary
         | Fault::PartitionPair
         | Fault::OneWayIn
         | Fault::OneWayOut

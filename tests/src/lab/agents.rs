@@ -79,7 +79,7 @@ fn configuration(dir: &Path, profile: &str, with_docker: bool) -> String {
          [paths]\nstate = \"{dir}/{{node}}/state\"\nrun = \"{dir}/{{node}}\"\n\
          [pki]\nca = \"{dir}/pki/ca.pem\"\ncert = \"{dir}/pki/{{node}}.pem\"\nkey = \"{dir}/pki/{{node}}.key\"\n\
          {}\
-         [[vip]]\naddress = \"{VIP}/24\"\ninterface = \"{INTERFACE}\"\n\
+         [[vip]]\naddress = \"{VIP}/24\"\ninterface = \"{INTERFACE}\"\ngateway = \"{}\"\n\
          [mysql]\nport = {}\nsocket = \"{dir}/{{node}}/mysql.sock\"\nuser = \"baton\"\n\
          password_file = \"{dir}/password\"\n\
          check_user = \"{}\"\ncheck_password_file = \"{dir}/password\"\nreplication_user = \"repl\"\n\
@@ -87,6 +87,7 @@ fn configuration(dir: &Path, profile: &str, with_docker: bool) -> String {
          [redis]\nport = {}\nsocket = \"{dir}/{{node}}/redis.sock\"\n\
          {services}",
         nodes.concat(),
+        Port::Client.address(),
         mariadb::PORT,
         mariadb::CHECK_USER,
         mariadb::AGENT_SCHEMA,
