@@ -1,8 +1,9 @@
-//! Real servers for the tests of the hands: MariaDB and Redis on temporary directories, with Unix sockets and
+//! Real servers for the tests of the hands: MariaDB, MySQL and Redis on temporary directories, with Unix sockets and
 //! loopback ports, ended by their process id when a test ends, however it ends.
-#![allow(clippy::unwrap_used, dead_code)]
+// Not every test program uses everything.
+#![allow(clippy::unwrap_used, dead_code, unused_macros, unused_imports)]
 
-pub mod mariadb;
+pub mod database;
 pub mod redis;
 
 use std::net::TcpListener;
@@ -31,8 +32,23 @@ impl Process {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
     }
 
+    /// Stops it, and returns when all its threads stand still: until then one may still answer.
     pub fn freeze(&self) {
         self.signal(nix::sys::signal::Signal::SIGSTOP);
+        let started = Instant::now();
+        while !self.stands_still() {
+            assert!(started.elapsed() < PATIENCE, "process {} does not stop", self.pid());
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        tasks.flatten().all(|task| {
+            // A thread that is gone stands still, too. The state follows the name, which ends at the last bracket.
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        })
     }
 
     pub fn thaw(&self) {

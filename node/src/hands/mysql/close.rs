@@ -8,6 +8,10 @@
 //! `read_only` waits behind every running write and every `LOCK TABLES`, and while it waits no new write gets in,
 //! so the sessions in the way are killed. When the budget is used up A is killed too: on MySQL an abandoned
 //! statement takes effect later. What counts is what the server says at the end.
+//!
+//! A commit that waits for a semi-sync acknowledgement is released by KILL on MariaDB. MySQL (9.7) only disconnects
+//! its client, so that nobody hears of an acknowledgement, and the commit waits on with its lock: until the replica
+//! answers or semi-sync is switched off the server stays open, which is what [`Closing::StillOpen`] then says.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //!
 //! MariaDB 10.6 and later, MySQL 8.0.26 and later (the first with `SHOW REPLICA STATUS`, `CHANGE REPLICATION
 //! SOURCE` and the semi-sync plugins named source/replica). Everything else of [`super`] speaks to the server
-//! in these words only.
+//! in these words only. Run against MariaDB 10.11 and MySQL 9.7.
 
 use std::fmt::Write as _;
 
