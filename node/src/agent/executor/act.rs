@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use baton_netops::Probe;
+use baton_netops::{Cut, Probe};
 use baton_runbooks::agent::Input;
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::model::NodeKind;
@@ -146,7 +146,17 @@ impl Executor {
         let mut looks = 0_u64;
         let drained = mysql.drain(&received, DRAIN_STILL_MAX, |_| looks += 1).await?;
         match drained {
-            Drained::Reached => Ok(vec![fact("drained", received), fact("looks", looks)]),
+            Drained::Reached => {
+                // Without the cut more may have been received than was captured, and acknowledged with it.
+                let (peer, port) = self.peer_mysql()?;
+                // The kernel's word, on a socket of its own: it changes nothing.
+                let is_cut = Cut::open()?.is_cut(peer, port).context("read the cut back")?;
+                ensure!(
+                    is_cut,
+                    "the cut of the replication stream is gone: what was captured may not be all"
+                );
+                Ok(vec![fact("drained", received), fact("looks", looks)])
+            }
             Drained::ApplierError { errno, message } => {
                 bail!("the applier stopped with error {errno}: {message}")
             }
