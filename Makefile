@@ -10,14 +10,14 @@ RUNS ?= 20
 PACKAGES := mariadb-server mariadb-backup redis-server docker.io nftables iproute2 iptables keepalived busybox-static iputils-arping procps util-linux
 LAB := target/debug/lab
 
-.PHONY: demo test verify fix bench lab-up lab-down packages build
+.PHONY: demo test verify fix bench lab-up lab-down packages mysql build
 
 ## The main job, end to end: three agents, one fault, one verdict
 demo: packages build
 	$(SUDO) $(LAB) run $(FAULT)
 
 ## All tests, those on real servers included
-test: packages build
+test: packages mysql build
 	$(SUDO) env "PATH=$$PATH" cargo test --workspace --no-fail-fast
 
 ## What a change must pass: formatting, lints, tests, documentation
@@ -45,6 +45,10 @@ lab-up: packages build
 ## Takes every standing lab down
 lab-down: build
 	$(SUDO) $(LAB) down
+
+## MySQL's server from Debian sid in a folder of its own, for the tests of the hands; without it they say so
+mysql:
+	@$(SUDO) sh node/tests/support/fetch-mysql.sh || echo "no MySQL could be fetched: its tests will say 'skipped'"
 
 build:
 	cargo build --workspace --bins
