@@ -20,6 +20,7 @@ mod executor;
 mod hands;
 mod keeper;
 mod local_state;
+mod operator;
 mod propose;
 mod reconcile;
 mod reports;
@@ -296,6 +297,7 @@ fn core_setup(context: &Context, boot: u64) -> Setup {
             .collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_hash: config.hash.clone(),
+        new_leader_ms: terms(config).new_leader_wait_ms(),
         opened: context.local.opened(),
         boot,
     }

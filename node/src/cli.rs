@@ -15,6 +15,7 @@ mod run;
 mod screen;
 mod settings;
 mod status;
+mod switchover;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -82,7 +83,9 @@ enum Verb {
     Explain,
     /// Runs so far; with a number, the phases and steps of one
     History(history::HistoryArgs),
-    /// Acknowledge a run that needs an operator
+    /// Pass the baton to the other data node, with nothing lost
+    Switchover(switchover::SwitchoverArgs),
+    /// Abort a switchover, or acknowledge a run that needs an operator
     Run(run::RunArgs),
     /// Check, print or explain the configuration
     Config(settings::ConfigArgs),
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
         Verb::Status => status::run(&global),
         Verb::Explain => explain::run(&global),
         Verb::History(verb) => history::run(&global, &verb),
+        Verb::Switchover(verb) => switchover::run(&global, &verb),
         Verb::Run(verb) => run::run(&global, &verb),
         Verb::Config(verb) => settings::run(&global, &verb),
         Verb::Pki(verb) => pki::run(&global, &verb),

@@ -26,7 +26,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use baton_runbooks::model::{NodeId, NodeKind};
-use baton_runbooks::run::takeover::Scope;
+use baton_runbooks::run::table::Scope;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 

@@ -1,14 +1,15 @@
 //! Pages that are made from the code: each is compared with what the code says, and written anew with `REWRITE=1`.
 //!
 //! `docs/config.md` from the key table, `docs/why.md` from the doc comments of `runbooks::why::Why`, and the step table
-//! of `docs/runbooks/takeover.md` from `runbooks::run::takeover::TABLE`, between its markers.
+//! of `docs/runbooks/*.md` from the tables in `runbooks::run`, between their markers.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use baton_runbooks::plan::Kind;
-use baton_runbooks::run::takeover::{Actor, TABLE, VERSION};
+use baton_runbooks::run::table::{Actor, StepDef};
+use baton_runbooks::run::{switchover, takeover};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -108,14 +109,15 @@ fn why_page_is_the_doc_comments() {
     keep("docs/why.md", &page);
 }
 
-fn step_table() -> String {
+fn step_table(version: u16, steps: &[StepDef]) -> String {
     let mut table = format!(
-        "Version {VERSION} of the table.\n\n| step | actor | waits for | kind | limit | attempts | what it does | undo |\n\
+        "Version {version} of the table.\n\n| step | actor | waits for | kind | limit | attempts | what it does | undo |\n\
          |---|---|---|---|---|---|---|---|\n"
     );
-    for def in TABLE {
+    for def in steps {
         let actor = match def.actor {
             Actor::Target => "new holder",
+            Actor::Source => "old holder",
             Actor::Witness => "witness",
         };
         let kind = match def.kind {
@@ -140,13 +142,24 @@ fn step_table() -> String {
     table
 }
 
-const BEGIN: &str = "<!-- steps: made from runbooks/src/run/takeover.rs -->\n";
 const END: &str = "<!-- end of steps -->";
+
+/// Keeps the step table of the page `docs/runbooks/NAME.md` between its markers.
+fn keep_table(name: &str, version: u16, steps: &[StepDef]) {
+    let path = format!("docs/runbooks/{name}.md");
+    let begin = format!("<!-- steps: made from runbooks/src/run/{name}.rs -->\n");
+    let page = std::fs::read_to_string(root().join(&path)).unwrap();
+    let (head, rest) = page.split_once(&begin).expect("the page has the marker of its step table");
+    let (_, tail) = rest.split_once(END).expect("the page has the marker after its step table");
+    keep(&path, &format!("{head}{begin}{}{END}{tail}", step_table(version, steps)));
+}
 
 #[test]
 fn takeover_page_has_the_step_table() {
-    let page = std::fs::read_to_string(root().join("docs/runbooks/takeover.md")).unwrap();
-    let (head, rest) = page.split_once(BEGIN).expect("the page has the marker of its step table");
-    let (_, tail) = rest.split_once(END).expect("the page has the marker after its step table");
-    keep("docs/runbooks/takeover.md", &format!("{head}{BEGIN}{}{END}{tail}", step_table()));
+    keep_table("takeover", takeover::VERSION, takeover::TABLE);
+}
+
+#[test]
+fn switchover_page_has_the_step_table() {
+    keep_table("switchover", switchover::VERSION, switchover::TABLE);
 }

@@ -23,6 +23,7 @@ mod steps;
 use std::collections::BTreeMap;
 
 use crate::decide::local::{LocalFacts, Role, Wish, decide_local};
+use crate::decide::switchover::{self, Preflight, View, Wanted};
 use crate::decide::{Action, Decision, Facts, Failure, Heard, decide};
 use crate::detect::{Detector, ServiceWatch};
 use crate::lease::granter::Office;
@@ -30,8 +31,8 @@ use crate::ledger::Ledger;
 use crate::ledger::command::Command;
 use crate::model::{Epoch, Mono, NodeId, RunId, WallMs};
 use crate::observe::{Observation, ServiceState};
-use crate::plan::Step;
-use crate::run::{Entry, Event, RunState};
+use crate::plan::{Runbook, Step};
+use crate::run::{Entry, Event, Run, RunState};
 use crate::sync::{Keep, Keeper};
 use crate::why::Why;
 pub use message::{Input, LeaseFacts, Output, Setup, Stamped, StepResult};
@@ -209,7 +210,8 @@ impl Agent {
                 RunState::RolledBack | RunState::Abandoned | RunState::NeedsOperator { .. } => true,
                 RunState::Running | RunState::Undoing | RunState::Completed | RunState::Degraded => false,
             };
-            if failed && self.applied > 0 {
+            let counts = ended.run.plan.runbook == Runbook::Takeover;
+            if failed && counts && self.applied > 0 {
                 self.failures.push(Failure { at: now, target: ended.run.plan.to.clone() });
             }
         }
@@ -231,9 +233,11 @@ impl Agent {
         }
         let serving = match self.local_wish(now).role {
             Role::Serving { .. } => true,
-            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } => false,
+            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } | Role::Receiving { .. } => false,
         };
-        let keep = self.weigh_sync(serving, now);
+        // A holder that is closed for a switchover acknowledges nothing: there is nothing to keep.
+        let handing_over = self.ledger.run.as_ref().is_some_and(Run::is_handing_over);
+        let keep = self.weigh_sync(serving && !handing_over, now);
         self.semi_sync_broken = match &keep {
             Keep::ProposeOut { reason, close_ports: true } => Some(reason.clone()),
             // Not opened while somebody may still be told that every commit waits for the replica.
@@ -310,9 +314,11 @@ impl Agent {
             Action::AbandonRun { reason } => {
                 if let Some(run) = self.ledger.run.as_ref().filter(|_| self.may_propose(&Purpose::AbandonRun))
                 {
+                    // The holder of a switchover keeps its epoch: nothing ends.
+                    let ends = (!run.is_before_passing()).then_some(run.plan.epoch);
                     let (run, epoch, reason) = (run.id, run.plan.epoch, reason.clone());
                     let command = Command::AbandonRun { run, epoch, reason, at: wall };
-                    self.propose(Purpose::AbandonRun, command, term, Some(epoch), out);
+                    self.propose(Purpose::AbandonRun, command, term, ends, out);
                 }
             }
             Action::Skip { step, reason } => self.skip(*step, reason.clone(), wall, out),
@@ -321,6 +327,22 @@ impl Agent {
             out.push(Output::Decided { decision: decision.clone() });
         }
         self.decision = Some(decision);
+    }
+
+    /// What stands in the way of a switchover, and its plan if nothing does.
+    #[must_use]
+    pub fn preflight(&self, now: Mono, wanted: &Wanted) -> Preflight {
+        let view = View {
+            now,
+            ledger: &self.ledger,
+            reports: &self.reports,
+            report_max_ms: self.setup.policy.report_max_ms,
+            scope: self.setup.policy.scope,
+            redis: self.setup.redis,
+            config_hash: &self.setup.config_hash,
+            new_leader_ms: self.setup.new_leader_ms,
+        };
+        switchover::preflight(&view, wanted)
     }
 
     fn facts(&self, now: Mono) -> Facts<'_> {

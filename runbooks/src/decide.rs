@@ -6,6 +6,7 @@
 mod candidate;
 pub mod local;
 mod supervise;
+pub mod switchover;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,8 @@ use crate::ledger::{Complete, Ledger};
 use crate::model::{Mono, NodeId};
 use crate::observe::NodeReport;
 use crate::plan::{Basis, Plan, Runbook, Step};
-use crate::run::takeover::{self, Scope};
+use crate::run::table::Scope;
+use crate::run::takeover;
 use crate::why::Why;
 
 /// Numbers and facts from the configuration, the same on every node.
@@ -241,6 +243,8 @@ fn takeover_plan(facts: &Facts<'_>, target: &NodeId, why: Vec<Why>) -> Plan {
         basis: Basis { epoch: ledger.epoch, sync: ledger.sync_generation, target_instance },
         why,
         detected_ms_ago: None,
+        asked_by: None,
+        drain_patience_ms: 0,
         steps: takeover::steps(target, ledger.witness(), facts.policy.scope),
     }
 }

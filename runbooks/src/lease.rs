@@ -18,6 +18,8 @@
 //! 3. The leader's acknowledgement happened `a` before it answered, and it answered after `s`; so in real time the lease
 //!    ends no later than acknowledgement + L, give or take the clocks' rates, which the margin covers.
 //! 4. No takeover is decided before the noted end + margin; a new leader, who has no notes, waits `L(1+2ρ) + m`.
+//! 5. A switchover passes the baton while the old lease lives. Its new holder is granted nothing before the old one has said
+//!    that it is closed ([`Surrender`]), or the same wait has passed; once it has opened, the ledger says so.
 
 pub mod granter;
 pub mod holder;
@@ -90,6 +92,18 @@ pub struct Grant {
     pub term: Term,
 }
 
+/// A node that does not hold the baton any more says that it is closed: every ticket of it is void, in the kernel, and read
+/// back. So the next holder need not wait until its lease ends by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surrender {
+    /// Who is closed.
+    pub node: NodeId,
+    /// Which start of its agent, as in its renewals.
+    pub boot: u64,
+    /// The newest ticket that it numbered. What was granted for a later one is not meant.
+    pub seq: u64,
+}
+
 /// Why the leader grants nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "refusal")]
@@ -111,6 +125,14 @@ pub enum Refusal {
     Released,
     /// The end of this epoch has been proposed.
     Ending,
+    /// The baton was passed by a switchover, and the old holder may still be open: its lease has not ended, and it has not
+    /// said that it is closed.
+    OldHolderOpen {
+        /// Milliseconds until its lease must have ended, margin included.
+        left_ms: u64,
+    },
+    /// The node has said of this ticket that it is void.
+    Surrendered,
     /// The holder has received nothing for `L`: it is closed already, and must not stay in office.
     HolderHearsNothing,
 }

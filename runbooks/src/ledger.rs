@@ -11,14 +11,19 @@
 //! 3. **The set [`Ledger::in_sync`] says who has every acknowledged write besides the holder.** Before the pivot nobody
 //!    can acknowledge a write in the new epoch, so the last holder and the target both keep their place; the `Started`
 //!    of the pivot clears the set, because from then on writes may be acknowledged that only the target has.
+//! 4. **A switchover passes the baton with the `Started` of its pivot**, and that is legal only when the target has been seen
+//!    to have everything that the closed holder has. Nothing but the undo of the closing, or the end of the run, lets the
+//!    old holder acknowledge again, and both take the target's word back in the same `apply`.
 
 mod apply;
 pub mod command;
+mod runs;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lease::granter::Appointment;
 use crate::model::{Epoch, Generation, Instance, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
 use crate::run::{Run, RunState};
 use crate::why::Why;
@@ -119,6 +124,18 @@ impl Ledger {
     #[must_use]
     pub fn has_released(&self) -> bool {
         self.holder.is_some() && self.released.as_ref().is_some_and(|released| released.epoch == self.epoch)
+    }
+
+    /// What the granter has to know.
+    #[must_use]
+    pub fn appointment(&self) -> Appointment {
+        let passing = self.run.as_ref().filter(|run| run.is_passing());
+        Appointment {
+            holder: self.holder.clone(),
+            epoch: self.epoch,
+            released: self.has_released(),
+            passed_by: passing.and_then(|run| run.plan.from.clone()),
+        }
     }
 
     /// The other data nodes.

@@ -11,6 +11,7 @@ pub use check::{Note, check};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Epoch, Instance, NodeId, SyncGeneration};
+use crate::run::{switchover, takeover};
 use crate::why::Why;
 
 /// A definition of a sequence of steps.
@@ -19,6 +20,8 @@ use crate::why::Why;
 pub enum Runbook {
     /// Unplanned: the holder is lost, or nobody holds the baton.
     Takeover,
+    /// Planned: the holder passes the baton, with nothing lost.
+    Switchover,
 }
 
 impl Runbook {
@@ -27,6 +30,16 @@ impl Runbook {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Takeover => "takeover",
+            Self::Switchover => "switchover",
+        }
+    }
+
+    /// Newest version of its step table that this agent can carry out.
+    #[must_use]
+    pub const fn version(self) -> u16 {
+        match self {
+            Self::Takeover => takeover::VERSION,
+            Self::Switchover => switchover::VERSION,
         }
     }
 }
@@ -35,6 +48,15 @@ impl Runbook {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
+    /// The target has applied everything, its replication runs, and what it will need is there.
+    PrepareTarget,
+    /// The holder's services are stopped, its event scheduler is off, transactions under way have had their patience.
+    DrainHolder,
+    /// The holder accepts no write any more, its ports are closed, and what it has is noted.
+    CloseHolder,
+    /// The target has everything that the closed holder has, its stream is cut, and MySQL accepts writes (behind closed
+    /// ports).
+    CatchUp,
     /// The lease of the old epoch has ended; the optional power-fence hook has run.
     FenceOld,
     /// The target's own connection to the old primary is dropped in the kernel, read back, and what was received is captured.
@@ -51,13 +73,19 @@ pub enum Step {
     StartIndependent,
     /// Role-bound services that need the database are healthy.
     StartServices,
+    /// The old holder follows the new one.
+    AttachOld,
     /// Seen from the witness, through the VIP: writes and reads work, and the right machine answers.
     Validate,
 }
 
 impl Step {
-    /// All steps, in the order of the takeover.
-    pub const ALL: [Self; 9] = [
+    /// All steps, in the order of the runbooks.
+    pub const ALL: [Self; 14] = [
+        Self::PrepareTarget,
+        Self::DrainHolder,
+        Self::CloseHolder,
+        Self::CatchUp,
         Self::FenceOld,
         Self::CutStream,
         Self::HoldVip,
@@ -66,6 +94,7 @@ impl Step {
         Self::OpenPorts,
         Self::StartIndependent,
         Self::StartServices,
+        Self::AttachOld,
         Self::Validate,
     ];
 
@@ -73,6 +102,10 @@ impl Step {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::PrepareTarget => "prepare_target",
+            Self::DrainHolder => "drain_holder",
+            Self::CloseHolder => "close_holder",
+            Self::CatchUp => "catch_up",
             Self::FenceOld => "fence_old",
             Self::CutStream => "cut_stream",
             Self::HoldVip => "hold_vip",
@@ -81,6 +114,7 @@ impl Step {
             Self::OpenPorts => "open_ports",
             Self::StartIndependent => "start_independent",
             Self::StartServices => "start_services",
+            Self::AttachOld => "attach_old",
             Self::Validate => "validate",
         }
     }
@@ -153,6 +187,12 @@ pub struct Plan {
     /// For how many milliseconds the leader had suspected that the holder is lost; `None`: it did not.
     #[serde(default)]
     pub detected_ms_ago: Option<u64>,
+    /// Who asked for it; `None`: the leader decided by itself.
+    #[serde(default)]
+    pub asked_by: Option<String>,
+    /// How long transactions under way may go on before their sessions are ended, in milliseconds. Switchover only.
+    #[serde(default)]
+    pub drain_patience_ms: u64,
     /// The steps, each after those that it waits for.
     pub steps: Vec<PlannedStep>,
 }

@@ -18,6 +18,8 @@
 //! undo is legal.
 
 mod machine;
+pub mod switchover;
+pub mod table;
 pub mod takeover;
 
 pub use machine::{Illegal, Next, StepStatus};
@@ -25,7 +27,7 @@ pub use machine::{Illegal, Next, StepStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{NodeId, RunId, WallMs};
-use crate::plan::{Kind, Plan, Step};
+use crate::plan::{Kind, Plan, Runbook, Step};
 
 /// Something that happened to a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,9 +89,9 @@ pub enum RunState {
     Completed,
     /// The baton was passed, but a forward step failed or was skipped.
     Degraded,
-    /// Everything that was done is undone; nobody holds the baton.
+    /// Everything that was done is undone. After a takeover nobody holds the baton; after a switchover the old holder does.
     RolledBack,
-    /// The leader ended the run before the pivot because its actor stayed away; nobody holds the baton.
+    /// The run was ended before its aim: its actor stayed away, a takeover followed, or an operator acknowledged it.
     Abandoned,
     /// The run stopped and both databases are closed to writes.
     NeedsOperator {
@@ -181,6 +183,44 @@ impl Run {
             .any(|e| e.step == Step::DrainRelayLog && matches!(e.event, Event::Succeeded { .. }))
     }
 
+    /// A switchover whose baton has not been passed: the ledger's holder still is the old one.
+    #[must_use]
+    pub fn is_before_passing(&self) -> bool {
+        self.plan.runbook == Runbook::Switchover && !self.is_past_pivot()
+    }
+
+    /// The baton was passed by a switchover and the new holder has not opened yet: the old one may still be letting go.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.plan.runbook == Runbook::Switchover && self.is_past_pivot() && !self.is_open()
+    }
+
+    /// The holder's services are stopped for this switchover.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_before_passing() && is_in_effect(&self.status(Step::DrainHolder))
+    }
+
+    /// The holder is closed, or being closed, for this switchover.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.is_before_passing() && is_in_effect(&self.status(Step::CloseHolder))
+    }
+
+    /// The steps act on the target's databases; it neither follows nor is closed by itself.
+    #[must_use]
+    pub fn is_receiving(&self) -> bool {
+        self.is_before_passing()
+            && match self.status(Step::CatchUp) {
+                StepStatus::Acting { .. }
+                | StepStatus::Done
+                | StepStatus::Failed { .. }
+                | StepStatus::Undoing
+                | StepStatus::Stuck { .. } => true,
+                StepStatus::Pending | StepStatus::Skipped | StepStatus::Undone => false,
+            }
+    }
+
     /// A fact that a step left in the journal.
     #[must_use]
     pub fn fact(&self, step: Step, key: &str) -> Option<&str> {
@@ -193,5 +233,18 @@ impl Run {
             | Event::UndoFinished
             | Event::UndoFailed { .. } => None,
         })
+    }
+}
+
+/// The step may have had its effect, and nobody is taking it back yet. From the start of its undo on, the reconciler brings
+/// the node back to what it was.
+const fn is_in_effect(status: &StepStatus) -> bool {
+    match status {
+        StepStatus::Acting { .. } | StepStatus::Done | StepStatus::Failed { .. } => true,
+        StepStatus::Pending
+        | StepStatus::Skipped
+        | StepStatus::Undoing
+        | StepStatus::Undone
+        | StepStatus::Stuck { .. } => false,
     }
 }

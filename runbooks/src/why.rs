@@ -156,6 +156,17 @@ pub enum Why {
         /// The run.
         run: RunId,
     },
+    /// This node passes the baton in a switchover: its ports are closed and its databases accept no writes. It opens again if
+    /// the run fails before its point of no return.
+    HandingOver {
+        /// The run.
+        run: RunId,
+    },
+    /// This node gets the baton in a switchover: the steps act on its databases, and nothing is open yet.
+    ReceivingBaton {
+        /// The run.
+        run: RunId,
+    },
     /// This node holds the baton but its lease has ended: the kernel has closed it, and clients are reset.
     LeaseLapsed {
         /// The epoch.
@@ -272,6 +283,8 @@ impl Why {
             Self::NotHolder => "not-holder",
             Self::Serving { .. } => "serving",
             Self::NotOpenedYet { .. } => "not-opened-yet",
+            Self::HandingOver { .. } => "handing-over",
+            Self::ReceivingBaton { .. } => "receiving-baton",
             Self::LeaseLapsed { .. } => "lease-lapsed",
             Self::MysqlDead => "mysql-dead",
             Self::MysqlHung => "mysql-hung",
@@ -330,7 +343,9 @@ impl fmt::Display for Why {
             Self::OwnGap { gap_ms, left_ms } => write!(f, ": {gap_ms} ms, {left_ms} ms left"),
             Self::Candidate { node } => write!(f, ": {node}"),
             Self::Serving { epoch } | Self::LeaseLapsed { epoch } => write!(f, ": epoch {epoch}"),
-            Self::NotOpenedYet { run } => write!(f, ": run {run}"),
+            Self::NotOpenedYet { run } | Self::HandingOver { run } | Self::ReceivingBaton { run } => {
+                write!(f, ": run {run}")
+            }
             Self::SemiSyncBroken { detail } | Self::RedisDown { detail } | Self::VipLost { detail } => {
                 write!(f, ": {detail}")
             }

@@ -14,8 +14,18 @@ use world::{Trouble, World, name};
 
 const fn is_before_pivot(step: Step) -> bool {
     match step {
-        Step::FenceOld | Step::CutStream | Step::HoldVip | Step::DrainRelayLog | Step::PromoteMysql => true,
-        Step::OpenPorts | Step::StartIndependent | Step::StartServices | Step::Validate => false,
+        Step::PrepareTarget
+        | Step::DrainHolder
+        | Step::CloseHolder
+        | Step::CatchUp
+        | Step::FenceOld
+        | Step::CutStream
+        | Step::HoldVip
+        | Step::DrainRelayLog
+        | Step::PromoteMysql => true,
+        Step::OpenPorts | Step::StartIndependent | Step::StartServices | Step::AttachOld | Step::Validate => {
+            false
+        }
     }
 }
 

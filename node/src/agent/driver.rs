@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::executor::{self, Job};
+use super::operator::{self, Look};
 use super::propose::propose;
 use super::views::Publisher;
 use super::{Context, clock, keeper, reconcile, reports, senses, steering};
@@ -51,7 +52,8 @@ pub(super) async fn run(
     let (inputs, input) = mpsc::channel(INPUTS_MAX);
     let (wishes, wish) = watch::channel(None);
     let recorder = Recorder::start(&context.config.state_dir.join("flight"), &setup)?;
-    let (publisher, operator) = Publisher::start(&context).await?;
+    let (publisher, commands) = Publisher::start(&context).await?;
+    let looks = operator::serve(&context, commands);
     forward(observations, inputs.clone());
     reports::receive(inbox, &context, inputs.clone());
     let seen = senses::start(&context, &observed, wish.clone());
@@ -72,9 +74,8 @@ pub(super) async fn run(
         supervised: sd_notify::watchdog_enabled().map(|patience| patience / 2),
         told_at: Instant::now(),
     };
-    super::views::serve_operator(&driver.context, operator);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let ended = driver.drive(input, stopped).await;
+    let ended = driver.drive(input, looks, stopped).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     ended
 }
@@ -109,6 +110,7 @@ impl Driver {
     async fn drive(
         &mut self,
         mut input: mpsc::Receiver<Input>,
+        mut looks: mpsc::Receiver<Look>,
         stopped: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let mut stopped = pin!(stopped);
@@ -144,6 +146,10 @@ impl Driver {
                     Input::Lease { lease: lease.borrow_and_update().facts.clone() }
                 }
                 Some(input) = input.recv() => input,
+                Some(Look { wanted, reply }) = looks.recv() => {
+                    let _ = reply.send(self.core.preflight(self.context.clock.now(), &wanted));
+                    continue;
+                }
                 _ = report.tick() => self.report(),
                 _ = tick.tick() => {
                     self.beat();

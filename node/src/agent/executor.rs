@@ -7,6 +7,7 @@
 
 mod act;
 mod failpoint;
+mod handover;
 
 pub(super) use failpoint::hang_if_told;
 
@@ -53,12 +54,15 @@ pub(super) fn spawn(context: Context, inputs: Inputs, wish: u64, job: Job) {
         let status = if job.undo { StepStatus::Undoing } else { StepStatus::Acting { attempt: job.attempt } };
         let (epoch, run, standing) = (job.epoch, job.run, (step, status));
         let executor = Executor { context, inputs, wish, epoch, run, standing, limit };
-        failpoint::pass(step, failpoint::Point::Started).await;
-        let work = executor.carry_out(step, job.undo);
-        let outcome = match tokio::time::timeout(limit, work).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(anyhow::anyhow!("no end within {} ms", job.planned.limit_ms)),
+        let work = async {
+            failpoint::pass(step, failpoint::Point::Started).await?;
+            let late = || anyhow::anyhow!("no end within {} ms", job.planned.limit_ms);
+            let work = executor.carry_out(step, job.undo);
+            let facts = tokio::time::timeout(limit, work).await.map_err(|_| late())??;
+            failpoint::pass(step, failpoint::Point::Acted).await?;
+            Ok(facts)
         };
+        let outcome: anyhow::Result<Facts> = work.await;
         let result = match outcome {
             Ok(facts) => StepResult::Done { facts },
             Err(error) => {
@@ -66,7 +70,6 @@ pub(super) fn spawn(context: Context, inputs: Inputs, wish: u64, job: Job) {
                 StepResult::Failed { error: format!("{error:#}") }
             }
         };
-        failpoint::pass(step, failpoint::Point::Acted).await;
         let Job { run, epoch, attempt, undo, .. } = job;
         let _ = executor.inputs.send(Input::StepEnded { run, epoch, step, attempt, undo, result }).await;
     });
@@ -86,7 +89,21 @@ impl Executor {
         match step {
             // The cut stands until this node follows an open holder: until then the ledger may call this node complete, and what
             // the old primary commits must not be acknowledged by it.
-            Step::FenceOld | Step::CutStream | Step::DrainRelayLog | Step::OpenPorts | Step::Validate => {
+            Step::FenceOld
+            | Step::CutStream
+            | Step::DrainRelayLog
+            | Step::PrepareTarget
+            // Services and events are the reconciler's, as soon as the ledger says so.
+            | Step::DrainHolder
+            | Step::OpenPorts
+            | Step::AttachOld
+            | Step::Validate => Ok(()),
+            Step::CloseHolder => {
+                self.undo_close().await;
+                Ok(())
+            }
+            Step::CatchUp => {
+                self.undo_catch_up().await;
                 Ok(())
             }
             Step::HoldVip => self.undo_vip().await,
@@ -97,6 +114,11 @@ impl Executor {
 
     async fn act(&self, step: Step) -> anyhow::Result<Facts> {
         match step {
+            Step::PrepareTarget => self.prepare_target().await,
+            Step::DrainHolder => self.drain_holder().await,
+            Step::CloseHolder => self.close_holder().await,
+            Step::CatchUp => self.catch_up().await,
+            Step::AttachOld => self.attach_old().await,
             Step::FenceOld => self.fence_old().await,
             Step::CutStream => self.cut_stream().await,
             Step::HoldVip => self.hold_vip().await,
@@ -113,13 +135,14 @@ impl Executor {
     fn check_current(&self) -> anyhow::Result<()> {
         let committed = self.context.consensus.committed();
         let ledger = &committed.borrow().ledger;
-        anyhow::ensure!(
-            ledger.epoch == self.epoch,
-            "stale: this step belongs to epoch {}, the ledger is at {}",
-            self.epoch,
-            ledger.epoch
-        );
         let (step, status) = &self.standing;
+        // A switchover's epoch has not begun before its pivot, so it is the run that names the epoch.
+        let current = ledger.run.as_ref().map_or(ledger.epoch, |run| run.plan.epoch);
+        anyhow::ensure!(
+            current == self.epoch,
+            "stale: this step belongs to epoch {}, the ledger is at {current}",
+            self.epoch,
+        );
         // A run that was abandoned leaves the epoch as it is.
         let is_current =
             ledger.run.as_ref().is_some_and(|run| run.id == self.run && run.status(*step) == *status);

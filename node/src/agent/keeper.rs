@@ -126,7 +126,7 @@ impl Keeper {
         let wish = self.wishes.borrow();
         wish.as_ref().is_some_and(|numbered| match &numbered.wish.role {
             Role::Serving { ports, .. } => *ports,
-            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } => false,
+            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } | Role::Receiving { .. } => false,
         })
     }
 

@@ -1,4 +1,5 @@
-//! What the agent must remember on its own disk, beside the Raft log: which database instance it opened for writing.
+//! What the agent must remember on its own disk, beside the Raft log: which database instance it opened for writing, and
+//! that it stopped the event scheduler.
 //!
 //! A database that runs writable and was *not* opened by an agent boots writable, and gets no lease (design, section 6).
 //! An agent that restarts must be able to tell the two apart.
@@ -6,14 +7,26 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The file, and what it says.
+/// The files, and what they say.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalState {
     path: PathBuf,
     opened: Arc<Mutex<Option<String>>>,
+    events_path: PathBuf,
+    events_stopped: Arc<AtomicBool>,
+}
+
+/// What this agent has done about the event scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Events {
+    /// It runs, or does not, as somebody else wants it.
+    Untouched,
+    /// This agent stopped it for a switchover, and has to start it again.
+    Stopped,
 }
 
 /// A sync on a disk that serves takes milliseconds. One that hangs must not hold up whoever opens for longer than this.
@@ -30,7 +43,32 @@ impl LocalState {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
-        Ok(Self { path, opened: Arc::new(Mutex::new(opened)) })
+        let events_path = dir.join("events-stopped");
+        let events_stopped = Arc::new(AtomicBool::new(events_path.exists()));
+        Ok(Self { path, opened: Arc::new(Mutex::new(opened)), events_path, events_stopped })
+    }
+
+    /// This agent, or an earlier one, stopped the event scheduler.
+    pub(crate) fn events(&self) -> Events {
+        if self.events_stopped.load(Ordering::Acquire) { Events::Stopped } else { Events::Untouched }
+    }
+
+    /// Notes what is about to be done, or has been done, about the event scheduler; returns once it is on disk.
+    pub(crate) async fn note_events(&self, events: Events) -> io::Result<()> {
+        if self.events() == events {
+            return Ok(());
+        }
+        let path = self.events_path.clone();
+        let noted = tokio::task::spawn_blocking(move || match events {
+            Events::Stopped => write(&path, "stopped"),
+            Events::Untouched => fs::remove_file(&path),
+        });
+        match tokio::time::timeout(SYNC_MAX, noted).await {
+            Ok(noted) => noted.map_err(io::Error::other)??,
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not end a sync")),
+        }
+        self.events_stopped.store(events == Events::Stopped, Ordering::Release);
+        Ok(())
     }
 
     /// The server instance that was opened last.
@@ -55,10 +93,10 @@ impl LocalState {
     }
 }
 
-fn write(path: &Path, server: &str) -> io::Result<()> {
+fn write(path: &Path, text: &str) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh)?;
-    file.write_all(server.as_bytes())?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
     match path.parent() {
@@ -87,5 +125,16 @@ mod tests {
         state.note_opening("12@34").await.unwrap();
         assert_eq!(state.opened().as_deref(), Some("12@34"));
         assert_eq!(LocalState::open(dir.path()).unwrap().opened().as_deref(), Some("12@34"));
+    }
+
+    #[tokio::test]
+    async fn stopped_events_are_known_to_the_next_agent_until_they_run_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = LocalState::open(dir.path()).unwrap();
+        assert_eq!(state.events(), Events::Untouched);
+        state.note_events(Events::Stopped).await.unwrap();
+        assert_eq!(LocalState::open(dir.path()).unwrap().events(), Events::Stopped);
+        state.note_events(Events::Untouched).await.unwrap();
+        assert_eq!(LocalState::open(dir.path()).unwrap().events(), Events::Untouched);
     }
 }

@@ -50,6 +50,7 @@ pub(super) async fn propose(
         | Command::StartRun { .. }
         | Command::Journal { .. }
         | Command::AbandonRun { .. }
+        | Command::AbortRun { .. }
         | Command::AcknowledgeRun { .. }
         | Command::SyncIn { .. }
         | Command::Release { .. } => None,

@@ -103,7 +103,7 @@ const fn awaits_lease(wish: &Numbered) -> bool {
     let wish = &wish.wish;
     match wish.role {
         Role::Closed { .. } => wish.renew.is_some() && wish.release.is_none(),
-        Role::Witness | Role::Acquiring { .. } | Role::Serving { .. } => false,
+        Role::Witness | Role::Acquiring { .. } | Role::Receiving { .. } | Role::Serving { .. } => false,
     }
 }
 

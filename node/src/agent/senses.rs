@@ -113,8 +113,9 @@ async fn write_mysql(context: Context, out: Observations, wishes: Wishes, period
     loop {
         tick.tick().await;
         let serving = wishes.borrow().as_ref().is_some_and(|numbered| match &numbered.wish.role {
-            Role::Serving { .. } => true,
-            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } => false,
+            // Closed for a switchover, the server must not get a write that the target lacks.
+            Role::Serving { ports, .. } => *ports,
+            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } | Role::Receiving { .. } => false,
         });
         if !serving {
             continue;

@@ -105,6 +105,7 @@ impl Settlement {
             | Command::StartRun { .. }
             | Command::Journal { .. }
             | Command::AbandonRun { .. }
+            | Command::AbortRun { .. }
             | Command::AcknowledgeRun { .. }
             | Command::SyncOut { .. }
             | Command::Release { .. } => Ok(Settling(None)),

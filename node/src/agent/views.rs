@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use baton_runbooks::agent::Agent;
 use baton_runbooks::decide::Decision;
 use baton_runbooks::decide::local;
-use baton_runbooks::ledger::{Command, Complete};
+use baton_runbooks::ledger::Complete;
 use baton_runbooks::model::{NodeId, NodeKind};
 use baton_runbooks::observe::{MysqlFacts, NodeReport};
 use tokio::sync::{mpsc, watch};
 
 use super::{Context, clock};
-use crate::api::server::{self, CommandError, Operator};
+use crate::api::server::{self, Operator};
 use crate::api::types::{Alarm, DecisionRow, Lease, NodeRow, Role, RunRecord, RunResult, Status, Sync, View};
 use crate::api::view;
 use crate::hands::mysql::gtid;
@@ -21,8 +21,6 @@ use crate::hands::mysql::gtid;
 const PERIOD: Duration = Duration::from_millis(200);
 /// Commands of operators that may wait.
 const COMMANDS_MAX: usize = 8;
-/// A proposal takes milliseconds; this bounds the operator's wait.
-const PROPOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Publishes views.
 pub(super) struct Publisher {
@@ -258,46 +256,4 @@ fn redis_behind(core: &Agent, node: &NodeId) -> Option<u64> {
     let facts = |node| core.reports().get(node).and_then(|heard| heard.report.redis.as_ref());
     let (mine, theirs) = (facts(node).filter(|facts| facts.link_up)?, facts(holder)?);
     theirs.primary.then(|| theirs.offset.saturating_sub(mine.offset))
-}
-
-/// Carries out operators' commands.
-pub(super) fn serve_operator(context: &Context, mut commands: mpsc::Receiver<Operator>) {
-    let context = context.clone();
-    tokio::spawn(async move {
-        while let Some(command) = commands.recv().await {
-            match command {
-                Operator::AcknowledgeRun { run, by, expected_epoch, reply } => {
-                    let epoch = context.consensus.committed().borrow().ledger.epoch;
-                    let outcome = if epoch == expected_epoch {
-                        let command = Command::AcknowledgeRun { run, by, at: clock::wall() };
-                        acknowledge(&context, command).await
-                    } else {
-                        Err(CommandError::Refused {
-                            reason: format!("the epoch is {epoch}, not {expected_epoch}"),
-                        })
-                    };
-                    let _ = reply.send(outcome);
-                }
-            }
-        }
-    });
-}
-
-async fn acknowledge(context: &Context, command: Command) -> Result<(), CommandError> {
-    use baton_consensus::ProposeError;
-    use baton_runbooks::ledger::Response;
-    match context.consensus.propose(command, PROPOSE_DEADLINE).await {
-        Ok(applied) => match applied.response {
-            Response::Accepted => Ok(()),
-            Response::Rejected { rejection } => Err(CommandError::Refused { reason: rejection.to_string() }),
-        },
-        Err(ProposeError::Unknown) => Err(CommandError::TimedOut),
-        Err(
-            ProposeError::LeaderOnly { .. }
-            | ProposeError::NotLeader { .. }
-            | ProposeError::NoLeader
-            | ProposeError::NoPart { .. }
-            | ProposeError::Shutdown,
-        ) => Err(CommandError::NoQuorum),
-    }
 }

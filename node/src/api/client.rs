@@ -12,7 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{AckRequest, Done, ErrorBody, Explain, History, RunRecord, Status};
+use super::types::{
+    AbortRequest, AckRequest, Done, ErrorBody, Explain, History, RunRecord, Status, SwitchoverAnswer,
+    SwitchoverRequest,
+};
 
 /// For how long reading may take. The agent answers from memory; longer means that it is stopped or starved.
 const READ_DEADLINE: Duration = Duration::from_secs(3);
@@ -129,6 +132,22 @@ impl Client {
     /// See [`ClientError`].
     pub async fn acknowledge(&self, number: u64, request: &AckRequest) -> Result<Done, ClientError> {
         self.post(&format!("/v1/run/{number}/ack"), request).await
+    }
+
+    /// `POST /v1/run/{number}/abort`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn abort(&self, number: u64, request: &AbortRequest) -> Result<Done, ClientError> {
+        self.post(&format!("/v1/run/{number}/abort"), request).await
+    }
+
+    /// `POST /v1/switchover`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn switchover(&self, request: &SwitchoverRequest) -> Result<SwitchoverAnswer, ClientError> {
+        self.post("/v1/switchover", request).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use baton_runbooks::ledger::{EndedRun, Ledger};
 use baton_runbooks::model::{Epoch, Instance, NodeId, NodeKind, RunId, SyncGeneration, Term, WallMs};
 use baton_runbooks::plan::{Basis, Plan, Runbook, Step};
-use baton_runbooks::run::takeover::{self, Scope};
+use baton_runbooks::run::table::Scope;
+use baton_runbooks::run::takeover;
 use baton_runbooks::run::{Entry, Event, Run};
 use baton_runbooks::why::Why;
 
@@ -90,6 +91,8 @@ pub(crate) fn takeover() -> Run {
             Why::HolderReleased { epoch: Epoch(2), because: "mysql-dead".to_owned() },
         ],
         detected_ms_ago: Some(40),
+        asked_by: None,
+        drain_patience_ms: 0,
         steps: takeover::steps(&target, Some(&witness), scope),
     };
     Run::new(RunId(7), plan, START)

@@ -18,11 +18,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
+use baton_runbooks::decide::switchover::Wanted;
 use baton_runbooks::model::{Epoch, RunId};
+use baton_runbooks::plan::Plan;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::types::{AckRequest, Done, ErrorBody, ErrorCode, Explain, History, RunRecord, Status, View};
+use super::types::{
+    AckRequest, Done, ErrorBody, ErrorCode, Explain, History, RunRecord, Status, SwitchoverAnswer, View,
+};
 
 /// Operator commands that may wait for the driver. A handful of people type them; more is a runaway script.
 pub const COMMANDS_MAX: usize = 8;
@@ -50,6 +54,24 @@ pub enum Operator {
         expected_epoch: Epoch,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// Propose `AbortRun`.
+    AbortRun {
+        /// Which run.
+        run: RunId,
+        /// Who, with the user id that the kernel reports.
+        by: String,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// Look whether the baton can be passed; with a plan, pass it.
+    Switchover {
+        /// What is wanted.
+        wanted: Wanted,
+        /// The plan that the operator saw.
+        plan: Option<Box<Plan>>,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<SwitchoverAnswer, CommandError>>,
     },
 }
 
@@ -164,6 +186,14 @@ struct Caller {
     uid: Option<u32>,
 }
 
+impl Caller {
+    /// The name that somebody gives, with what the kernel knows of him.
+    fn sign(self, by: &str) -> String {
+        let uid = self.uid.map_or_else(|| "unknown user".to_owned(), |uid| format!("uid {uid}"));
+        format!("{by} ({uid})")
+    }
+}
+
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         Self { uid: stream.io().peer_cred().ok().map(|cred| cred.uid()) }
@@ -177,6 +207,8 @@ fn router(shared: Shared) -> Router {
         .route("/v1/history", get(history))
         .route("/v1/history/{number}", get(one_run))
         .route("/v1/run/{number}/ack", post(acknowledge))
+        .route("/v1/run/{number}/abort", post(orders::abort))
+        .route("/v1/switchover", post(orders::switchover))
         .fallback(no_such_page)
         .with_state(shared)
 }
@@ -225,11 +257,10 @@ async fn acknowledge(
     let Json(request) = body.map_err(|e| {
         Refusal::new(ErrorCode::BadRequest, e.body_text(), "send {\"by\": NAME, \"expected_epoch\": NUMBER}")
     })?;
-    let uid = caller.uid.map_or_else(|| "unknown user".to_owned(), |uid| format!("uid {uid}"));
     let (reply, outcome) = oneshot::channel();
     let command = Operator::AcknowledgeRun {
         run: RunId(number),
-        by: format!("{} ({uid})", request.by),
+        by: caller.sign(&request.by),
         expected_epoch: request.expected_epoch,
         reply,
     };
@@ -240,11 +271,11 @@ async fn acknowledge(
 }
 
 /// Gives a command to the driver and waits, for a bounded time, for its outcome.
-async fn ask(
+async fn ask<T>(
     operator: &mpsc::Sender<Operator>,
     command: Operator,
-    outcome: oneshot::Receiver<Result<(), CommandError>>,
-) -> Result<(), Refusal> {
+    outcome: oneshot::Receiver<Result<T, CommandError>>,
+) -> Result<T, Refusal> {
     operator.try_send(command).map_err(|e| match e {
         mpsc::error::TrySendError::Full(_) => Refusal::new(
             ErrorCode::Busy,
@@ -304,5 +335,6 @@ impl IntoResponse for Refusal {
     }
 }
 
+mod orders;
 #[cfg(test)]
 mod tests;

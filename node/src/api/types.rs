@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use baton_runbooks::decide::switchover::Preflight;
 use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, Term};
+use baton_runbooks::plan::Plan;
 use baton_runbooks::why::Why;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -230,7 +232,7 @@ pub enum RunResult {
     Completed,
     /// The baton was passed, but a later step failed or was skipped.
     Degraded,
-    /// Everything was taken back; nobody holds the baton.
+    /// Everything was taken back. After a takeover nobody holds the baton; after a switchover the old holder serves.
     RolledBack,
     /// Ended before the point of no return because its actor stayed away, or acknowledged by an operator.
     Abandoned,
@@ -291,6 +293,35 @@ pub struct AckRequest {
     pub by: String,
     /// The epoch that the operator saw. A command from an older one is refused.
     pub expected_epoch: Epoch,
+}
+
+/// Body of `POST /v1/switchover`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchoverRequest {
+    /// Who gets the baton; `None`: the other data node.
+    pub to: Option<NodeId>,
+    /// Name of the operator, for the history. The agent adds the user id that the kernel reports.
+    pub by: String,
+    /// How long clients' transactions under way may go on, in milliseconds.
+    pub drain_patience_ms: u64,
+    /// The plan that the operator saw: it is proposed as it is, or refused. `None`: only look, and answer with a plan.
+    pub plan: Option<Box<Plan>>,
+}
+
+/// Answer of `POST /v1/switchover`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchoverAnswer {
+    /// Everything that was looked at, and the plan.
+    pub preflight: Preflight,
+    /// The run that was started; `None`: none was asked for.
+    pub run: Option<RunId>,
+}
+
+/// Body of `POST /v1/run/{id}/abort`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbortRequest {
+    /// Name of the operator, for the history. The agent adds the user id that the kernel reports.
+    pub by: String,
 }
 
 /// Answer to a command that was carried out.

@@ -23,20 +23,39 @@ mod tests;
 /// Decisions that a view keeps. A decision is noted when it changes, so this reaches back over hours of peace.
 pub const DECISIONS_MAX: usize = 100;
 
-/// The steps whose success is a phase, in the order of a takeover. Services are a phase of their own, see [`phases`].
-const PHASES: [(&str, Step); 7] = [
+/// The steps whose success is a phase, in the order of the runbooks. Services are a phase of their own, see [`phases`].
+const PHASES: [(&str, Step); 12] = [
+    ("prepared", Step::PrepareTarget),
+    ("drained_clients", Step::DrainHolder),
+    ("closed", Step::CloseHolder),
+    ("caught_up", Step::CatchUp),
     ("fenced", Step::FenceOld),
     ("cut", Step::CutStream),
     ("vip_held", Step::HoldVip),
     ("drained", Step::DrainRelayLog),
     ("promoted", Step::PromoteMysql),
     ("open", Step::OpenPorts),
+    ("attached", Step::AttachOld),
     ("validated", Step::Validate),
 ];
 
 /// Names of all phases, in the order in which they are shown.
-pub const PHASE_NAMES: [&str; 9] =
-    ["decided", "fenced", "cut", "vip_held", "drained", "promoted", "open", "services_healthy", "validated"];
+pub const PHASE_NAMES: [&str; 14] = [
+    "decided",
+    "prepared",
+    "drained_clients",
+    "closed",
+    "caught_up",
+    "fenced",
+    "cut",
+    "vip_held",
+    "drained",
+    "promoted",
+    "open",
+    "services_healthy",
+    "attached",
+    "validated",
+];
 
 /// The instant as a timestamp; one outside the calendar is shown as 1970.
 #[must_use]
@@ -76,7 +95,7 @@ fn record(run: &Run, state: &RunState, now: WallMs) -> RunRecord {
         from: run.plan.from.clone(),
         to: run.plan.to.clone(),
         epoch: run.plan.epoch,
-        cause: cause(&run.plan.why),
+        cause: run.plan.asked_by.as_ref().map_or_else(|| cause(&run.plan.why), |by| format!("asked by {by}")),
         why: run.plan.why.clone(),
         result: result(state),
         failure: failure(run, state),
@@ -125,7 +144,17 @@ fn failure(run: &Run, state: &RunState) -> Option<String> {
     if let Some(reason) = &run.abandoned {
         return Some(reason.clone());
     }
-    if run.aborting.is_none() && *state != RunState::Degraded {
+    if let Some(reason) = &run.aborting {
+        // What failed first; what was given up because of it comes after.
+        let first =
+            run.journal.iter().find_map(|entry| note(entry).map(|text| format!("{}: {text}", entry.step)));
+        return Some(if reason.starts_with("aborted by") {
+            reason.clone()
+        } else {
+            first.unwrap_or_else(|| reason.clone())
+        });
+    }
+    if *state != RunState::Degraded {
         return None;
     }
     run.journal.iter().rev().find_map(|entry| note(entry).map(|text| format!("{}: {text}", entry.step)))
@@ -231,6 +260,7 @@ pub fn wish_row(wish: &Wish, at: WallMs) -> DecisionRow {
         local::Role::Closed { follow: Some(primary) } => format!("stay closed and follow {primary}"),
         local::Role::Closed { follow: None } => "stay closed".to_owned(),
         local::Role::Acquiring { epoch } => format!("take the baton, epoch {epoch}"),
+        local::Role::Receiving { epoch } => format!("get the baton, epoch {epoch}"),
         local::Role::Serving { epoch, ports, .. } => {
             format!("serve, epoch {epoch}{}", if *ports { "" } else { ", ports closed" })
         }

@@ -1,4 +1,5 @@
-//! `baton run ack N`: an operator has read why a run needs one, and lets the cluster decide again.
+//! `baton run ack N`: an operator has read why a run needs one, and lets the cluster decide again. `baton run abort N`: a
+//! switchover is taken back, as long as its point of no return is not behind it.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -6,7 +7,7 @@ use clap::Subcommand;
 
 use super::status::wrap;
 use super::{Exit, Failure, Global, Output, block_on, screen};
-use crate::api::types::{AckRequest, RunRecord, RunResult};
+use crate::api::types::{AbortRequest, AckRequest, RunRecord, RunResult};
 
 /// Arguments of `baton run`.
 #[derive(Debug, clap::Args)]
@@ -17,6 +18,14 @@ pub(super) struct RunArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Take a switchover back; refused when its point of no return is behind it
+    Abort {
+        /// Number of the run
+        number: u64,
+        /// Your name, for the history
+        #[arg(long, default_value = "operator")]
+        by: String,
+    },
     /// Acknowledge a run that needs an operator; it goes to the history and nobody holds the baton
     Ack {
         /// Number of the run
@@ -34,7 +43,10 @@ enum What {
 }
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> Result<Exit, Failure> {
-    let What::Ack { number, dry_run, yes, by } = &args.what;
+    let (number, dry_run, yes, by) = match &args.what {
+        What::Ack { number, dry_run, yes, by } => (number, dry_run, yes, by),
+        What::Abort { number, by } => return abort(global, *number, by),
+    };
     let client = global.client()?;
     let record = block_on(client.run(*number))??;
     if record.result != RunResult::NeedsOperator {
@@ -60,6 +72,17 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+fn abort(global: &Global, number: u64, by: &str) -> Result<Exit, Failure> {
+    let client = global.client()?;
+    let done = block_on(client.abort(number, &AbortRequest { by: by.to_owned() }))??;
+    let text = match global.output {
+        Output::Json => screen::json(&done)?,
+        Output::Table => done.done,
+    };
+    screen::say(&text)?;
+    Ok(Exit::Done)
+}
+
 fn plan(record: &RunRecord) -> String {
     format!(
         "run {} ({} to {}, epoch {}) stopped: {}.\nAcknowledging it moves it to the history. Nobody holds the baton \
@@ -73,7 +96,7 @@ fn plan(record: &RunRecord) -> String {
     )
 }
 
-fn is_confirmed() -> Result<bool, Failure> {
+pub(super) fn is_confirmed() -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::new(Exit::Refused, "nobody to ask; repeat it with --yes if you mean it"));
     }

@@ -17,6 +17,7 @@
 //! The kernel's timer is what counts: a ticket lives `lease − age_max` from just before its renewal was sent.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -74,18 +75,21 @@ impl Serialize for Ms {
 
 impl<'de> Deserialize<'de> for Ms {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
-        let text = String::deserialize(deserializer)?;
-        let span: jiff::SignedDuration = text
-            .parse()
-            .map_err(|_| D::Error::custom(format!("{text:?} is not a span; write \"1200ms\" or \"1.2s\"")))?;
-        let span = Duration::try_from(span).map_err(|_| D::Error::custom("a span cannot be negative"))?;
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl FromStr for Ms {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span: jiff::SignedDuration =
+            text.parse().map_err(|_| format!("{text:?} is not a span; write \"1200ms\" or \"1.2s\""))?;
+        let span = Duration::try_from(span).map_err(|_| "a span cannot be negative".to_owned())?;
         if span.subsec_nanos() % 1_000_000 != 0 {
-            return Err(D::Error::custom(format!("{text:?} is not a whole number of milliseconds")));
+            return Err(format!("{text:?} is not a whole number of milliseconds"));
         }
-        u64::try_from(span.as_millis())
-            .map(Self)
-            .map_err(|_| D::Error::custom(format!("{text:?} is too long")))
+        u64::try_from(span.as_millis()).map(Self).map_err(|_| format!("{text:?} is too long"))
     }
 }
 

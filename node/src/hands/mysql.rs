@@ -31,6 +31,7 @@ pub mod facts;
 pub mod flavour;
 pub mod gtid;
 pub mod promote;
+pub mod quiet;
 pub mod replica;
 pub mod rescue;
 pub mod schema;

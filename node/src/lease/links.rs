@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use baton_consensus::Tls;
 use baton_consensus::transport::{Channel, Link, Listener, dial};
-use baton_runbooks::lease::{Grant, Refusal, Renewal};
+use baton_runbooks::lease::{Grant, Refusal, Renewal, Surrender};
 use baton_runbooks::model::NodeId;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ pub(super) enum Frame {
     Granted { node: NodeId, grant: Grant },
     /// The leader does not.
     Refused { node: NodeId, boot: u64, seq: u64, refusal: Refusal },
+    /// A node that does not hold the baton any more is closed. `relayed`: as for a renewal.
+    Surrender { surrender: Surrender, relayed: bool },
 }
 
 /// A frame that arrived, and the way back.

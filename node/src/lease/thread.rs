@@ -15,6 +15,7 @@ use std::time::Instant;
 use baton_consensus::transport::{Channel, Listener};
 use baton_netops::{Event, WatchError, Watcher};
 use baton_runbooks::agent::LeaseFacts;
+use baton_runbooks::lease::Renewal;
 use baton_runbooks::lease::granter::{Appointment, Granter, Office};
 use baton_runbooks::lease::holder::{Door, Holder};
 use baton_runbooks::model::{Mono, NodeId};
@@ -87,6 +88,8 @@ struct Thread {
     pulse_lost: bool,
     routes: BTreeMap<(NodeId, u64, u64), mpsc::Sender<Frame>>,
     opening: Vec<(Door, oneshot::Sender<Result<(), OrderError>>)>,
+    /// Renewals that were refused for a reason that may be gone in a moment, and the way back; `None`: this node's own.
+    waiting: Vec<(Renewal, Option<mpsc::Sender<Frame>>)>,
     /// The newest wish that closed each door.
     closed_by: BTreeMap<Door, u64>,
     /// The newest wish that said for which epoch to renew.
@@ -147,6 +150,7 @@ impl Thread {
             pulse_lost: false,
             routes: BTreeMap::new(),
             opening: Vec::new(),
+            waiting: Vec::new(),
             closed_by: BTreeMap::new(),
             renewed_by: 0,
             inherits,
@@ -166,6 +170,7 @@ impl Thread {
 
     /// Ends when the driver is gone; what is open then ends with its ticket.
     async fn run(mut self) {
+        let mut committed = self.setup.committed.clone();
         loop {
             tokio::select! {
                 biased;
@@ -180,6 +185,8 @@ impl Thread {
                     Err(error) => self.watch_again(&error),
                 },
                 Some(message) = self.arrived.recv() => self.take(message).await,
+                // What was refused because the ledger had not come so far here.
+                Ok(()) = committed.changed() => self.answer_again().await,
                 () = sleep_until(self.renew_at.into()) => self.tick().await,
             }
             self.publish();
@@ -191,10 +198,7 @@ impl Thread {
     }
 
     fn appointment(&self) -> Appointment {
-        let committed = self.setup.committed.borrow();
-        let ledger = &committed.ledger;
-        let released = ledger.released.as_ref().is_some_and(|released| released.epoch == ledger.epoch);
-        Appointment { holder: ledger.holder.clone(), epoch: ledger.epoch, released }
+        self.setup.committed.borrow().ledger.appointment()
     }
 
     fn publish(&mut self) {

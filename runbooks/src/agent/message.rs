@@ -200,6 +200,9 @@ pub struct Setup {
     pub version: String,
     /// Hash of the configuration.
     pub config_hash: String,
+    /// What a new leader waits before it grants anything, in milliseconds.
+    #[serde(default)]
+    pub new_leader_ms: u64,
     /// The database instance that an earlier agent opened for writing.
     pub opened: Option<String>,
     /// Drawn at random at this start of the agent, as in its renewals.

@@ -19,8 +19,8 @@ impl Agent {
             return;
         }
         let serving = self.wish.as_ref().is_some_and(|wish| match wish.role {
-            Role::Serving { ports, .. } => ports,
-            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } => false,
+            Role::Serving { ports, services, .. } => ports && services,
+            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } | Role::Receiving { .. } => false,
         });
         self.service_watch.observe(name, state, self.ledger.epoch, serving, now);
     }
@@ -74,7 +74,7 @@ mod tests {
     use crate::ledger::{EndedRun, Ledger};
     use crate::model::{Epoch, NodeId, RunId, SyncGeneration, WallMs};
     use crate::plan::{Basis, Plan, Runbook};
-    use crate::run::takeover::Scope;
+    use crate::run::table::Scope;
     use crate::run::{Run, RunState};
 
     /// Serving epoch 2, which began for `why`; the service was healthy and has been gone for half a minute.
@@ -102,6 +102,7 @@ mod tests {
             holder_services: vec!["web".to_owned()],
             version: "test".to_owned(),
             config_hash: "test".to_owned(),
+            new_leader_ms: 0,
             opened: None,
             boot: 1,
         });
@@ -114,6 +115,8 @@ mod tests {
             basis: Basis { epoch: Epoch(1), sync: SyncGeneration(1), target_instance: None },
             why: vec![why],
             detected_ms_ago: None,
+            asked_by: None,
+            drain_patience_ms: 0,
             steps: Vec::new(),
         };
         let run =

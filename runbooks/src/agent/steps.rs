@@ -7,7 +7,7 @@ use super::{Agent, Output, StepResult};
 use crate::ledger::command::Command;
 use crate::model::{Epoch, Mono, RunId, WallMs};
 use crate::plan::Step;
-use crate::run::{Entry, Event, Next, Run, StepStatus, takeover};
+use crate::run::{Entry, Event, Next, Run, StepStatus};
 
 /// What this agent carries out at the moment, and since when each step could have been under way.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ impl Agent {
     /// Proposes `Started`, and starts executors for what the committed journal says is started.
     pub(super) fn follow_run(&mut self, wall: WallMs, out: &mut Vec<Output>) {
         let Some(run) = self.ledger.run.clone() else { return };
-        if run.plan.version > takeover::VERSION {
+        if run.plan.version > run.plan.runbook.version() {
             return;
         }
         for next in run.next(&self.setup.me) {

@@ -28,6 +28,11 @@ pub enum Role {
         /// The epoch.
         epoch: Epoch,
     },
+    /// Gets the baton in a switchover: the steps act on the databases, the doors are closed.
+    Receiving {
+        /// The epoch that the run begins.
+        epoch: Epoch,
+    },
     /// Holds the baton, the epoch is open, the lease is valid.
     Serving {
         /// The epoch.
@@ -36,6 +41,8 @@ pub enum Role {
         ports: bool,
         /// Commits wait for the replica.
         semi_sync: bool,
+        /// The holder's services run. They are stopped first when the baton is passed.
+        services: bool,
     },
 }
 
@@ -96,6 +103,10 @@ pub fn decide_local(facts: &LocalFacts<'_>) -> Wish {
         return Wish { role: Role::Witness, renew: None, release: None, why: Vec::new() };
     }
     if ledger.holder.as_ref() != Some(facts.me) {
+        if let Some(run) = ledger.run.as_ref().filter(|run| run.plan.to == *facts.me && run.is_receiving()) {
+            let role = Role::Receiving { epoch: run.plan.epoch };
+            return Wish { role, renew: None, release: None, why: vec![Why::ReceivingBaton { run: run.id }] };
+        }
         let follow = ledger.holder.as_ref().filter(|holder| ledger.is_open_for(holder)).cloned();
         return closed(follow, None, Why::NotHolder);
     }
@@ -139,10 +150,13 @@ fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
     // What cannot be served anywhere else is served here as far as it goes; only a dead server has nothing behind its
     // ports, and nothing may be acknowledged while semi-sync is not what the ledger says.
     let broken = facts.semi_sync_broken.map(|detail| Why::SemiSyncBroken { detail: detail.to_owned() });
-    let ports = broken.is_none() && cannot.as_ref() != Some(&Why::MysqlDead);
-    let role = Role::Serving { epoch, ports, semi_sync };
+    let passing = facts.ledger.run.as_ref().filter(|run| run.is_handing_over());
+    let ports = broken.is_none() && cannot.as_ref() != Some(&Why::MysqlDead) && passing.is_none();
+    let services = !facts.ledger.run.as_ref().is_some_and(|run| run.is_draining() || run.is_handing_over());
+    let role = Role::Serving { epoch, ports, semi_sync, services };
     let Some(reason) = cannot else {
-        let why = vec![broken.unwrap_or(Why::Serving { epoch })];
+        let passing = passing.map(|run| Why::HandingOver { run: run.id });
+        let why = vec![broken.or(passing).unwrap_or(Why::Serving { epoch })];
         return Wish { role, renew: Some(epoch), release: None, why };
     };
     match &facts.other_lacks {

@@ -2,7 +2,7 @@
 
 use super::{Action, Decision, Facts, candidate};
 use crate::model::NodeId;
-use crate::plan::{Kind, PlannedStep};
+use crate::plan::{Kind, PlannedStep, Runbook};
 use crate::run::{Run, RunState, StepStatus};
 use crate::why::Why;
 
@@ -19,7 +19,10 @@ pub(super) fn supervise(facts: &Facts<'_>, run: &Run) -> Decision {
             if run.is_past_pivot() {
                 go_forward(facts, run)
             } else {
-                watch_target(facts, run)
+                match run.plan.runbook {
+                    Runbook::Takeover => watch_target(facts, run),
+                    Runbook::Switchover => watch_both(facts, run),
+                }
             }
         }
         RunState::Completed | RunState::Degraded | RunState::RolledBack | RunState::Abandoned => {
@@ -63,6 +66,23 @@ fn watch_target(facts: &Facts<'_>, run: &Run) -> Decision {
     }
     let reason = away.to_string();
     Decision { action: Action::AbandonRun { reason }, why: vec![away] }
+}
+
+/// A switchover before its pivot. A holder that is lost is taken over from, with whatever the target has by then; a target
+/// that is away ends the run, and the holder, whose lease goes on, opens again by itself.
+fn watch_both(facts: &Facts<'_>, run: &Run) -> Decision {
+    if let Ok(cause) = super::may_take_over(facts) {
+        return super::take_over(facts, cause);
+    }
+    let target = &run.plan.to;
+    if !facts.is_silent(target) {
+        return Decision::hold([in_progress(run)]);
+    }
+    let away = Why::ActorAway { node: target.clone(), silent_ms: facts.silent_ms(target) };
+    if let Some((gap_ms, left_ms)) = facts.settling {
+        return Decision::hold([Why::OwnGap { gap_ms, left_ms }, away]);
+    }
+    Decision { action: Action::AbandonRun { reason: away.to_string() }, why: vec![away] }
 }
 
 /// After the pivot: only forward. A forward step that is overdue is skipped, so that a dead witness ends no run late;

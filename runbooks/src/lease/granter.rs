@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Grant, Refusal, Renewal, Terms};
+use super::{Grant, Refusal, Renewal, Surrender, Terms};
 use crate::model::{Epoch, Mono, NodeId, Term};
 
 /// What a node knows of Raft and of the ledger when it is asked for a grant.
@@ -35,7 +35,22 @@ pub struct Appointment {
     pub epoch: Epoch,
     /// The epoch was given back.
     pub released: bool,
+    /// A switchover has passed the baton from this node, and the holder has not opened yet.
+    pub passed_by: Option<NodeId>,
 }
+
+/// The newest lease that was granted to one start of an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Noted {
+    node: NodeId,
+    /// When it must have ended, margin not included.
+    end: Mono,
+    /// Its ticket.
+    seq: u64,
+}
+
+/// Starts of agents whose surrender is remembered: two data nodes that are restarted now and then.
+const SURRENDERED_MAX: usize = 16;
 
 /// When the first grant of the present stretch was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +66,10 @@ pub struct Granter {
     me: NodeId,
     terms: Terms,
     term: Option<Term>,
-    /// For each start of the holder's agent, when its newest lease must have ended.
-    noted_ends: BTreeMap<u64, Mono>,
+    /// For each start of a holder's agent, its newest lease.
+    noted: BTreeMap<u64, Noted>,
+    /// For each start of an agent that has surrendered, the newest ticket that is void.
+    surrendered: BTreeMap<u64, u64>,
     granted_at: Option<Mono>,
     ending: Option<Epoch>,
     stretch: Option<Stretch>,
@@ -66,7 +83,8 @@ impl Granter {
             me,
             terms,
             term: None,
-            noted_ends: BTreeMap::new(),
+            noted: BTreeMap::new(),
+            surrendered: BTreeMap::new(),
             granted_at: None,
             ending: None,
             stretch: None,
@@ -87,9 +105,12 @@ impl Granter {
         let acked_at = self.may_grant(now, office, appointment, renewal)?;
         self.hears(now, renewal)?;
         let end = acked_at.plus_ms(self.terms.lease_ms + 1);
-        let noted = self.noted_ends.entry(renewal.boot).or_insert(end);
-        *noted = end.max(*noted);
-        self.noted_ends.retain(|boot, end| *boot == renewal.boot || now < end.plus_ms(self.terms.margin_ms));
+        let (node, seq) = (renewal.node.clone(), renewal.seq);
+        let noted = self.noted.entry(renewal.boot).or_insert(Noted { node, end, seq });
+        noted.end = end.max(noted.end);
+        noted.seq = seq.max(noted.seq);
+        let margin_ms = self.terms.margin_ms;
+        self.noted.retain(|boot, noted| *boot == renewal.boot || now < noted.end.plus_ms(margin_ms));
         self.granted_at = Some(now);
         Ok(Grant {
             epoch: renewal.epoch,
@@ -100,6 +121,21 @@ impl Granter {
             leader: self.me.clone(),
             term: office.term,
         })
+    }
+
+    /// A node has closed: the leases that it was granted up to this ticket are over, and none is granted for an older one.
+    /// What was granted for a later ticket stays noted: a surrender that comes late says nothing about it.
+    pub fn surrender(&mut self, office: &Office, surrender: &Surrender) {
+        self.follow(office);
+        let over = |noted: &Noted| noted.node == surrender.node && noted.seq <= surrender.seq;
+        if self.noted.get(&surrender.boot).is_some_and(over) {
+            self.noted.remove(&surrender.boot);
+        }
+        let newest = self.surrendered.entry(surrender.boot).or_default();
+        *newest = surrender.seq.max(*newest);
+        if self.surrendered.len() > SURRENDERED_MAX {
+            self.surrendered.retain(|boot, _| *boot == surrender.boot);
+        }
     }
 
     /// From now on nothing more is granted for `epoch`. Called before its end is proposed, and only by a caller that
@@ -148,8 +184,16 @@ impl Granter {
         let elected_at = office.elected_at.filter(|_| office.is_leader)?;
         let new_leader = elected_at.plus_ms(self.terms.new_leader_wait_ms());
         let open =
-            self.noted_ends.iter().filter(|(boot, _)| Some(**boot) != closed).map(|(_, end)| *end).max();
+            self.noted.iter().filter(|(boot, _)| Some(**boot) != closed).map(|(_, noted)| noted.end).max();
         Some(open.map_or(new_leader, |end| new_leader.max(end.plus_ms(self.terms.margin_ms))))
+    }
+
+    /// The earliest instant at which the node that passed the baton is surely closed.
+    fn closed_at(&self, office: &Office, old: &NodeId) -> Mono {
+        let wait = self.terms.new_leader_wait_ms();
+        let new_leader = office.elected_at.map_or(Mono(u64::MAX), |at| at.plus_ms(wait));
+        let open = self.noted.values().filter(|noted| noted.node == *old).map(|noted| noted.end).max();
+        open.map_or(new_leader, |end| new_leader.max(end.plus_ms(self.terms.margin_ms)))
     }
 
     /// When the newest grant of this term was given.
@@ -184,6 +228,15 @@ impl Granter {
         if self.ending == Some(renewal.epoch) {
             return Err(Refusal::Ending);
         }
+        if self.surrendered.get(&renewal.boot).is_some_and(|seq| renewal.seq <= *seq) {
+            return Err(Refusal::Surrendered);
+        }
+        if let Some(old) = &appointment.passed_by {
+            let left_ms = self.closed_at(office, old).since_ms(now);
+            if left_ms > 0 {
+                return Err(Refusal::OldHolderOpen { left_ms });
+            }
+        }
         // A quorum acknowledged what was sent at `acked_at`; the age may be used up to `a_max`, less the rounding.
         let acked_at = office.quorum_acked_at.filter(|at| now.since_ms(*at) < self.terms.age_max_ms);
         acked_at.ok_or(Refusal::NoQuorum)
@@ -205,7 +258,7 @@ impl Granter {
         if now.since_ms(stretch.began_at) < grace_ms {
             return Ok(());
         }
-        let noted = self.noted_ends.values().max();
+        let noted = self.noted.values().map(|noted| noted.end).max();
         let ended = noted.is_none_or(|end| now >= end.plus_ms(self.terms.margin_ms + self.terms.lease_ms));
         if ended {
             self.stretch = Some(Stretch { began_at: now, ..stretch });
@@ -219,7 +272,8 @@ impl Granter {
     fn follow(&mut self, office: &Office) {
         if office.is_leader && self.term != Some(office.term) {
             self.term = Some(office.term);
-            self.noted_ends.clear();
+            self.noted.clear();
+            self.surrendered.clear();
             self.granted_at = None;
             self.ending = None;
             self.stretch = None;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Grant, Renewal, Terms};
+use super::{Grant, Renewal, Surrender, Terms};
 use crate::model::{Epoch, Mono, NodeId};
 
 /// What a lease opens. Each has tickets and permits of its own in the kernel.
@@ -97,6 +97,13 @@ impl Holder {
     #[must_use]
     pub const fn epoch(&self) -> Option<Epoch> {
         self.epoch
+    }
+
+    /// This start's word that it is closed. Only worth something when both doors were voided in the kernel and read back, and
+    /// nothing is renewed any more.
+    #[must_use]
+    pub fn surrender(&self) -> Surrender {
+        Surrender { node: self.node.clone(), boot: self.boot, seq: self.seq }
     }
 
     /// Opens a door for the grants of tickets that are still to be written.

@@ -1,10 +1,8 @@
-//! `Ledger::apply`: one function per command.
+//! `Ledger::apply`: one function per command. Those on runs are in [`super::runs`].
 
-use super::{Complete, EndedRun, HISTORY_MAX, Ledger, Released, SyncChange};
+use super::{Complete, HISTORY_MAX, Ledger, Released, SyncChange};
 use crate::ledger::command::{Command, Rejection, Response};
-use crate::model::{Epoch, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
-use crate::plan::{Plan, check};
-use crate::run::{Entry, Run, RunState};
+use crate::model::{Epoch, NodeId, NodeKind, SyncGeneration};
 
 impl Ledger {
     /// Applies one committed command. Total and deterministic; never panics.
@@ -16,6 +14,7 @@ impl Ledger {
             Command::StartRun { plan, at } => self.start_run(*plan, at),
             Command::Journal { run, epoch, entries } => self.journal(run, epoch, entries),
             Command::AbandonRun { run, epoch, reason, at: _ } => self.abandon_run(run, epoch, reason),
+            Command::AbortRun { run, by, at: _ } => self.abort_run(run, &by),
             Command::AcknowledgeRun { run, by, at: _ } => self.acknowledge_run(run, &by),
             Command::SyncOut { epoch, generation, by, reason } => {
                 self.sync_out(epoch, generation, &by, reason)
@@ -53,124 +52,6 @@ impl Ledger {
         Ok(())
     }
 
-    fn start_run(&mut self, plan: Plan, at: WallMs) -> Result<(), Rejection> {
-        if self.members.is_empty() {
-            return Err(Rejection::NotBootstrapped);
-        }
-        if let Some(run) = &self.run {
-            return Err(Rejection::RunInProgress { run: run.id });
-        }
-        self.same_epoch(plan.basis.epoch)?;
-        if plan.basis.sync != self.sync_generation {
-            return Err(Rejection::StaleSync { ledger: self.sync_generation, command: plan.basis.sync });
-        }
-        let mut notes: Vec<String> = check(&plan, self).iter().map(ToString::to_string).collect();
-        // A holder that gave its lease back may get it again, when nobody else can have it: then there is no old holder.
-        let returns = self.has_released() && self.holder.as_ref() == Some(&plan.to) && plan.from.is_none();
-        if plan.from != self.holder && !returns {
-            notes.push("the plan's old holder is not the ledger's".to_owned());
-        }
-        if !notes.is_empty() {
-            return Err(Rejection::BadPlan { notes });
-        }
-        if !self.is_complete(&plan) {
-            return Err(Rejection::TargetNotInSync { node: plan.to });
-        }
-        self.pass_baton(&plan);
-        self.runs = self.runs.next();
-        self.run = Some(Run::new(self.runs, plan, at));
-        Ok(())
-    }
-
-    /// The target has every acknowledged write, and still is the instance that was seen to have it.
-    fn is_complete(&self, plan: &Plan) -> bool {
-        match self.in_sync.get(&plan.to) {
-            _ if self.holder.as_ref() == Some(&plan.to) => true,
-            Some(Complete::Holder) => true,
-            Some(Complete::Replica { instance }) => plan.basis.target_instance.as_ref() == Some(instance),
-            None => !self.mysql,
-        }
-    }
-
-    fn pass_baton(&mut self, plan: &Plan) {
-        if let Some(old) = self.holder.take() {
-            self.in_sync.insert(old.clone(), Complete::Holder);
-            self.last_holder = Some(old);
-        }
-        self.epoch = plan.epoch;
-        self.holder = Some(plan.to.clone());
-        self.released = None;
-        self.sync_generation = self.sync_generation.next();
-    }
-
-    fn journal(&mut self, run: RunId, epoch: Epoch, entries: Vec<Entry>) -> Result<(), Rejection> {
-        let current = self.current_run(run, epoch)?;
-        let was_past_pivot = current.is_past_pivot();
-        let mut outcome = Ok(());
-        for entry in entries {
-            if let Err(why) = current.record(entry) {
-                outcome = Err(Rejection::IllegalEntry { why });
-                break;
-            }
-        }
-        let pivots_now = !was_past_pivot && current.is_past_pivot();
-        if pivots_now {
-            self.change_sync(None, "the baton was passed; no replica is attached yet".to_owned());
-        }
-        self.settle();
-        outcome
-    }
-
-    fn abandon_run(&mut self, run: RunId, epoch: Epoch, reason: String) -> Result<(), Rejection> {
-        let current = self.current_run(run, epoch)?;
-        if current.is_past_pivot() {
-            return Err(Rejection::PastPivot);
-        }
-        current.abandoned = Some(reason);
-        self.settle();
-        Ok(())
-    }
-
-    fn acknowledge_run(&mut self, run: RunId, by: &str) -> Result<(), Rejection> {
-        let Some(current) = self.run.as_mut().filter(|r| r.id == run) else {
-            return Err(Rejection::NoSuchRun { run });
-        };
-        let RunState::NeedsOperator { .. } = current.state() else {
-            return Err(Rejection::NothingToAcknowledge);
-        };
-        current.abandoned = Some(format!("acknowledged by {by}"));
-        self.settle();
-        Ok(())
-    }
-
-    /// Moves an ended run to the history. A run that needs an operator stays where every screen shows it.
-    fn settle(&mut self) {
-        let Some(state) = self.run.as_ref().map(Run::state) else { return };
-        match state {
-            RunState::Running | RunState::Undoing | RunState::NeedsOperator { .. } => return,
-            RunState::Completed | RunState::Degraded => {}
-            RunState::RolledBack | RunState::Abandoned => self.vacate(),
-        }
-        if let Some(run) = self.run.take() {
-            self.history.push(EndedRun { run, state });
-            keep_newest(&mut self.history);
-        }
-    }
-
-    /// Nobody holds the baton. A target that was past its pivot is complete: it may have acknowledged writes itself. One
-    /// that had applied everything that it received is complete too, whatever becomes of its replication threads. One
-    /// before that never served and keeps its place.
-    fn vacate(&mut self) {
-        let complete = self.run.as_ref().is_some_and(|run| run.is_past_pivot() || run.has_drained());
-        if let Some(holder) = self.holder.take() {
-            if complete {
-                self.in_sync.insert(holder.clone(), Complete::Holder);
-            }
-            self.last_holder = Some(holder);
-        }
-        self.sync_generation = self.sync_generation.next();
-    }
-
     fn sync_out(
         &mut self,
         epoch: Epoch,
@@ -181,6 +62,7 @@ impl Ledger {
         self.holder_speaks(epoch, by)?;
         self.same_sync(generation)?;
         self.is_opened_by(by)?;
+        self.is_not_handing_over()?;
         // Also when it is out already: the generation settles an in-sync proposal whose fate is unknown.
         self.change_sync(None, reason);
         Ok(())
@@ -197,6 +79,7 @@ impl Ledger {
         self.holder_speaks(epoch, by)?;
         self.same_sync(generation)?;
         self.is_opened_by(by)?;
+        self.is_not_handing_over()?;
         if replica == by || self.members.get(replica) != Some(&NodeKind::Data) {
             return Err(Rejection::NotAReplica { node: replica.clone() });
         }
@@ -212,7 +95,7 @@ impl Ledger {
     }
 
     /// The only place that changes the in-sync set within an epoch; every change raises the generation.
-    fn change_sync(&mut self, now: Option<(NodeId, Complete)>, reason: String) {
+    pub(super) fn change_sync(&mut self, now: Option<(NodeId, Complete)>, reason: String) {
         self.sync_generation = self.sync_generation.next();
         self.in_sync.clear();
         let replica = now.as_ref().map(|(node, _)| node.clone());
@@ -224,11 +107,6 @@ impl Ledger {
             reason,
         });
         keep_newest(&mut self.sync_history);
-    }
-
-    fn current_run(&mut self, run: RunId, epoch: Epoch) -> Result<&mut Run, Rejection> {
-        self.same_epoch(epoch)?;
-        self.run.as_mut().filter(|r| r.id == run).ok_or(Rejection::NoSuchRun { run })
     }
 
     fn holder_speaks(&self, epoch: Epoch, by: &NodeId) -> Result<(), Rejection> {
@@ -245,7 +123,16 @@ impl Ledger {
         if self.is_open_for(by) { Ok(()) } else { Err(Rejection::NotTheHolder { by: by.clone() }) }
     }
 
-    const fn same_epoch(&self, command: Epoch) -> Result<(), Rejection> {
+    /// A closed holder acknowledges nothing, so it has nothing to say about who has it. What it said before it closed, and
+    /// comes late, must not take the target's proof away.
+    fn is_not_handing_over(&self) -> Result<(), Rejection> {
+        match self.run.as_ref().filter(|run| run.is_handing_over()) {
+            Some(run) => Err(Rejection::HandingOver { run: run.id }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) const fn same_epoch(&self, command: Epoch) -> Result<(), Rejection> {
         if command.0 == self.epoch.0 {
             Ok(())
         } else {
@@ -259,7 +146,7 @@ impl Ledger {
     }
 }
 
-fn keep_newest<T>(list: &mut Vec<T>) {
+pub(super) fn keep_newest<T>(list: &mut Vec<T>) {
     let excess = list.len().saturating_sub(HISTORY_MAX);
     list.drain(..excess);
 }

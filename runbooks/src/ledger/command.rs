@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Epoch, Instance, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
-use crate::plan::Plan;
+use crate::plan::{Plan, Runbook};
 use crate::run::{Entry, Illegal};
 use crate::why::Why;
 
@@ -25,7 +25,8 @@ pub enum Command {
         /// MySQL is configured, so the in-sync rule applies.
         mysql: bool,
     },
-    /// Starts a run. Leader only: nothing forwarded can start a takeover.
+    /// Starts a run. A takeover: leader only, nothing forwarded can start one. A switchover ends no lease by itself, the
+    /// holder takes part in it, so any node may propose it for an operator.
     StartRun {
         /// The plan.
         plan: Box<Plan>,
@@ -49,6 +50,15 @@ pub enum Command {
         epoch: Epoch,
         /// Why.
         reason: String,
+        /// Wall clock, for people.
+        at: WallMs,
+    },
+    /// An operator ends a switchover before its pivot; what was done is undone.
+    AbortRun {
+        /// Which run.
+        run: RunId,
+        /// Who.
+        by: String,
         /// Wall clock, for people.
         at: WallMs,
     },
@@ -101,10 +111,15 @@ pub enum Command {
 impl Command {
     /// Only the leader itself may propose this; a forwarded one is refused (design, 4.4).
     #[must_use]
-    pub const fn is_leader_only(&self) -> bool {
+    pub fn is_leader_only(&self) -> bool {
         match self {
-            Self::Bootstrap { .. } | Self::StartRun { .. } | Self::AbandonRun { .. } => true,
+            Self::Bootstrap { .. } | Self::AbandonRun { .. } => true,
+            Self::StartRun { plan, .. } => match plan.runbook {
+                Runbook::Takeover => true,
+                Runbook::Switchover => false,
+            },
             Self::Journal { .. }
+            | Self::AbortRun { .. }
             | Self::AcknowledgeRun { .. }
             | Self::SyncOut { .. }
             | Self::SyncIn { .. }
@@ -124,6 +139,7 @@ impl fmt::Display for Command {
                 write!(f, "journal of run {run}, {} entries", entries.len())
             }
             Self::AbandonRun { run, .. } => write!(f, "abandon run {run}"),
+            Self::AbortRun { run, by, .. } => write!(f, "abort run {run} for {by}"),
             Self::AcknowledgeRun { run, .. } => write!(f, "acknowledge run {run}"),
             Self::SyncOut { epoch, generation, .. } => {
                 write!(f, "out of sync, epoch {epoch} generation {generation}")
@@ -187,6 +203,15 @@ pub enum Rejection {
     PastPivot,
     /// The run does not need an operator.
     NothingToAcknowledge,
+    /// Only a switchover that goes on can be aborted.
+    NothingToAbort,
+    /// The baton is being passed: the holder is closed, and its word on the in-sync flag does not count.
+    HandingOver {
+        /// By which run.
+        run: RunId,
+    },
+    /// The holder does not serve: there is nothing to pass.
+    HolderNotServing,
     /// The entry is not legal for the run.
     IllegalEntry {
         /// Why.
@@ -219,6 +244,9 @@ impl fmt::Display for Rejection {
             }
             Self::PastPivot => write!(f, "the point of no return is behind the run"),
             Self::NothingToAcknowledge => write!(f, "the run does not need an operator"),
+            Self::NothingToAbort => write!(f, "only a switchover that goes on can be aborted"),
+            Self::HandingOver { run } => write!(f, "run {run} is passing the baton"),
+            Self::HolderNotServing => write!(f, "the holder does not serve, there is nothing to pass"),
             Self::IllegalEntry { why } => write!(f, "illegal journal entry: {why}"),
             Self::NotAReplica { node } => write!(f, "{node} is not a replica"),
         }

@@ -1,40 +1,11 @@
 //! The takeover's step table, version 1 (design, section 7).
 
+use super::table::{self, Actor, Cast, Scope, StepDef};
 use crate::model::NodeId;
 use crate::plan::{Kind, PlannedStep, Step};
 
 /// Version of [`TABLE`]. Raised when a step changes its meaning; older versions stay readable.
 pub const VERSION: u16 = 1;
-
-/// Who carries out a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Actor {
-    /// The node that gets the baton.
-    Target,
-    /// The witness; without one, the target looks from its own seat.
-    Witness,
-}
-
-/// One line of a step table.
-#[derive(Debug, Clone, Copy)]
-pub struct StepDef {
-    /// Which step.
-    pub step: Step,
-    /// Who carries it out.
-    pub actor: Actor,
-    /// Steps that it waits for.
-    pub after: &'static [Step],
-    /// What may happen after it was started.
-    pub kind: Kind,
-    /// Time limit of one attempt, in milliseconds.
-    pub limit_ms: u64,
-    /// Number of attempts.
-    pub attempts: u32,
-    /// What it does, for the operator's page.
-    pub effect: &'static str,
-    /// How it is undone, for the operator's page.
-    pub undo: &'static str,
-}
 
 /// Longest time that the drain may take as a whole, in milliseconds. The drain really ends on an applier error or
 /// on 3 s without progress; this bound only keeps a lying server from holding the run for ever.
@@ -134,39 +105,8 @@ pub const TABLE: &[StepDef] = &[
     },
 ];
 
-/// What the configuration has, so that a plan names no step without an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Scope {
-    /// There is a MySQL or MariaDB.
-    pub mysql: bool,
-    /// There are role-bound services that need no writable database.
-    pub independent_services: bool,
-    /// There are role-bound services that need the database.
-    pub services: bool,
-}
-
 /// The steps of a takeover to `target`, seen by `witness`, cut down to what the configuration has.
 #[must_use]
 pub fn steps(target: &NodeId, witness: Option<&NodeId>, scope: Scope) -> Vec<PlannedStep> {
-    let wanted = |step: Step| match step {
-        Step::CutStream | Step::DrainRelayLog | Step::PromoteMysql => scope.mysql,
-        Step::StartIndependent => scope.independent_services,
-        Step::StartServices => scope.services,
-        Step::FenceOld | Step::HoldVip | Step::OpenPorts | Step::Validate => true,
-    };
-    TABLE
-        .iter()
-        .filter(|def| wanted(def.step))
-        .map(|def| PlannedStep {
-            step: def.step,
-            actor: match def.actor {
-                Actor::Target => target.clone(),
-                Actor::Witness => witness.unwrap_or(target).clone(),
-            },
-            kind: def.kind,
-            after: def.after.iter().copied().filter(|s| wanted(*s)).collect(),
-            limit_ms: def.limit_ms,
-            attempts: def.attempts,
-        })
-        .collect()
+    table::steps(TABLE, Cast { target, source: None, witness }, scope)
 }

@@ -115,7 +115,7 @@ impl World {
             self.renew(node);
         }
         match wish.role {
-            Role::Witness | Role::Acquiring { .. } => {}
+            Role::Witness | Role::Acquiring { .. } | Role::Receiving { .. } => {}
             Role::Closed { follow } => {
                 self.close(node, &BOTH);
                 if self.nodes[node].db.as_ref().unwrap().answers(self.now) {
@@ -238,7 +238,14 @@ impl World {
             return Some(failed("bad luck"));
         }
         match job.planned.step {
-            Step::FenceOld | Step::StartIndependent | Step::StartServices => Some(done()),
+            Step::PrepareTarget
+            | Step::DrainHolder
+            | Step::CloseHolder
+            | Step::CatchUp
+            | Step::AttachOld
+            | Step::FenceOld
+            | Step::StartIndependent
+            | Step::StartServices => Some(done()),
             Step::Validate => (0..2).any(|data| self.nodes[data].gate.is_open(Door::Vip, at)).then(done),
             Step::HoldVip => {
                 self.open(node, Door::Vip);
@@ -288,7 +295,12 @@ impl World {
         match job.planned.step {
             Step::HoldVip => self.close(node, &[Door::Vip]),
             Step::PromoteMysql => self.nodes[node].db.as_mut().unwrap().read_only = true,
-            Step::FenceOld
+            Step::PrepareTarget
+            | Step::DrainHolder
+            | Step::CloseHolder
+            | Step::CatchUp
+            | Step::AttachOld
+            | Step::FenceOld
             | Step::CutStream
             | Step::DrainRelayLog
             | Step::OpenPorts

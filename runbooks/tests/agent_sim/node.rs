@@ -10,7 +10,7 @@ use baton_runbooks::lease::{Grant, Renewal, Terms};
 use baton_runbooks::model::{Epoch, Mono, NodeId, RunId};
 use baton_runbooks::observe::NodeReport;
 use baton_runbooks::plan::PlannedStep;
-use baton_runbooks::run::takeover::Scope;
+use baton_runbooks::run::table::Scope;
 
 use crate::fleet::{Gate, Mysql, SLOTS, address};
 
@@ -69,7 +69,8 @@ pub struct Node {
     pub holder: Holder,
     pub granter: Granter,
     pub boot: u64,
-    pub opened: Option<String>,
+    pub new_leader_ms: 0,
+ opened: Option<String>,
     pub db: Option<Mysql>,
     pub db_down_until: u64,
     pub gate: Gate,

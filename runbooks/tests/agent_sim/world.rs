@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use baton_runbooks::agent::{Input, LeaseFacts};
-use baton_runbooks::lease::granter::{Appointment, Office};
+use baton_runbooks::lease::granter::{Office};
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::ledger::{Command, Ledger};
 use baton_runbooks::model::{NodeId, NodeKind, Term};
@@ -319,9 +319,7 @@ impl World {
         office: &Office,
         renewal: &baton_runbooks::lease::Renewal,
     ) -> Result<baton_runbooks::lease::Grant, baton_runbooks::lease::Refusal> {
-        let ledger = self.applied(node);
-        let released = ledger.has_released();
-        let appointment = Appointment { holder: ledger.holder.clone(), epoch: ledger.epoch, released };
+        let appointment = self.applied(node).appointment();
         let it = &mut self.nodes[node];
         it.granter.grant(it.local(self.now), office, &appointment, renewal)
     }

@@ -7,7 +7,7 @@ use baton_runbooks::detect::{Detector, Patience};
 use baton_runbooks::ledger::{Command, Ledger};
 use baton_runbooks::model::{Mono, NodeId, NodeKind, RunId, WallMs};
 use baton_runbooks::plan::{Basis, Plan, Runbook, Step};
-use baton_runbooks::run::{Entry, Event, Next, Run, RunState, takeover};
+use baton_runbooks::run::{Entry, Event, Next, Run, RunState, table, takeover};
 use baton_runbooks::why::Why;
 
 /// What is true of one data node, and how often each lasting effect was brought about.
@@ -34,7 +34,12 @@ impl Host {
             Step::PromoteMysql => Some(&mut self.writable),
             Step::OpenPorts => Some(&mut self.open),
             Step::StartIndependent | Step::StartServices => Some(&mut self.services),
-            Step::Validate => None,
+            Step::PrepareTarget
+            | Step::DrainHolder
+            | Step::CloseHolder
+            | Step::CatchUp
+            | Step::AttachOld
+            | Step::Validate => None,
         }
     }
 
@@ -52,6 +57,9 @@ impl Host {
             Step::PromoteMysql => self.writable = false,
             // The cut stands until the node follows an open holder.
             Step::FenceOld | Step::CutStream | Step::DrainRelayLog => {}
+            Step::PrepareTarget | Step::DrainHolder | Step::CloseHolder | Step::CatchUp | Step::AttachOld => {
+                panic!("{step} is no step of a takeover")
+            }
             Step::OpenPorts | Step::StartIndependent | Step::StartServices | Step::Validate => {
                 panic!("{step} is never undone")
             }
@@ -135,7 +143,7 @@ impl World {
     }
 
     pub fn start(&mut self, to: &str) {
-        let scope = takeover::Scope { mysql: true, independent_services: true, services: true };
+        let scope = table::Scope { mysql: true, independent_services: true, services: true };
         let to = name(to);
         let plan = Plan {
             runbook: Runbook::Takeover,
@@ -149,6 +157,8 @@ impl World {
             },
             why: vec![Why::Vacant],
             detected_ms_ago: None,
+            asked_by: None,
+            drain_patience_ms: 0,
             steps: takeover::steps(&to, self.ledger.witness(), scope),
             to,
         };

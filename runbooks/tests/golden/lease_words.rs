@@ -1,9 +1,8 @@
-//! Words about the lease: the leader's half (`grant`, `takeover`, `end`, `go-on`) and the holder's (`appoint`, `open`,
+//! Words about the lease: the leader's half (`grant`, `takeover`, `end`, `go-on`, `surrender`) and the holder's (`appoint`, `open`,
 //! `close`, `ticket`, `renew`, `accept`).
 
-use baton_runbooks::lease::granter::Appointment;
 use baton_runbooks::lease::holder::Door;
-use baton_runbooks::lease::{Grant, Renewal};
+use baton_runbooks::lease::{Grant, Renewal, Surrender};
 use baton_runbooks::model::{Epoch, NodeId, Term};
 use datadriven::TestCase;
 
@@ -20,6 +19,16 @@ impl Scene {
                 let over = self.granter.end_if_over(self.now, &office, self.ledger.epoch, closed);
                 if over { "over: nothing more is granted" } else { "not over: must not be proposed" }
                     .to_owned()
+            }
+            "surrender" => {
+                let surrender = Surrender {
+                    node: node(case, "node")?.unwrap_or_else(|| NodeId::from("db1")),
+                    boot: maybe(case, "boot")?.unwrap_or(1),
+                    seq: arg(case, "seq")?,
+                };
+                let office = self.present_office();
+                self.granter.surrender(&office, &surrender);
+                String::new()
             }
             "go-on" => {
                 self.granter.go_on(self.ledger.epoch);
@@ -63,11 +72,7 @@ impl Scene {
             heard_ms: maybe(case, "heard-ms")?,
         };
         let office = self.present_office();
-        let appointment = Appointment {
-            holder: self.ledger.holder.clone(),
-            epoch: self.ledger.epoch,
-            released: self.ledger.has_released(),
-        };
+        let appointment = self.ledger.appointment();
         Ok(match self.granter.grant(self.now, &office, &appointment, &renewal) {
             Ok(grant) => format!("granted: age {} ms", grant.age_ms),
             Err(refusal) => format!("refused: {refusal:?}"),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use baton_runbooks::ledger::{Command, Complete, Ledger, Response};
 use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
 use baton_runbooks::plan::{Basis, Kind, Plan, Runbook, Step};
-use baton_runbooks::run::{Entry, Event, Next, RunState, takeover};
+use baton_runbooks::run::{Entry, Event, Next, RunState, switchover, takeover};
 use baton_runbooks::why::Why;
 use datadriven::TestCase;
 
@@ -71,8 +71,32 @@ impl Scene {
             basis: Basis { epoch: self.ledger.epoch, sync: self.ledger.sync_generation, target_instance },
             why: vec![Why::Vacant],
             detected_ms_ago: None,
+            asked_by: None,
+            drain_patience_ms: 0,
             steps: takeover::steps(to, self.ledger.witness(), self.policy.scope),
         }
+    }
+
+    fn switchover(&self, to: &NodeId) -> Plan {
+        let from = self.ledger.holder.clone().unwrap_or_else(|| NodeId::from("db1"));
+        let (witness, scope) = (self.ledger.witness(), self.policy.scope);
+        let waits = switchover::Waits { patience_ms: 5_000, new_leader_ms: 1_470 };
+        Plan {
+            runbook: Runbook::Switchover,
+            version: switchover::VERSION,
+            asked_by: Some("an operator".to_owned()),
+            drain_patience_ms: 5_000,
+            steps: switchover::steps(&from, to, witness, scope, waits),
+            from: Some(from),
+            ..self.plan(to)
+        }
+    }
+
+    /// The epoch that a run's entries name: a switchover's begins only with its pivot.
+    fn spoken_epoch(&self, given: Epoch) -> Epoch {
+        let run =
+            self.ledger.run.as_ref().filter(|run| run.is_before_passing() && given == self.ledger.epoch);
+        run.map_or(given, |run| run.plan.epoch)
     }
 
     fn sync_in(&self, by: &NodeId, generation: SyncGeneration) -> Command {
@@ -126,7 +150,20 @@ impl Scene {
                 }
                 Command::StartRun { plan: Box::new(plan), at }
             }
-            "abandon" => Command::AbandonRun { run, epoch, reason: "its target is away".to_owned(), at },
+            "start-switchover" => {
+                let to = node(case, "to")?.unwrap_or_else(|| NodeId::from("db2"));
+                let mut plan = self.switchover(&to);
+                plan.basis.epoch = epoch;
+                plan.basis.sync = generation;
+                Command::StartRun { plan: Box::new(plan), at }
+            }
+            "abort" => Command::AbortRun { run, by: "an operator".to_owned(), at },
+            "abandon" => Command::AbandonRun {
+                run,
+                epoch: self.spoken_epoch(epoch),
+                reason: "its target is away".to_owned(),
+                at,
+            },
             "acknowledge" => Command::AcknowledgeRun { run, by: "an operator".to_owned(), at },
             "sync-out" => Command::SyncOut { epoch, generation, by, reason: "the script says so".to_owned() },
             "sync-in" => self.sync_in(&by, generation),
@@ -134,7 +171,9 @@ impl Scene {
                 let boot = maybe(case, "boot")?.unwrap_or(1);
                 Command::Release { epoch, by, boot, why: Why::MysqlDead }
             }
-            "journal" => Command::Journal { run, epoch, entries: vec![self.entry(case)?] },
+            "journal" => {
+                Command::Journal { run, epoch: self.spoken_epoch(epoch), entries: vec![self.entry(case)?] }
+            }
             other => return Err(format!("no such command: {other}")),
         })
     }

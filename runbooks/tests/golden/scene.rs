@@ -13,7 +13,7 @@ use baton_runbooks::ledger::Ledger;
 use baton_runbooks::model::{Epoch, Instance, Mono, NodeId, Term};
 use baton_runbooks::observe::{Flavour, MysqlFacts, Observation, ReplicationFacts, SemiSyncFacts};
 use baton_runbooks::plan::Step;
-use baton_runbooks::run::takeover::Scope;
+use baton_runbooks::run::table::Scope;
 use baton_runbooks::sync::Keeper;
 use datadriven::TestCase;
 
@@ -99,8 +99,8 @@ impl Scene {
             "advance" => self.advance(arg(case, "ms")?),
             "office" => self.set_office(case)?,
             "cluster" | "apply" | "run" | "next" => self.ledger_word(word, case)?,
-            "grant" | "takeover" | "end" | "go-on" | "appoint" | "open" | "close" | "ticket" | "renew"
-            | "accept" => self.lease_word(word, case)?,
+            "grant" | "takeover" | "end" | "go-on" | "surrender" | "appoint" | "open" | "close"
+            | "ticket" | "renew" | "accept" => self.lease_word(word, case)?,
             "observe" | "report" | "decide" | "local" | "obstacles" | "primary" | "replica" | "canary"
             | "settle" | "keep" | "failed" | "ready" => self.sight_word(word, case)?,
             other => return Err(format!("no such word: {other}")),

@@ -192,10 +192,12 @@ impl Scene {
             Role::Closed { follow: None } => "closed".to_owned(),
             Role::Closed { follow: Some(holder) } => format!("closed, follows {holder}"),
             Role::Acquiring { epoch } => format!("acquiring epoch {epoch}"),
-            Role::Serving { epoch, ports, semi_sync } => {
+            Role::Receiving { epoch } => format!("receiving epoch {epoch}"),
+            Role::Serving { epoch, ports, semi_sync, services } => {
                 let ports = if *ports { "open" } else { "closed" };
                 let waits = if *semi_sync { "wait for the replica" } else { "go on alone" };
-                format!("serving epoch {epoch}, ports {ports}, commits {waits}")
+                let services = if *services { "" } else { ", services stopped" };
+                format!("serving epoch {epoch}, ports {ports}, commits {waits}{services}")
             }
         };
         let renews = if wish.renew.is_some() { "renews" } else { "does not renew" };
@@ -217,6 +219,7 @@ impl Scene {
             holder_services: Vec::new(),
             version: text.clone(),
             config_hash: text,
+            new_leader_ms: 0,
             opened: None,
             boot: 1,
         });

@@ -18,27 +18,27 @@ use crate::hands::mysql::promote::Drained;
 use crate::hands::mysql::semisync::Switch;
 
 /// Deadline of one statement on the path: they take milliseconds, and the step has a limit of its own.
-const STATEMENT: Duration = Duration::from_secs(2);
+pub(super) const STATEMENT: Duration = Duration::from_secs(2);
 /// ARP probes of the VIP before it is taken, and the wait for answers to each. The old holder is fenced already; this
 /// looks for a third party, and an answer on the segment takes well under a millisecond.
 const VIP_PROBES: u32 = 2;
 const VIP_PROBE_GAP: Duration = Duration::from_millis(40);
 /// Without progress for this long a drain has failed (design, section 7).
-const DRAIN_STILL_MAX: Duration = Duration::from_secs(3);
+pub(super) const DRAIN_STILL_MAX: Duration = Duration::from_secs(3);
 /// Time for a lease to be granted. A renewal goes out at once, and the leader has applied the epoch.
 const LEASE_DEADLINE: Duration = Duration::from_millis(900);
 
-fn fact(key: &str, value: impl ToString) -> (String, String) {
+pub(super) fn fact(key: &str, value: impl ToString) -> (String, String) {
     (key.to_owned(), value.to_string())
 }
 
 impl Executor {
-    fn mysql(&self) -> anyhow::Result<&Mysql> {
+    pub(super) fn mysql(&self) -> anyhow::Result<&Mysql> {
         self.context.hands.mysql.as_ref().ok_or_else(|| anyhow!("no MySQL is configured on this node"))
     }
 
     /// Address and port of the other data node's MySQL.
-    fn peer_mysql(&self) -> anyhow::Result<(IpAddr, u16)> {
+    pub(super) fn peer_mysql(&self) -> anyhow::Result<(IpAddr, u16)> {
         let config = &self.context.config;
         let peer = config.nodes.iter().find(|node| node.kind == NodeKind::Data && node.name != config.node);
         let mysql = config.mysql.as_ref();
@@ -130,10 +130,12 @@ impl Executor {
         self.context.lease.close(&[Door::Vip, Door::Ports], self.wish).await.context("close the VIP")
     }
 
+    /// What a promotion must have applied, by the journal.
     fn received(&self) -> anyhow::Result<String> {
         let run = self.current_run()?;
-        let received = run.fact(Step::CutStream, "received").map(ToOwned::to_owned);
-        received.ok_or_else(|| anyhow!("the journal does not say what was received"))
+        let received =
+            run.fact(Step::CutStream, "received").or_else(|| run.fact(Step::CloseHolder, "position"));
+        received.map(ToOwned::to_owned).ok_or_else(|| anyhow!("the journal does not say what was received"))
     }
 
     pub(super) async fn drain(&self) -> anyhow::Result<Facts> {
@@ -175,7 +177,7 @@ impl Executor {
     }
 
     /// Opens MySQL for writing: noted on disk first, so that an agent that dies here recognises its own work.
-    async fn make_writable(&self) -> anyhow::Result<()> {
+    pub(super) async fn make_writable(&self) -> anyhow::Result<()> {
         let mysql = self.mysql()?;
         let received = self.received()?;
         if mysql.is_promoted(STATEMENT).await? {
@@ -216,10 +218,17 @@ impl Executor {
                 server = Some(redis.server_identity().await?);
             }
         }
+        // After a takeover the old lease is over. After a switchover the old holder says that it is closed, within
+        // milliseconds; if it cannot, its lease has to end first.
+        let deadline = LEASE_DEADLINE.max(self.limit.mul_f64(0.45));
         context.lease.renew(Some(self.epoch), self.wish).await?;
-        context.lease.open(Door::Vip, self.wish, None, LEASE_DEADLINE).await?;
-        context.lease.open(Door::Ports, self.wish, server, LEASE_DEADLINE).await?;
-        context.hands.announce();
+        // Announced as soon as it answers: until then clients' packets go to the old holder's hardware, which drops them.
+        let vip = async {
+            context.lease.open(Door::Vip, self.wish, None, deadline).await?;
+            context.hands.announce();
+            Ok(())
+        };
+        tokio::try_join!(vip, context.lease.open(Door::Ports, self.wish, server, deadline))?;
         Ok(facts)
     }
 

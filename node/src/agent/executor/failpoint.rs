@@ -1,4 +1,4 @@
-//! Failpoints: kill this process, or hold it, at a chosen instant of a run, once, to rehearse what follows.
+//! Failpoints: kill this process, hold it, or let it fail, at a chosen instant of a run, once, to rehearse what follows.
 //!
 //! Set by the environment, `BATON_FAILPOINT=WHERE:WHEN:DO:FILE`; never set in service.
 //!
@@ -6,6 +6,7 @@
 //! |---|---|---|---|
 //! | a step | `started`, `acted` | `kill` | FILE is made, the process dies |
 //! | a step | `started`, `acted` | `hold` | FILE is made, the step waits until FILE says `go` |
+//! | a step | `started`, `acted` | `fail` | FILE is made, the step fails |
 //! | `driver` | `tick` | `hold` | when somebody makes FILE the driver writes into it, and hangs until FILE is gone |
 //!
 //! A point of a step whose FILE exists is passed.
@@ -65,11 +66,14 @@ fn chosen() -> Option<&'static Chosen> {
     chosen.as_ref()
 }
 
-/// Dies or waits here if the environment says so and has not been obeyed yet.
-pub(super) async fn pass(step: Step, point: Point) {
+/// Dies, waits or fails here if the environment says so and has not been obeyed yet.
+pub(super) async fn pass(step: Step, point: Point) -> anyhow::Result<()> {
     let here = |chosen: &&Chosen| chosen.is(step.as_str(), point.as_str()) && !chosen.file.exists();
-    let Some(chosen) = chosen().filter(here) else { return };
+    let Some(chosen) = chosen().filter(here) else { return Ok(()) };
     let _ = std::fs::write(&chosen.file, "hit");
+    if chosen.action == "fail" {
+        anyhow::bail!("failpoint: it fails here");
+    }
     if chosen.action == "kill" {
         tracing::error!(%step, point = point.as_str(), "failpoint: this process ends here");
         std::process::abort();
@@ -78,6 +82,7 @@ pub(super) async fn pass(step: Step, point: Point) {
     while !chosen.says("go") {
         tokio::time::sleep(LOOK).await;
     }
+    Ok(())
 }
 
 /// Blocks the driver's thread, as a hang would, for as long as the file of `driver:tick:hold` is there.

@@ -74,7 +74,7 @@ impl Share for Doors {
     async fn make_so(&mut self, wish: &Numbered) {
         match wish.wish.role {
             Role::Witness => {}
-            Role::Closed { .. } => {
+            Role::Closed { .. } | Role::Receiving { .. } => {
                 self.close(wish).await;
                 self.ask(wish).await;
             }

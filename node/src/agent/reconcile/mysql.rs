@@ -12,6 +12,7 @@ use baton_runbooks::observe::MysqlFacts;
 
 use super::super::Context;
 use super::super::driver::{Inputs, Numbered};
+use super::super::local_state::Events;
 use super::super::senses::Seen;
 use super::{Newest, Share};
 use crate::chain::chain;
@@ -26,6 +27,9 @@ const CLOSE_BUDGET: Duration = Duration::from_secs(2);
 const STATEMENT: Duration = Duration::from_secs(2);
 /// Forgetting a lost primary takes seconds on MariaDB; nobody waits for it.
 const DETACH_DEADLINE: Duration = Duration::from_secs(30);
+/// A thread that has just connected runs before it has asked for semi-sync. To restart it then would hold up the commits of
+/// a holder that begins to wait for it, so it is looked at a few times first.
+const WITHOUT_SEMI_SYNC_MAX: u32 = 3;
 /// Time for the ports' door to open.
 const OPEN_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -36,11 +40,13 @@ pub(super) struct MysqlShare {
     newest: Newest,
     detaching: Arc<AtomicBool>,
     refused: Option<String>,
+    /// Looks in a row at which the receiving thread ran without semi-sync.
+    without_semi_sync: u32,
 }
 
 impl MysqlShare {
     pub(super) fn new(context: Context, inputs: Inputs, seen: Seen, newest: Newest) -> Self {
-        Self { context, inputs, seen, newest, detaching: Arc::default(), refused: None }
+        Self { context, inputs, seen, newest, detaching: Arc::default(), refused: None, without_semi_sync: 0 }
     }
 
     async fn close(&mut self, mysql: &Mysql, facts: &MysqlFacts) -> bool {
@@ -76,6 +82,7 @@ impl MysqlShare {
         });
         if runs {
             self.tend(mysql, facts, wish).await;
+            self.start_events(mysql).await;
             return;
         }
         // Only from a holder that is there: MariaDB throws away what it received and did not apply when it is started, and
@@ -117,8 +124,9 @@ impl MysqlShare {
             }
         }
         let receiving = facts.replication.as_ref().is_some_and(|replication| replication.io_running);
-        if receiving
-            && !facts.semi_sync.replica_on
+        let lacks_semi_sync = receiving && !facts.semi_sync.replica_on;
+        self.without_semi_sync = if lacks_semi_sync { self.without_semi_sync + 1 } else { 0 };
+        if self.without_semi_sync >= WITHOUT_SEMI_SYNC_MAX
             && self.newest.is(wish)
             && let Err(error) = mysql.semi_sync_replica(STATEMENT).await
         {
@@ -150,6 +158,20 @@ impl MysqlShare {
         }
         if facts.replication.is_some() && !facts.read_only && self.newest.is(wish) {
             self.forget_old_primary(mysql);
+        }
+    }
+
+    /// Starts the event scheduler again that was stopped for a switchover.
+    async fn start_events(&self, mysql: &Mysql) {
+        if self.context.local.events() == Events::Untouched {
+            return;
+        }
+        match mysql.event_scheduler(Switch::On, STATEMENT).await {
+            Ok(()) => match self.context.local.note_events(Events::Untouched).await {
+                Ok(()) => tracing::info!("the event scheduler runs again"),
+                Err(error) => tracing::warn!(%error, "not noted that the event scheduler runs again"),
+            },
+            Err(error) => tracing::warn!(error = chain(&error), "the event scheduler does not run again yet"),
         }
     }
 
@@ -224,7 +246,10 @@ impl Share for MysqlShare {
         let Some(mysql) = self.context.hands.mysql.clone() else { return };
         let Some(facts) = self.seen.mysql() else { return };
         match &wish.wish.role {
-            Role::Witness | Role::Acquiring { .. } | Role::Serving { ports: false, .. } => {}
+            Role::Witness
+            | Role::Acquiring { .. }
+            | Role::Receiving { .. }
+            | Role::Serving { ports: false, .. } => {}
             Role::Closed { follow } => {
                 if self.close(&mysql, &facts).await
                     && facts.read_only
@@ -233,7 +258,12 @@ impl Share for MysqlShare {
                     self.follow(&mysql, &facts, holder, wish).await;
                 }
             }
-            Role::Serving { ports: true, .. } => self.serve(&mysql, &facts, wish).await,
+            Role::Serving { ports: true, services, .. } => {
+                self.serve(&mysql, &facts, wish).await;
+                if *services {
+                    self.start_events(&mysql).await;
+                }
+            }
         }
     }
 }

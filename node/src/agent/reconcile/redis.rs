@@ -114,7 +114,10 @@ impl Share for RedisShare {
         let Some(redis) = self.context.hands.redis.clone() else { return };
         let Some(facts) = self.seen.redis() else { return };
         match &wish.wish.role {
-            Role::Witness | Role::Acquiring { .. } | Role::Serving { ports: false, .. } => {}
+            Role::Witness
+            | Role::Acquiring { .. }
+            | Role::Receiving { .. }
+            | Role::Serving { ports: false, .. } => {}
             Role::Closed { follow } => {
                 self.close(&redis, &facts).await;
                 if let Some(holder) = follow {

@@ -29,7 +29,11 @@ impl Share for ServicesShare {
     async fn make_so(&mut self, wish: &Numbered) {
         let Some(services) = &self.context.hands.services else { return };
         let outcome = match &wish.wish.role {
-            Role::Witness | Role::Acquiring { .. } | Role::Serving { ports: false, .. } => return,
+            Role::Serving { services: false, .. } => services.stop(RunsOn::Holder).await,
+            Role::Witness
+            | Role::Acquiring { .. }
+            | Role::Receiving { .. }
+            | Role::Serving { ports: false, .. } => return,
             Role::Closed { follow } => {
                 let stopped = services.stop(RunsOn::Holder).await;
                 match follow {

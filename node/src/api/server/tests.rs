@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use baton_runbooks::decide::switchover::{Check, Preflight};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::api::client::{Client, ClientError};
 use crate::api::sample;
+use crate::api::types::{AbortRequest, SwitchoverRequest};
 use crate::cli::Exit;
 
 struct Running {
@@ -64,8 +66,10 @@ async fn acknowledgement_reaches_the_driver_with_the_callers_uid() {
     let client = running.client();
     let request = AckRequest { by: "ada".to_owned(), expected_epoch: Epoch(3) };
     let driver = async {
-        let Operator::AcknowledgeRun { run, by, expected_epoch, reply } =
-            running.commands.recv().await.unwrap();
+        let command = running.commands.recv().await.unwrap();
+        let Operator::AcknowledgeRun { run, by, expected_epoch, reply } = command else {
+            panic!("{command:?}")
+        };
         assert_eq!((run, expected_epoch), (RunId(7), Epoch(3)));
         assert_eq!(by, format!("ada (uid {})", nix::unistd::getuid()));
         reply
@@ -79,6 +83,45 @@ async fn acknowledgement_reaches_the_driver_with_the_callers_uid() {
         refused.to_string(),
         "refused: epoch 3 is not the ledger's epoch 4; look at `baton status` and `baton explain`"
     );
+}
+
+#[tokio::test]
+async fn a_switchover_reaches_the_driver_and_its_answer_comes_back() {
+    let mut running = start().await;
+    let client = running.client();
+    let request = SwitchoverRequest {
+        to: Some("db2".into()),
+        by: "ada".to_owned(),
+        drain_patience_ms: 5_000,
+        plan: None,
+    };
+    let check = Check { code: "no-run".to_owned(), ok: false, evidence: "run 7 is in progress".to_owned() };
+    let seen = SwitchoverAnswer { preflight: Preflight { checks: vec![check], plan: None }, run: None };
+    let driver = async {
+        let command = running.commands.recv().await.unwrap();
+        let Operator::Switchover { wanted, plan, reply } = command else { panic!("{command:?}") };
+        assert_eq!((wanted.to, wanted.drain_patience_ms, plan), (Some("db2".into()), 5_000, None));
+        assert_eq!(wanted.by, format!("ada (uid {})", nix::unistd::getuid()));
+        reply.send(Ok(seen.clone())).unwrap();
+    };
+    let (answer, ()) = tokio::join!(client.switchover(&request), driver);
+    assert_eq!(answer.unwrap(), seen);
+}
+
+#[tokio::test]
+async fn an_abort_that_comes_too_late_is_refused() {
+    let mut running = start().await;
+    let client = running.client();
+    let driver = async {
+        let command = running.commands.recv().await.unwrap();
+        let Operator::AbortRun { run, reply, .. } = command else { panic!("{command:?}") };
+        assert_eq!(run, RunId(8));
+        let reason = "the point of no return is behind the run".to_owned();
+        reply.send(Err(CommandError::Refused { reason })).unwrap();
+    };
+    let request = AbortRequest { by: "ada".to_owned() };
+    let (answer, ()) = tokio::join!(client.abort(8, &request), driver);
+    assert_eq!(Exit::of(&answer.unwrap_err()), Exit::Refused);
 }
 
 #[tokio::test]

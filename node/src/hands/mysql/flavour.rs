@@ -360,6 +360,19 @@ pub fn client_sessions(flavour: Flavour, own_users: [&str; 2]) -> String {
     )
 }
 
+/// Lists the threads that send the binary log to replicas, as column `id`.
+#[must_use]
+pub const fn dump_sessions(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => {
+            "SELECT id AS id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
+        }
+        Flavour::Mysql => {
+            "SELECT ID AS id FROM performance_schema.processlist WHERE command LIKE 'Binlog Dump%'"
+        }
+    }
+}
+
 /// Position of this session's last transaction, or a set that has it, as column `position`.
 #[must_use]
 pub const fn own_position(flavour: Flavour) -> &'static str {

@@ -229,15 +229,6 @@ impl Mysql {
         let answer = answer.ok_or_else(|| MysqlError::answer(what, "no row"))?;
         Ok(flavour::is_on(&answer.text("read_only")))
     }
-
-    /// Switches the event scheduler. Needs SUPER on MariaDB; without it the server's error 1227 comes back.
-    ///
-    /// # Errors
-    /// [`MysqlError`].
-    pub async fn event_scheduler(&self, to: Switch, deadline: Duration) -> Result<(), MysqlError> {
-        let text = format!("SET GLOBAL event_scheduler={}", if to == Switch::On { "ON" } else { "OFF" });
-        self.control("event scheduler", |_| text, deadline).await.map(|_| ())
-    }
 }
 
 /// Replication as the server tells it at one moment.

@@ -44,10 +44,13 @@ impl Thread {
             }
             // What an earlier agent of this very epoch left open ends with its tickets, or goes on under ours.
             let goes_on = std::mem::take(&mut self.inherits) && epoch.is_some() && self.is_holder_of(epoch);
-            if !goes_on {
-                self.shut(&[Door::Vip, Door::Ports]).await;
-            }
+            let closed = if goes_on { false } else { self.shut(&[Door::Vip, Door::Ports]).await };
+            let held = self.holder.epoch();
             self.holder.appoint(epoch);
+            // Not at a stop of the agent: who still holds the baton keeps it for as long as its lease would last.
+            if closed && held.is_some() && !self.is_holder_of(held) {
+                self.surrender().await;
+            }
             self.renew().await;
         }
         self.renewed_by = wish.max(self.renewed_by);
@@ -137,10 +140,12 @@ impl Thread {
         Ok(())
     }
 
-    /// Closes; a failure is logged, and the kernel ends what is open when its ticket does.
-    pub(super) async fn shut(&mut self, doors: &[Door]) {
-        if let Err(error) = self.close(doors).await {
+    /// Closes; a failure is logged, and the kernel ends what is open when its ticket does. True: all is closed.
+    pub(super) async fn shut(&mut self, doors: &[Door]) -> bool {
+        let closed = self.close(doors).await;
+        if let Err(error) = &closed {
             tracing::error!(%error, "could not close at once; the tickets end it");
         }
+        closed.is_ok()
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use baton_runbooks::lease::holder::Door;
-use baton_runbooks::lease::{Grant, Renewal};
+use baton_runbooks::lease::{Grant, Refusal, Renewal, Surrender};
 use baton_runbooks::model::NodeId;
 use baton_runbooks::observe::Observation;
 use tokio::sync::mpsc;
@@ -13,6 +13,9 @@ use super::Thread;
 
 /// Renewals that wait for an answer on behalf of a peer. A handful per second pass through.
 const ROUTES_MAX: usize = 64;
+/// Renewals that are answered again when something has changed. One node at a time gets the baton, and asks for it by two
+/// ways, once for each door.
+const WAITING_MAX: usize = 8;
 /// Own gap, in renewal periods, from which this agent judges nobody for a while (design, 4.11).
 const GAP_PERIODS: u32 = 3;
 /// The VIP's addresses are refreshed this often; their lifetime is two of these or more.
@@ -101,7 +104,70 @@ impl Thread {
     async fn grant_own(&mut self, renewal: &Renewal) {
         match self.granter.grant(self.setup.clock.now(), &self.office(), &self.appointment(), renewal) {
             Ok(grant) => self.granted(&grant).await,
-            Err(refusal) => self.refusal = Some(format!("{refusal:?}")),
+            Err(refusal) => {
+                self.refusal = Some(format!("{refusal:?}"));
+                self.keep_waiting(&refusal, renewal, None);
+            }
+        }
+    }
+
+    /// Of a switchover's new holder, whose baton this node has not seen passed yet, or whose predecessor has not said that
+    /// it is closed. It does not have to ask again.
+    fn keep_waiting(&mut self, refusal: &Refusal, renewal: &Renewal, back: Option<mpsc::Sender<Frame>>) {
+        let may_pass = match refusal {
+            Refusal::OldHolderOpen { .. } => true,
+            Refusal::NotTheHolder { epoch } => renewal.epoch > *epoch,
+            Refusal::NotLeader
+            | Refusal::NothingAppliedYet
+            | Refusal::NoQuorum
+            | Refusal::OwnDiskStalled
+            | Refusal::Released
+            | Refusal::Ending
+            | Refusal::Surrendered
+            | Refusal::HolderHearsNothing => false,
+        };
+        if may_pass {
+            // The same question may have come twice, by way of a peer too: that way is not better than the direct one.
+            self.waiting.retain(|(other, _)| other.node != renewal.node || other.seq >= renewal.seq);
+            self.waiting.push((renewal.clone(), back));
+            if self.waiting.len() > WAITING_MAX {
+                self.waiting.remove(0);
+            }
+        }
+    }
+
+    /// Answers what waits, now that something has changed.
+    pub(super) async fn answer_again(&mut self) {
+        if self.waiting.is_empty() || !self.office().is_leader {
+            return;
+        }
+        for (renewal, back) in std::mem::take(&mut self.waiting) {
+            match back {
+                None => self.grant_own(&renewal).await,
+                Some(back) => self.grant_to(renewal, back),
+            }
+        }
+    }
+
+    /// Says to everybody that this node is closed, and hears it itself.
+    pub(super) async fn surrender(&mut self) {
+        let surrender = self.holder.surrender();
+        let office = self.office();
+        self.granter.surrender(&office, &surrender);
+        self.links.send_all(&Frame::Surrender { surrender, relayed: false });
+        self.answer_again().await;
+    }
+
+    async fn hear_surrender(&mut self, surrender: Surrender, relayed: bool, from: &NodeId) {
+        if !relayed && surrender.node != *from {
+            return;
+        }
+        let office = self.office();
+        if office.is_leader {
+            self.granter.surrender(&office, &surrender);
+            self.answer_again().await;
+        } else if let Some(leader) = office.leader.filter(|leader| !relayed && *leader != surrender.node) {
+            self.links.send(&leader, Frame::Surrender { surrender, relayed: true });
         }
     }
 
@@ -114,11 +180,14 @@ impl Thread {
             }
             Frame::Granted { node, grant } => {
                 let key = (node.clone(), grant.boot, grant.seq);
-                self.pass_back(key, Frame::Granted { node, grant });
+                self.pass_back(&key, Frame::Granted { node, grant });
+            }
+            Frame::Surrender { surrender, relayed } => {
+                self.hear_surrender(surrender, relayed, &message.from).await;
             }
             Frame::Refused { node, boot, seq, refusal } => {
                 let key = (node.clone(), boot, seq);
-                self.pass_back(key, Frame::Refused { node, boot, seq, refusal });
+                self.pass_back(&key, Frame::Refused { node, boot, seq, refusal });
             }
         }
     }
@@ -136,22 +205,34 @@ impl Thread {
             else {
                 return;
             };
-            self.routes.insert((node, boot, seq), back);
-            while self.routes.len() > ROUTES_MAX {
+            if self.routes.len() >= ROUTES_MAX {
+                // First what nobody asks any more, then the oldest questions of who does.
+                self.routes.retain(|(asked_by, start, _), _| *asked_by == node && *start == boot);
                 self.routes.pop_first();
             }
+            self.routes.insert((node, boot, seq), back);
             self.links.send(&leader, Frame::Renew { renewal, relayed: true });
             return;
         }
-        let frame = match self.granter.grant(self.setup.clock.now(), &office, &self.appointment(), &renewal) {
+        self.grant_to(renewal, back);
+    }
+
+    fn grant_to(&mut self, renewal: Renewal, back: mpsc::Sender<Frame>) {
+        let (node, boot, seq) = (renewal.node.clone(), renewal.boot, renewal.seq);
+        let (now, office) = (self.setup.clock.now(), self.office());
+        let frame = match self.granter.grant(now, &office, &self.appointment(), &renewal) {
             Ok(grant) => Frame::Granted { node, grant },
-            Err(refusal) => Frame::Refused { node, boot, seq, refusal },
+            Err(refusal) => {
+                self.keep_waiting(&refusal, &renewal, Some(back.clone()));
+                Frame::Refused { node, boot, seq, refusal }
+            }
         };
         let _ = back.try_send(frame);
     }
 
-    fn pass_back(&mut self, key: (NodeId, u64, u64), frame: Frame) {
-        if let Some(back) = self.routes.remove(&key) {
+    /// The way back stays after a refusal: what was refused may be granted a moment later.
+    fn pass_back(&mut self, key: &(NodeId, u64, u64), frame: Frame) {
+        if let Some(back) = self.routes.get(key) {
             let _ = back.try_send(frame);
         }
     }

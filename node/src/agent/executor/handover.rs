@@ -1,0 +1,366 @@
+//! The steps that only a switchover has.
+//!
+//! ```text
+//!  holder: drain_holder ─ close_holder ── position ──▶ ledger
+//!                                                       │
+//!  target: prepare_target ─ catch_up … waits for it … ◀─┘  equal · cut · equal · writable behind closed ports
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use baton_runbooks::lease::holder::Door;
+use baton_runbooks::observe::{Flavour, RedisFacts, ReplicationFacts, ServiceState};
+use baton_runbooks::plan::Step;
+use baton_runbooks::run::{Run, StepStatus};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{Instant, sleep};
+
+use super::super::local_state::Events;
+use super::super::settlement::Settlement;
+use super::act::{DRAIN_STILL_MAX, STATEMENT, fact};
+use super::{Executor, Facts};
+use crate::config::RunsOn;
+use crate::hands::mysql::Mysql;
+use crate::hands::mysql::close::Closing;
+use crate::hands::mysql::gtid;
+use crate::hands::mysql::promote::Drained;
+use crate::hands::mysql::semisync::Switch;
+use crate::hands::redis::{Clients, Redis};
+
+/// Deadline of one Redis command.
+const COMMAND: Duration = Duration::from_secs(1);
+/// How often a wait without a notice looks again: draining, attaching, opening again.
+const LOOK: Duration = Duration::from_millis(25);
+/// How long closing waits for whoever switches semi-sync or commits a canary. Both take milliseconds on a healthy pair.
+const ALONE_MAX: Duration = Duration::from_millis(700);
+/// How often a canary that is on its way is looked for; nobody is closed yet.
+const CANARY_LOOK: Duration = Duration::from_millis(2);
+/// How often a waiting target looks whether its own servers are still there.
+const TARGET_LOOK: Duration = Duration::from_millis(250);
+/// How long the target tries to be read-only again before the old holder opens.
+const UNDO_MAX: Duration = Duration::from_secs(2);
+/// How often Redis' offset is looked at while the service is closed: it is there within a millisecond or two.
+const OFFSET_LOOK: Duration = Duration::from_millis(1);
+/// Redis must have what the closed holder has within this time.
+const OFFSET_MAX: Duration = Duration::from_secs(1);
+
+impl Executor {
+    /// Nothing is left to apply, everything that will be needed is there. No client notices.
+    pub(super) async fn prepare_target(&self) -> anyhow::Result<Facts> {
+        let mut facts = Facts::new();
+        if let Some(mysql) = &self.context.hands.mysql {
+            let seen = mysql.facts(STATEMENT).await?;
+            running(seen.replication.as_ref())?;
+            let captured = mysql.capture_received(STATEMENT).await?;
+            reached(mysql.drain(&captured.received, DRAIN_STILL_MAX, |_| {}).await?)?;
+            facts.push(fact("applied", captured.received));
+        }
+        if let Some(redis) = &self.context.hands.redis {
+            let seen = redis.facts(COMMAND).await?;
+            ensure!(seen.link_up && !seen.primary, "Redis does not follow the holder");
+            facts.push(fact("redis_offset", seen.offset));
+        }
+        if let Some(services) = &self.context.hands.services {
+            let states = services.states().await;
+            let missing: Vec<&str> = states
+                .iter()
+                .filter(|(_, state)| *state == ServiceState::Missing)
+                .map(|(name, _)| name.as_str())
+                .collect();
+            ensure!(missing.is_empty(), "services are not created here: {}", missing.join(", "));
+        }
+        Ok(facts)
+    }
+
+    /// The holder's services end while their database is still there; transactions under way have their time.
+    pub(super) async fn drain_holder(&self) -> anyhow::Result<Facts> {
+        let mut facts = Facts::new();
+        if let Some(services) = &self.context.hands.services {
+            services.stop(RunsOn::Holder).await.context("stop the holder's services")?;
+        }
+        if let Some(mysql) = &self.context.hands.mysql {
+            facts.push(fact("events", self.stop_events(mysql).await?));
+            let patience = Duration::from_millis(self.current_run()?.plan.drain_patience_ms);
+            let until = Instant::now() + patience;
+            let mut left = mysql.long_transactions(STATEMENT).await?;
+            while left > 0 && Instant::now() < until {
+                self.check_going_on()?;
+                sleep(LOOK).await;
+                left = mysql.long_transactions(STATEMENT).await?;
+            }
+            facts.push(fact("transactions_left", left));
+        }
+        Ok(facts)
+    }
+
+    /// From here on no client is answered here: the ports are closed by a latch, MySQL is read-only, Redis refuses writes.
+    /// The VIP goes on, with resets, so that nobody hangs until the new holder takes it.
+    pub(super) async fn close_holder(&self) -> anyhow::Result<Facts> {
+        // Nobody opens MySQL or commits a canary from before the closing until the positions are noted: what was begun for
+        // an older wish would be a write that the target lacks.
+        let _alone = self.alone().await?;
+        let _no_canary = self.no_canary().await?;
+        self.check_current()?;
+        let hands = &self.context.hands;
+        let ports =
+            async { self.context.lease.close(&[Door::Ports], self.wish).await.context("close the ports") };
+        let mysql = async {
+            let Some(mysql) = &hands.mysql else { return Ok(None) };
+            match mysql.close_writes(self.limit.mul_f64(0.7)).await {
+                Closing::Closed { killed, took_ms } => Ok(Some((killed, took_ms))),
+                Closing::StillOpen { why } | Closing::Unknown { why } => {
+                    bail!("MySQL is not read-only: {why}")
+                }
+            }
+        };
+        let redis = async {
+            let Some(redis) = &hands.redis else { return Ok(()) };
+            redis.close(Clients::Kill, COMMAND).await.context("Redis does not refuse writes")
+        };
+        let (ports, mysql, redis) = tokio::join!(ports, mysql, redis);
+        let (_, closed, ()) = (ports?, mysql?, redis?);
+        let (_, facts) = tokio::join!(hands.reset_clients(), self.note_positions(closed));
+        facts
+    }
+
+    /// What the closed holder has. Nothing is added to it any more.
+    async fn note_positions(&self, closed: Option<(u64, u64)>) -> anyhow::Result<Facts> {
+        let hands = &self.context.hands;
+        let mut facts = Facts::new();
+        if let (Some(mysql), Some((killed, took_ms))) = (&hands.mysql, closed) {
+            let seen = mysql.facts(STATEMENT).await?;
+            ensure!(seen.read_only, "MySQL accepts writes again");
+            facts.extend([
+                fact("position", seen.position),
+                fact("killed", killed),
+                fact("read_only_ms", took_ms),
+            ]);
+        }
+        if let Some(redis) = &hands.redis {
+            let seen = redis.facts(COMMAND).await?;
+            ensure!(seen.min_replicas_to_write > 0, "Redis accepts writes again");
+            facts.push(fact("redis_offset", seen.offset));
+        }
+        Ok(facts)
+    }
+
+    async fn alone(&self) -> anyhow::Result<OwnedMutexGuard<()>> {
+        let alone = tokio::time::timeout(ALONE_MAX, self.context.sync.exclusive()).await;
+        alone.context("semi-sync is being switched for too long")
+    }
+
+    async fn no_canary(&self) -> anyhow::Result<NoCanary> {
+        let until = Instant::now() + ALONE_MAX;
+        while self.context.sync.canary.begin(0).is_none() {
+            ensure!(Instant::now() < until, "a canary is not acknowledged; is the replica there?");
+            sleep(CANARY_LOOK).await;
+        }
+        Ok(NoCanary(Arc::clone(&self.context.sync)))
+    }
+
+    /// The ledger says that this node is to open again, and the reconciler does it, for as long as it takes. Here it is only
+    /// seen to: a node that is not open in time shows why by itself, and no run has to stop for it.
+    pub(super) async fn undo_close(&self) {
+        let until = Instant::now() + self.limit.mul_f64(0.8);
+        while Instant::now() < until {
+            let is_open = self.context.lease.view().borrow().ports_open;
+            let read_only = match &self.context.hands.mysql {
+                Some(mysql) => mysql.is_read_only(COMMAND).await.unwrap_or(true),
+                None => false,
+            };
+            if is_open && !read_only {
+                return;
+            }
+            sleep(LOOK).await;
+        }
+        tracing::warn!("a switchover is undone, and this node is not open again yet");
+    }
+
+    /// Has what the closed holder has, seen twice with the cut in between, and accepts writes behind closed ports.
+    pub(super) async fn catch_up(&self) -> anyhow::Result<Facts> {
+        if let Some(mysql) = &self.context.hands.mysql {
+            // A sync of the disk, which nobody has to wait for later.
+            let server = mysql.server_identity().await?.to_string();
+            self.context.local.note_opening(&server).await.context("note which server is opened")?;
+        }
+        let run = self.closed_holder().await?;
+        let mut facts = Facts::new();
+        if let Some(mysql) = &self.context.hands.mysql {
+            let position = run.fact(Step::CloseHolder, "position").context("the holder noted no position")?;
+            reached(mysql.drain(position, DRAIN_STILL_MAX, |_| {}).await?)?;
+            let seen = mysql.facts(STATEMENT).await?;
+            equal(seen.flavour, position, &seen.position)?;
+            let (peer, port) = self.peer_mysql()?;
+            self.check_current()?;
+            self.context.hands.cut_stream(peer, port).await.context("cut the replication stream")?;
+            let captured = mysql.capture_received(STATEMENT).await?;
+            equal(seen.flavour, position, &captured.applied)?;
+            ensure!(
+                captured.backlog == 0,
+                "{} transactions came after the holder had closed",
+                captured.backlog
+            );
+        }
+        if let Some(redis) = &self.context.hands.redis {
+            let noted = run.fact(Step::CloseHolder, "redis_offset").context("the holder noted no offset")?;
+            let offset = noted.parse().context("the offset that the holder noted")?;
+            facts.push(fact("redis_offset", offset_reached(redis, offset).await?.offset));
+        }
+        if self.context.hands.mysql.is_some() {
+            self.make_writable().await?;
+        }
+        Ok(facts)
+    }
+
+    /// Read-only again. The old holder must not stay closed because the server here has died meanwhile: this node has no
+    /// lease, and the reconciler closes a server that comes back.
+    pub(super) async fn undo_catch_up(&self) {
+        let Some(mysql) = &self.context.hands.mysql else { return };
+        let until = Instant::now() + UNDO_MAX;
+        loop {
+            let undone = match mysql.is_read_only(COMMAND).await {
+                Ok(true) => return,
+                Ok(false) => mysql.undo_promotion(COMMAND).await,
+                Err(error) => Err(error),
+            };
+            match undone {
+                Ok(()) => return,
+                Err(error) if Instant::now() >= until => {
+                    tracing::warn!(
+                        error = crate::chain::chain(&error),
+                        "the target is not read-only again yet"
+                    );
+                    return;
+                }
+                Err(_) => sleep(LOOK).await,
+            }
+        }
+    }
+
+    /// Waits until the journal says that the holder has closed.
+    async fn closed_holder(&self) -> anyhow::Result<Run> {
+        let mut committed = self.context.consensus.committed();
+        loop {
+            committed.mark_unchanged();
+            let run = self.check_going_on()?;
+            if run.status(Step::CloseHolder) == StepStatus::Done {
+                return Ok(run);
+            }
+            tokio::select! {
+                changed = committed.changed() => changed.context("the consensus thread has ended")?,
+                () = sleep(TARGET_LOOK) => self.target_answers().await?,
+            }
+        }
+    }
+
+    /// The holder is not closed for a target that is gone.
+    async fn target_answers(&self) -> anyhow::Result<()> {
+        if let Some(mysql) = &self.context.hands.mysql {
+            mysql.is_read_only(COMMAND).await.context("MySQL does not answer here")?;
+        }
+        if let Some(redis) = &self.context.hands.redis {
+            redis.facts(COMMAND).await.context("Redis does not answer here")?;
+        }
+        Ok(())
+    }
+
+    /// The run, if this step of it is still wanted.
+    fn check_going_on(&self) -> anyhow::Result<Run> {
+        self.check_current()?;
+        let run = self.current_run()?;
+        match &run.aborting {
+            None => Ok(run),
+            Some(reason) => bail!("given up: {reason}"),
+        }
+    }
+
+    /// The old holder follows the new one. The reconciler does it; here it is seen to.
+    pub(super) async fn attach_old(&self) -> anyhow::Result<Facts> {
+        let until = Instant::now() + self.limit.mul_f64(0.95);
+        let hands = &self.context.hands;
+        loop {
+            let mysql = match &hands.mysql {
+                Some(mysql) => running(mysql.facts(STATEMENT).await?.replication.as_ref()),
+                None => Ok(()),
+            };
+            let redis = match &hands.redis {
+                Some(redis) => redis.facts(COMMAND).await?.link_up,
+                None => true,
+            };
+            match mysql {
+                Ok(()) if redis => break,
+                Ok(()) if Instant::now() >= until => bail!("Redis does not follow"),
+                Err(error) if Instant::now() >= until => return Err(error),
+                Ok(()) | Err(_) => sleep(LOOK).await,
+            }
+        }
+        Ok(Facts::new())
+    }
+
+    /// Stops the event scheduler if it runs and the agent may; says what became of it. Noted on disk before: the reconciler
+    /// starts it again, whatever becomes of the run and of this agent.
+    async fn stop_events(&self, mysql: &Mysql) -> anyhow::Result<&'static str> {
+        if !mysql.events_run(STATEMENT).await? {
+            return Ok("off");
+        }
+        self.context.local.note_events(Events::Stopped).await.context("note that events are stopped")?;
+        match mysql.event_scheduler(Switch::Off, STATEMENT).await {
+            Ok(()) => Ok("stopped"),
+            Err(error) => {
+                tracing::warn!(error = crate::chain::chain(&error), "the event scheduler is not stopped");
+                Ok("not stopped: the agent lacks the privilege")
+            }
+        }
+    }
+}
+
+/// No canary is committed while this lives.
+struct NoCanary(Arc<Settlement>);
+
+impl Drop for NoCanary {
+    fn drop(&mut self) {
+        self.0.canary.ended();
+    }
+}
+
+fn running(replication: Option<&ReplicationFacts>) -> anyhow::Result<()> {
+    let replication = replication.context("MySQL follows nobody")?;
+    ensure!(replication.io_running && replication.sql_running, "MySQL's replication does not run");
+    Ok(())
+}
+
+fn reached(drained: Drained) -> anyhow::Result<()> {
+    match drained {
+        Drained::Reached => Ok(()),
+        Drained::ApplierError { errno, message } => {
+            bail!("the applier stopped with error {errno}: {message}")
+        }
+        Drained::BothThreadsStopped { left } => {
+            bail!("both replication threads are stopped, {} transactions left", left.backlog)
+        }
+        Drained::NoProgress { left } => {
+            bail!("no progress for {} ms, {} transactions left", left.still_ms, left.backlog)
+        }
+    }
+}
+
+fn equal(flavour: Flavour, noted: &str, now: &str) -> anyhow::Result<()> {
+    let same = gtid::is_same(flavour, noted, now)?;
+    ensure!(same, "the positions differ: the closed holder noted {noted}, here is {now}");
+    Ok(())
+}
+
+async fn offset_reached(redis: &Redis, offset: u64) -> anyhow::Result<RedisFacts> {
+    let until = Instant::now() + OFFSET_MAX;
+    loop {
+        let seen = redis.facts(COMMAND).await?;
+        if seen.offset >= offset && seen.link_up {
+            return Ok(seen);
+        }
+        let behind = offset.saturating_sub(seen.offset);
+        ensure!(Instant::now() < until, "Redis is {behind} bytes behind the closed holder");
+        sleep(OFFSET_LOOK).await;
+    }
+}

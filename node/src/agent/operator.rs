@@ -1,0 +1,115 @@
+//! What operators ask for: looked at by the core, proposed to the ledger, answered with what became of it.
+
+use std::time::Duration;
+
+use baton_consensus::{Applied, ProposeError};
+use baton_runbooks::decide::switchover::{Preflight, Wanted};
+use baton_runbooks::ledger::{Command, Response};
+use baton_runbooks::model::RunId;
+use baton_runbooks::plan::Plan;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Context, clock};
+use crate::api::server::{CommandError, Operator};
+use crate::api::types::SwitchoverAnswer;
+
+/// A proposal takes milliseconds; this bounds the operator's wait.
+const PROPOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// Questions that may wait for the core.
+const LOOKS_MAX: usize = 4;
+
+/// A question that only the owner of the core can answer.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) wanted: Wanted,
+    pub(super) reply: oneshot::Sender<Preflight>,
+}
+
+/// Carries out operators' commands; what the core has to look at comes out of the receiver.
+pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -> mpsc::Receiver<Look> {
+    let context = context.clone();
+    let (looks, look) = mpsc::channel(LOOKS_MAX);
+    tokio::spawn(async move {
+        while let Some(command) = commands.recv().await {
+            match command {
+                Operator::AcknowledgeRun { run, by, expected_epoch, reply } => {
+                    let epoch = context.consensus.committed().borrow().ledger.epoch;
+                    let outcome = if epoch == expected_epoch {
+                        propose(&context, Command::AcknowledgeRun { run, by, at: clock::wall() }).await
+                    } else {
+                        Err(CommandError::Refused {
+                            reason: format!("the epoch is {epoch}, not {expected_epoch}"),
+                        })
+                    };
+                    let _ = reply.send(outcome.map(drop));
+                }
+                Operator::AbortRun { run, by, reply } => {
+                    let command = Command::AbortRun { run, by, at: clock::wall() };
+                    let _ = reply.send(propose(&context, command).await.map(drop));
+                }
+                Operator::Switchover { wanted, plan, reply } => {
+                    let _ = reply.send(switchover(&context, &looks, wanted, plan).await);
+                }
+            }
+        }
+    });
+    look
+}
+
+/// Looks, and proposes the plan that the operator saw if nothing stands in its way now.
+async fn switchover(
+    context: &Context,
+    looks: &mpsc::Sender<Look>,
+    wanted: Wanted,
+    plan: Option<Box<Plan>>,
+) -> Result<SwitchoverAnswer, CommandError> {
+    let (reply, answer) = oneshot::channel();
+    let gone = |_| CommandError::NoQuorum;
+    looks.send(Look { wanted, reply }).await.map_err(|_| CommandError::NoQuorum)?;
+    let preflight = answer.await.map_err(gone)?;
+    let Some(plan) = plan else { return Ok(SwitchoverAnswer { preflight, run: None }) };
+    let Some(present) = &preflight.plan else {
+        let failed = preflight.checks.iter().filter(|check| !check.ok);
+        let failed: Vec<String> = failed.map(|check| format!("{}: {}", check.code, check.evidence)).collect();
+        return Err(CommandError::Refused { reason: failed.join("; ") });
+    };
+    if present.basis != plan.basis || present.steps != plan.steps || present.to != plan.to {
+        return Err(CommandError::Refused {
+            reason: "something has changed since the plan was made".to_owned(),
+        });
+    }
+    // Who asked is what the agent knows, not what the plan says that came back.
+    let plan = Box::new(Plan { asked_by: present.asked_by.clone(), ..*plan });
+    let command = Command::StartRun { plan: plan.clone(), at: clock::wall() };
+    let applied = propose(context, command).await?;
+    let run = started(context, &plan, applied.index).await?;
+    Ok(SwitchoverAnswer { preflight, run: Some(run) })
+}
+
+/// The number that the ledger gave to the run of `plan`.
+async fn started(context: &Context, plan: &Plan, index: u64) -> Result<RunId, CommandError> {
+    let mut committed = context.consensus.committed();
+    let applied =
+        tokio::time::timeout(PROPOSE_DEADLINE, committed.wait_for(|state| state.index >= index)).await;
+    let applied = applied.map_err(|_| CommandError::TimedOut)?.map_err(|_| CommandError::NoQuorum)?;
+    let ledger = &applied.ledger;
+    let mut runs = ledger.run.iter().chain(ledger.history.iter().rev().map(|ended| &ended.run));
+    runs.find(|run| run.plan == *plan).map(|run| run.id).ok_or(CommandError::TimedOut)
+}
+
+async fn propose(context: &Context, command: Command) -> Result<Applied, CommandError> {
+    match context.consensus.propose(command, PROPOSE_DEADLINE).await {
+        Ok(applied) => match &applied.response {
+            Response::Accepted => Ok(applied),
+            Response::Rejected { rejection } => Err(CommandError::Refused { reason: rejection.to_string() }),
+        },
+        Err(ProposeError::Unknown) => Err(CommandError::TimedOut),
+        Err(
+            ProposeError::LeaderOnly { .. }
+            | ProposeError::NotLeader { .. }
+            | ProposeError::NoLeader
+            | ProposeError::NoPart { .. }
+            | ProposeError::Shutdown,
+        ) => Err(CommandError::NoQuorum),
+    }
+}

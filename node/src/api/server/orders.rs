@@ -1,0 +1,44 @@
+//! Handlers of orders that change something: each reads its body, asks the driver, maps the answer.
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, Path, State};
+use baton_runbooks::decide::switchover::Wanted;
+use baton_runbooks::model::RunId;
+use tokio::sync::oneshot;
+
+use super::{Caller, Operator, Refusal, Shared, ask};
+use crate::api::types::{AbortRequest, Done, ErrorCode, SwitchoverAnswer, SwitchoverRequest};
+
+fn unreadable(rejection: &JsonRejection, wanted: &str) -> Refusal {
+    Refusal::new(ErrorCode::BadRequest, rejection.body_text(), format!("send {wanted}"))
+}
+
+pub(super) async fn abort(
+    State(shared): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Path(number): Path<u64>,
+    body: Result<Json<AbortRequest>, JsonRejection>,
+) -> Result<Json<Done>, Refusal> {
+    let Json(request) = body.map_err(|e| unreadable(&e, "{\"by\": NAME}"))?;
+    let (reply, outcome) = oneshot::channel();
+    let command = Operator::AbortRun { run: RunId(number), by: caller.sign(&request.by), reply };
+    ask(&shared.operator, command, outcome).await?;
+    Ok(Json(Done {
+        done: format!("run {number} takes back what it did; `baton history {number}` shows how far it is"),
+    }))
+}
+
+pub(super) async fn switchover(
+    State(shared): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<SwitchoverRequest>, JsonRejection>,
+) -> Result<Json<SwitchoverAnswer>, Refusal> {
+    let wanted =
+        "{\"to\": NODE or null, \"by\": NAME, \"drain_patience_ms\": NUMBER, \"plan\": null or a plan}";
+    let Json(request) = body.map_err(|e| unreadable(&e, wanted))?;
+    let SwitchoverRequest { to, by, drain_patience_ms, plan } = request;
+    let wanted = Wanted { to, by: caller.sign(&by), drain_patience_ms };
+    let (reply, outcome) = oneshot::channel();
+    ask(&shared.operator, Operator::Switchover { wanted, plan, reply }, outcome).await.map(Json)
+}

@@ -1,0 +1,205 @@
+//! `baton switchover`: shows what was looked at and the plan, asks, starts the run, and follows it.
+//!
+//! An interrupt ends the command, not the run: the agents carry it out. `baton run abort N` takes it back, as long as the
+//! point of no return is not behind it.
+
+use std::time::{Duration, Instant};
+
+use baton_runbooks::decide::switchover::Preflight;
+use baton_runbooks::model::NodeId;
+use baton_runbooks::plan::{Kind, Plan};
+
+use super::run::is_confirmed;
+use super::status::wrap;
+use super::{Exit, Failure, Global, Output, block_on, screen};
+use crate::api::client::{Client, ClientError};
+use crate::api::types::{ErrorCode, RunRecord, RunResult, StepState, SwitchoverRequest};
+use crate::config::Ms;
+
+/// How often the run is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Arguments of `baton switchover`.
+#[derive(Debug, clap::Args)]
+pub(super) struct SwitchoverArgs {
+    /// Who gets the baton [default: the other data node]
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    /// Show what would be done, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// How long clients' transactions may go on before their sessions are ended
+    #[arg(long, default_value = "5s", value_name = "SPAN")]
+    drain_patience: Ms,
+    /// How long to follow the run before leaving it to the agents
+    #[arg(long, default_value = "2m", value_name = "SPAN")]
+    timeout: Ms,
+    /// Your name, for the history
+    #[arg(long, default_value = "operator")]
+    by: String,
+}
+
+pub(super) fn run(global: &Global, args: &SwitchoverArgs) -> Result<Exit, Failure> {
+    let client = global.client()?;
+    let mut request = SwitchoverRequest {
+        to: args.to.as_deref().map(NodeId::from),
+        by: args.by.clone(),
+        drain_patience_ms: args.drain_patience.as_ms(),
+        plan: None,
+    };
+    let seen = block_on(client.switchover(&request))??.preflight;
+    let is_json = global.output == Output::Json;
+    if is_json && (args.dry_run || seen.plan.is_none()) {
+        screen::say(&screen::json(&seen)?)?;
+    }
+    if !is_json {
+        screen::complain(&checks(&seen));
+    }
+    let Some(plan) = seen.plan else {
+        return Err(Failure::new(
+            Exit::Refused,
+            "not passed; mend what is marked with NO above, then try again",
+        ));
+    };
+    if !is_json {
+        screen::complain(&steps(&plan));
+    }
+    if args.dry_run {
+        return Ok(Exit::Done);
+    }
+    if !args.yes && !is_confirmed()? {
+        return Err(Failure::new(Exit::Refused, "nothing was changed"));
+    }
+    request.plan = Some(plan);
+    let started = block_on(client.switchover(&request))??.run;
+    let number = started
+        .ok_or_else(|| Failure::new(Exit::TimedOut, "the run was not started; look at `baton history`"))?;
+    let record = follow(&client, number.0, args.timeout.duration(), is_json)?;
+    if is_json {
+        screen::say(&screen::json(&record)?)?;
+    }
+    conclude(&record)
+}
+
+fn checks(seen: &Preflight) -> String {
+    let line = |check: &baton_runbooks::decide::switchover::Check| {
+        format!("  {} {:<16} {}", if check.ok { "ok" } else { "NO" }, check.code, check.evidence)
+    };
+    seen.checks.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn steps(plan: &Plan) -> String {
+    let from = plan.from.as_ref().map_or("nobody", NodeId::as_str);
+    let mut text = format!("switchover from {from} to {}, epoch {}:", plan.to, plan.epoch);
+    for planned in &plan.steps {
+        let mark = match planned.kind {
+            Kind::Undoable => "",
+            Kind::Pivot => "  (point of no return)",
+            Kind::Forward => "  (failure undoes nothing)",
+        };
+        let limit = screen::span(planned.limit_ms);
+        text.push_str(&format!(
+            "\n  {:<18} at {:<8} within {limit}{mark}",
+            planned.step.as_str(),
+            planned.actor
+        ));
+    }
+    text
+}
+
+/// Shows each step as it ends, beside its limit, until the run has ended or the patience is over.
+fn follow(client: &Client, number: u64, patience: Duration, quiet: bool) -> Result<RunRecord, Failure> {
+    block_on(async {
+        let until = Instant::now() + patience;
+        let mut shown: Vec<String> = Vec::new();
+        loop {
+            let record = match client.run(number).await {
+                Ok(record) => record,
+                // The agent shows a run a moment after the ledger has it.
+                Err(ClientError::Answered { body, .. })
+                    if body.code == ErrorCode::NotFound && shown.is_empty() && Instant::now() < until =>
+                {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+                // The run goes on without this agent, which may be back in a moment.
+                Err(
+                    ClientError::NoAgent { .. } | ClientError::Broken { .. } | ClientError::TimedOut { .. },
+                ) if Instant::now() < until => {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            for step in record.steps.iter().filter(|step| !quiet && is_over(step.state)) {
+                let word = format!("{:?}", step.state).to_lowercase();
+                let key = format!("{} {word}", step.step);
+                if !shown.contains(&key) {
+                    let took = step.took_ms.map_or_else(|| "-".to_owned(), screen::span);
+                    let note = step.note.as_deref().map(|note| format!("  {note}")).unwrap_or_default();
+                    screen::complain(&format!(
+                        "  {:<18} {word:<8} {took:>9} of {}{note}",
+                        step.step,
+                        screen::span(step.limit_ms)
+                    ));
+                    shown.push(key);
+                }
+            }
+            if !matches!(record.result, RunResult::Running | RunResult::Undoing) {
+                return Ok(record);
+            }
+            if Instant::now() >= until {
+                return Err(Failure::new(
+                    Exit::TimedOut,
+                    format!("run {number} goes on without this command; `baton history {number}` shows it"),
+                ));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    })?
+}
+
+const fn is_over(state: StepState) -> bool {
+    match state {
+        StepState::Done | StepState::Failed | StepState::Skipped | StepState::Undone | StepState::Stuck => {
+            true
+        }
+        StepState::Pending | StepState::Acting | StepState::Undoing => false,
+    }
+}
+
+fn conclude(record: &RunRecord) -> Result<Exit, Failure> {
+    let (number, to) = (record.number, &record.to);
+    let why = record.failure.as_deref().unwrap_or("no reason was noted");
+    match record.result {
+        RunResult::Completed => {
+            screen::complain(&format!("{to} holds the baton, epoch {}; run {number}", record.epoch));
+            Ok(Exit::Done)
+        }
+        RunResult::Degraded => {
+            screen::complain(&wrap(&format!(
+                "{to} holds the baton, but not all is well: {why}. Look at `baton status`."
+            )));
+            Ok(Exit::Done)
+        }
+        RunResult::RolledBack => Err(Failure::new(
+            Exit::RolledBack,
+            format!("run {number} was taken back, the old holder serves: {why}"),
+        )),
+        RunResult::Abandoned => Err(Failure::new(
+            Exit::RolledBack,
+            format!("run {number} was given up: {why}; `baton status` says who serves"),
+        )),
+        RunResult::NeedsOperator => Err(Failure::new(
+            Exit::NeedsOperator,
+            format!("run {number} stopped: {why}; mend it, then `baton run ack {number}`"),
+        )),
+        RunResult::Running | RunResult::Undoing => Err(Failure::new(
+            Exit::TimedOut,
+            format!("run {number} goes on; `baton history {number}` shows it"),
+        )),
+    }
+}
