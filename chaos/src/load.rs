@@ -8,6 +8,9 @@
 //! connection pool of an application does: they lead to the same server. A connection is asked once, when it is
 //! made, which server it leads to; a TCP connection cannot move to another.
 //!
+//! *Several clients* take turns at the writes. Each has one connection of its own and does one write at a time: a turn that
+//! comes while it still waits is recorded as refused.
+//!
 //! The writer runs on one thread with one single-threaded runtime, so that it costs the machine little.
 
 mod mysql;
@@ -45,8 +48,10 @@ pub struct LoadOptions {
     pub mysql: Option<MysqlTarget>,
     /// Redis, if it is to be written to.
     pub redis: Option<RedisTarget>,
-    /// Time between two writes of one kind.
+    /// Time between two writes of one kind, whoever's turn it is.
     pub period: Duration,
+    /// How many clients take turns. One is a pool that writes on time whatever happens to the writes before.
+    pub clients: u64,
     /// Longest time for a connection to be made, and again for a write to be answered.
     pub limit: Duration,
     /// Most writes of one kind that run at once. A server that hangs holds each for twice `limit`, so fewer than
@@ -65,6 +70,7 @@ impl LoadOptions {
             mysql: None,
             redis: None,
             period: Duration::from_millis(10),
+            clients: 1,
             limit: Duration::from_millis(400),
             in_flight_max: 96,
             origin,
@@ -165,6 +171,20 @@ trait Target: 'static {
     async fn write(&self, conn: &mut Self::Conn, id: u64) -> Result<(), Failure>;
 }
 
+/// What one client keeps.
+struct Client<C> {
+    idle: RefCell<Vec<Idle<C>>>,
+    /// Raised at each failure: a connection of an older generation is not kept.
+    generation: Cell<u64>,
+    in_flight: Cell<usize>,
+}
+
+impl<C> Default for Client<C> {
+    fn default() -> Self {
+        Self { idle: RefCell::default(), generation: Cell::new(0), in_flight: Cell::new(0) }
+    }
+}
+
 struct Idle<C> {
     conn: C,
     server: Rc<str>,
@@ -177,21 +197,25 @@ struct Writer<T: Target> {
     address: SocketAddr,
     limit: Duration,
     origin: Origin,
-    idle: RefCell<Vec<Idle<T::Conn>>>,
-    /// Raised at each failure: a connection of an older generation is not kept.
-    generation: Cell<u64>,
+    clients: Vec<Client<T::Conn>>,
     in_flight: Cell<usize>,
     history: Rc<RefCell<History>>,
     progress: Arc<Progress>,
 }
 
 impl<T: Target> Writer<T> {
+    fn client(&self, id: u64) -> &Client<T::Conn> {
+        let turn = usize::try_from(id).unwrap_or(usize::MAX) % self.clients.len();
+        &self.clients[turn]
+    }
+
     async fn attempt(&self, id: u64, server: &RefCell<Option<Rc<str>>>) -> Result<(), Failure> {
-        let kept = self.idle.borrow_mut().pop();
+        let client = self.client(id);
+        let kept = client.idle.borrow_mut().pop();
         let mut idle = match kept {
             Some(idle) => idle,
             None => {
-                let generation = self.generation.get();
+                let generation = client.generation.get();
                 let made = timeout(self.limit, self.target.connect()).await;
                 let made = made.unwrap_or_else(|_| Err("time-out at connect".into()));
                 let (conn, server) =
@@ -202,8 +226,8 @@ impl<T: Target> Writer<T> {
         *server.borrow_mut() = Some(Rc::clone(&idle.server));
         match timeout(self.limit, self.target.write(&mut idle.conn, id)).await {
             Ok(Ok(())) => {
-                let mut stack = self.idle.borrow_mut();
-                if stack.len() < IDLE_MAX && idle.generation == self.generation.get() {
+                let mut stack = client.idle.borrow_mut();
+                if stack.len() < IDLE_MAX && idle.generation == client.generation.get() {
                     stack.push(idle);
                 }
                 Ok(())
@@ -224,8 +248,9 @@ impl<T: Target> Writer<T> {
                 Outcome::Acknowledged
             }
             Err(failure) => {
-                self.generation.set(self.generation.get() + 1);
-                self.idle.borrow_mut().clear();
+                let client = self.client(id);
+                client.generation.set(client.generation.get() + 1);
+                client.idle.borrow_mut().clear();
                 match failure {
                     Failure::Refused(error) => Outcome::Refused { error },
                     Failure::Unknown(error) => Outcome::Unknown { error },
@@ -241,9 +266,11 @@ impl<T: Target> Writer<T> {
     }
 
     fn start(self: &Rc<Self>, id: u64, intended_us: u64, in_flight_max: usize) {
-        if self.in_flight.get() >= in_flight_max {
+        let is_busy = self.clients.len() > 1 && self.client(id).in_flight.get() > 0;
+        if is_busy || self.in_flight.get() >= in_flight_max {
             let now_us = self.origin.now_us();
-            let outcome = Outcome::Refused { error: "too many writes in flight".into() };
+            let error = if is_busy { "the client still waits" } else { "too many writes in flight" };
+            let outcome = Outcome::Refused { error: error.into() };
             self.record(Write {
                 kind: T::KIND,
                 id,
@@ -256,10 +283,14 @@ impl<T: Target> Writer<T> {
             return;
         }
         self.in_flight.set(self.in_flight.get() + 1);
+        let busy = &self.client(id).in_flight;
+        busy.set(busy.get() + 1);
         let writer = Rc::clone(self);
         tokio::task::spawn_local(async move {
             writer.write(id, intended_us).await;
             writer.in_flight.set(writer.in_flight.get() - 1);
+            let busy = &writer.client(id).in_flight;
+            busy.set(busy.get() - 1);
         });
     }
 }
@@ -315,8 +346,7 @@ fn writer<T: Target>(
         address,
         limit: options.limit,
         origin: options.origin,
-        idle: RefCell::default(),
-        generation: Cell::new(0),
+        clients: (0..options.clients.max(1)).map(|_| Client::default()).collect(),
         in_flight: Cell::new(0),
         history: Rc::clone(history),
         progress: Arc::clone(progress),

@@ -94,6 +94,10 @@ pub const TARGET_STEPS: [&str; 8] = [
     "start_independent",
     "start_services",
 ];
+/// The steps of a switchover before its point of no return, in their order.
+pub const SWITCHOVER_STEPS: [&str; 4] = ["prepare_target", "drain_holder", "close_holder", "catch_up"];
+/// Where a fault of a switchover strikes if nothing else is asked for.
+pub const USUAL_SWITCHOVER_STEP: &str = "catch_up:acted";
 /// Where a fault of a takeover strikes if nothing else is asked for.
 pub const USUAL_STEP: &str = "promote_mysql:started";
 
@@ -152,6 +156,10 @@ faults! {
     TargetLossDuringTakeover "target-loss-during-takeover"
         "the primary is cut off; at a step the target loses power and the primary is back; later the target is too";
     QuorumLoss "quorum-loss" "backup and witness lose power";
+    Switchover "switchover" "no fault: an operator passes the baton";
+    SwitchoverFails "switchover-fails" "an operator passes the baton, and a step before the point of no return fails";
+    SwitchoverCrash "switchover-crash"
+        "an operator passes the baton; at a step its actor's agent dies and is restarted by its supervisor";
 }
 
 const LONG: Option<Duration> = Some(Duration::from_secs(8));
@@ -213,6 +221,9 @@ impl Fault {
                 Expectation { refusal: Some("candidate-not-in-sync"), ..healed(Duration::from_secs(10)) }
             }
             Self::QuorumLoss => healed(Duration::from_secs(6)),
+            Self::Switchover => of(Changes::One, 2_000, None),
+            Self::SwitchoverFails => of(Changes::None, 6_000, None),
+            Self::SwitchoverCrash => of(Changes::AtMostOne, 10_000, None),
         }
     }
 
@@ -234,8 +245,15 @@ impl Fault {
         if self == Self::DriverHang {
             return Some((Port::Db1, "driver:tick:hold".into()));
         }
-        let action = if self == Self::LeaderLossDuringTakeover { "hold" } else { "kill" };
-        self.strikes_at_a_step().then(|| (Port::Db2, format!("{at}:{action}")))
+        let action = match self {
+            Self::LeaderLossDuringTakeover => "hold",
+            Self::SwitchoverFails => "fail",
+            _ => "kill",
+        };
+        // Draining and closing are the holder's, and the holder is db1.
+        let of_holder = at.starts_with("drain_holder") || at.starts_with("close_holder");
+        let actor = if of_holder { Port::Db1 } else { Port::Db2 };
+        self.strikes_at_a_step().then(|| (actor, format!("{at}:{action}")))
     }
 
     /// Whether it strikes at a step of the takeover.
@@ -244,7 +262,19 @@ impl Fault {
         matches!(
             self,
             Self::LeaderLossDuringTakeover | Self::TargetCrashDuringTakeover | Self::TargetLossDuringTakeover
-        )
+        ) || self.is_of_a_switchover()
+    }
+
+    /// Whether it strikes at a step of a switchover.
+    #[must_use]
+    pub fn is_of_a_switchover(self) -> bool {
+        matches!(self, Self::SwitchoverFails | Self::SwitchoverCrash)
+    }
+
+    /// Where it strikes if nothing else is asked for.
+    #[must_use]
+    pub fn usual_step(self) -> &'static str {
+        if self.is_of_a_switchover() { USUAL_SWITCHOVER_STEP } else { USUAL_STEP }
     }
 
     /// Injects it.

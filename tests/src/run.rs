@@ -22,7 +22,7 @@ use baton_chaos::load::Load;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::fault::{Fault, Scene, Served, USUAL_STEP};
+use crate::fault::{Fault, Scene, Served};
 use crate::lab::{Driver, Lab, Options, Port, agents, wait};
 pub use report::{Outcome, Report, system};
 
@@ -69,7 +69,7 @@ impl Plan {
 /// # Errors
 /// The lab does not come up, or the harness fails on the way; what the product does wrong is in the report.
 pub fn run(plan: &Plan) -> Result<Report> {
-    let at = plan.at.clone().unwrap_or_else(|| USUAL_STEP.into());
+    let at = plan.at.clone().unwrap_or_else(|| plan.fault.usual_step().into());
     let options = Options {
         driver: plan.driver.clone(),
         docker: plan.docker || plan.fault.needs_docker(),

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 
-use baton_tests::fault::{Fault, TARGET_STEPS};
+use baton_tests::fault::{Fault, SWITCHOVER_STEPS, TARGET_STEPS};
 use baton_tests::lab::Driver;
 use baton_tests::run::{self, Outcome, Plan};
 
@@ -35,11 +35,15 @@ fn survives(fault: Fault) {
     assert_eq!(done, Ok(()), "{}", fault.name());
 }
 
-/// At each step of the takeover that the target carries out, before and after the step acts.
+/// At each step before the point of no return, before and after the step acts.
 fn survives_at_every_step(fault: Fault) {
     let _alone = alone();
     // Without container engines the plan has no steps for services.
-    let steps = TARGET_STEPS.into_iter().filter(|step| !step.starts_with("start_"));
+    let steps: Vec<&str> = if fault.is_of_a_switchover() {
+        SWITCHOVER_STEPS.into()
+    } else {
+        TARGET_STEPS.into_iter().filter(|step| !step.starts_with("start_")).collect()
+    };
     let mut failed = Vec::new();
     for step in steps {
         for point in ["started", "acted"] {
@@ -88,6 +92,7 @@ survives! {
     vip_removed VipRemoved;
     rules_flushed RulesFlushed;
     quorum_loss QuorumLoss;
+    switchover Switchover;
 }
 
 #[test]
@@ -103,4 +108,14 @@ fn target_crash_at_every_step() {
 #[test]
 fn target_loss_at_every_step() {
     survives_at_every_step(Fault::TargetLossDuringTakeover);
+}
+
+#[test]
+fn switchover_fails_at_every_step() {
+    survives_at_every_step(Fault::SwitchoverFails);
+}
+
+#[test]
+fn switchover_crash_at_every_step() {
+    survives_at_every_step(Fault::SwitchoverCrash);
 }

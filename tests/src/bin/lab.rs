@@ -47,6 +47,12 @@ enum Verb {
     },
     /// Takes every standing lab down
     Down,
+    /// Planned moves under ten clients, ours and the usual script's; writes target/bench/switchover.json
+    BenchSwitchover {
+        /// Moves per system
+        #[arg(long, default_value_t = 20)]
+        runs: u32,
+    },
     /// The faults
     List,
     /// The product and keepalived side by side; writes target/bench/outage.json
@@ -113,6 +119,12 @@ fn go(verb: Verb) -> Result<ExitCode> {
         Verb::Bench { runs, systems } => {
             let systems = systems.iter().map(|name| driver(name)).collect::<Result<Vec<_>>>()?;
             let bench = bench::measure(&systems, runs, |line| println!("{line}"))?;
+            println!("{}", bench.text());
+            println!("{}", bench.save()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::BenchSwitchover { runs } => {
+            let bench = bench::switchover::measure(runs, |line| println!("{line}"))?;
             println!("{}", bench.text());
             println!("{}", bench.save()?.display());
             Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::{Fault, Scene};
 use crate::lab::wire::VIP;
-use crate::lab::{Port, Traffic, docker, mariadb, process, shell, wait};
+use crate::lab::{Port, Traffic, agents, docker, mariadb, process, shell, wait};
 
 /// How long a fault may take to show.
 const BITES_WITHIN: Duration = Duration::from_secs(10);
@@ -87,7 +87,20 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
             lab.power_off(backup)?;
             lab.power_off(Port::Mon)
         }
+        Fault::Switchover => pass_baton(scene, &[0]),
+        Fault::SwitchoverFails => pass_baton(scene, &[3]),
+        // A crash may be early enough for the agent to be back in time, or too late for undoing.
+        Fault::SwitchoverCrash => pass_baton(scene, &[0, 3]),
     }
+}
+
+/// As an operator would, at the backup. Any node takes the command.
+fn pass_baton(scene: Scene<'_>, codes: &[i32]) -> Result<()> {
+    let config = scene.lab.config.as_ref().context("only agents pass a baton")?;
+    let (code, said) = agents::switchover(config, scene.backup)?;
+    println!("{said}");
+    ensure!(codes.contains(&code), "baton switchover ended with {code}: {said}");
+    Ok(())
 }
 
 pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
@@ -99,6 +112,9 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::BackupLoss | Fault::TargetLossDuringTakeover => is_dark(scene, backup),
         // The wait for the step was the proof.
         Fault::LeaderLossDuringTakeover | Fault::TargetCrashDuringTakeover => Ok(()),
+        // The command's exit code was the proof.
+        Fault::Switchover => Ok(()),
+        Fault::SwitchoverFails | Fault::SwitchoverCrash => at_the_step(scene),
         Fault::QuorumLoss => {
             is_dark(scene, backup)?;
             is_dark(scene, Port::Mon)
@@ -193,6 +209,9 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::BackupLoss
         | Fault::LeaderLossDuringTakeover
         | Fault::TargetCrashDuringTakeover
+        | Fault::Switchover
+        | Fault::SwitchoverFails
+        | Fault::SwitchoverCrash
         | Fault::VipRemoved
         | Fault::RulesFlushed => Ok(()),
     }

@@ -112,6 +112,18 @@ pub fn ask(config: &Path, node: Port, verb: &[&str]) -> Result<Value> {
     }
 }
 
+/// Passes the baton by `baton switchover --yes` at a node, and returns the exit code and what it said.
+///
+/// # Errors
+/// The program cannot be run, or is killed.
+pub fn switchover(config: &Path, node: Port) -> Result<(i32, String)> {
+    let mut command = std::process::Command::new(program()?);
+    command.args(["switchover", "--yes", "--timeout", "60s", "--node", node.name(), "--config"]).arg(config);
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok((output.status.code().context("the command was killed")?, said))
+}
+
 /// What an agent says of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {

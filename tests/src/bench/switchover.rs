@@ -1,0 +1,241 @@
+//! The write gap of a planned move: ours, and the usual script's, in the same lab with the same ten clients.
+//!
+//! One lab per system, one load over all of its moves, to and fro. The gap is the longest time without an acknowledgement
+//! of any client from just before the move until the service is steady again.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use baton_chaos::check::{Bounds, check};
+use baton_chaos::history::{History, Kind, Origin, Outcome};
+use baton_chaos::load::{Load, LoadOptions};
+use serde::Serialize;
+
+use super::median;
+use crate::lab::{DATA, Driver, Lab, Options, Port, agents, mariadb, redis, shell, target_dir, wait, wire};
+
+/// Ten clients, 200 writes per second.
+const CLIENTS: u64 = 10;
+const PERIOD: Duration = Duration::from_millis(5);
+/// How long a lab may take until a move can begin.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Moves begin at a random moment within this time.
+const JITTER_MS: u64 = 1_500;
+/// How long the load goes on after a move.
+const AFTER: Duration = Duration::from_secs(1);
+
+/// The measured gaps.
+#[derive(Debug, Default, Serialize)]
+pub struct Switchovers {
+    unit: &'static str,
+    /// Write gaps of MySQL, by system, milliseconds, in the order of the moves.
+    pub series: BTreeMap<String, Vec<u64>>,
+    /// The same of Redis.
+    pub redis: BTreeMap<String, Vec<u64>>,
+    /// Acknowledged writes that were lost, both kinds together, by system.
+    pub lost_acknowledged: BTreeMap<String, usize>,
+    /// Milliseconds in which a move's command ran, by system.
+    pub command_ms: BTreeMap<String, Vec<u64>>,
+}
+
+/// How a system moves the service away from a node.
+type Pass = fn(&Lab, Port, Port) -> Result<()>;
+
+/// Measures `runs` moves per system. `say` gets a line per move.
+///
+/// # Errors
+/// A lab does not come up, or a move fails.
+pub fn measure(runs: u32, mut say: impl FnMut(&str)) -> Result<Switchovers> {
+    let mut all = Switchovers { unit: "ms", ..Switchovers::default() };
+    let standard = Driver::Agents { profile: "standard".into() };
+    all.series_of("baton-mariadb", standard, pass_by_command, runs, &mut say)?;
+    all.series_of("script-mariadb", Driver::Nobody, pass_by_script, runs, &mut say)?;
+    Ok(all)
+}
+
+impl Switchovers {
+    fn series_of(
+        &mut self,
+        name: &str,
+        driver: Driver,
+        pass: Pass,
+        runs: u32,
+        say: &mut impl FnMut(&str),
+    ) -> Result<()> {
+        let by_hand = driver == Driver::Nobody;
+        let lab = Lab::up(Options::plain(driver))?;
+        if by_hand {
+            lab.serve_by_hand(Port::Db1, true)?;
+            lab.replicate_by_hand(Port::Db2)?;
+        }
+        let mut holder = ready(&lab)?;
+        let origin = Origin::new();
+        let load = Load::start(LoadOptions { clients: CLIENTS, period: PERIOD, ..lab.load(origin) })?;
+        wait::pass(AFTER)?;
+        let mut moves = Vec::new();
+        for run in 1..=runs {
+            ensure!(ready(&lab)? == holder, "the holder changed by itself");
+            wait::pass(Duration::from_millis(rand::random::<u64>() % JITTER_MS))?;
+            let to = if holder == Port::Db1 { Port::Db2 } else { Port::Db1 };
+            let began_us = origin.now_us();
+            pass(&lab, holder, to).with_context(|| format!("{name}, move {run}"))?;
+            let took_ms = (origin.now_us() - began_us) / 1000;
+            wait::pass(AFTER)?;
+            moves.push((began_us, origin.now_us()));
+            self.command_ms.entry(name.into()).or_default().push(took_ms);
+            say(&format!("{name} move {run}: the command took {took_ms} ms"));
+            holder = to;
+        }
+        let end_us = origin.now_us();
+        let history = load.stop()?;
+        history.save(&target_dir().join("bench").join(format!("switchover-{name}.history.jsonl")))?;
+        for (from_us, to_us) in &moves {
+            let gap_ms = |kind| gap_us(&history, kind, *from_us, *to_us).div_ceil(1000);
+            self.series.entry(name.into()).or_default().push(gap_ms(Kind::Mysql));
+            self.redis.entry(name.into()).or_default().push(gap_ms(Kind::Redis));
+        }
+        let bounds = Bounds { fault_us: 0, end_us, holder_changes: runs };
+        let verdict = check(&history, &lab.contents(holder), bounds);
+        ensure!(verdict.kinds.values().all(|kind| !kind.unread), "the contents could not be read");
+        let lost = verdict.kinds.values().map(|kind| kind.lost.len()).sum();
+        self.lost_acknowledged.insert(name.into(), lost);
+        Ok(())
+    }
+
+    /// The table for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::from("write gap of a planned move   median    min    max  ms   lost\n");
+        for (kind, series) in [("mysql", &self.series), ("redis", &self.redis)] {
+            for (system, each) in series {
+                let (Some(min), Some(max), Some(median)) =
+                    (each.iter().min(), each.iter().max(), median(each))
+                else {
+                    continue;
+                };
+                let lost = self.lost_acknowledged.get(system).copied().unwrap_or(0);
+                let _ = writeln!(text, "{system:<22} {kind:<6} {median:>8} {min:>6} {max:>6}      {lost:>5}");
+            }
+        }
+        text
+    }
+
+    /// Writes it as JSON.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self) -> Result<PathBuf> {
+        let dir = target_dir().join("bench");
+        std::fs::create_dir_all(&dir)?;
+        let path = dir.join("switchover.json");
+        std::fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
+        Ok(path)
+    }
+}
+
+/// Longest time without an acknowledgement between two instants.
+fn gap_us(history: &History, kind: Kind, from_us: u64, to_us: u64) -> u64 {
+    let mut acknowledged: Vec<u64> = history
+        .writes
+        .iter()
+        .filter(|write| write.kind == kind && matches!(write.outcome, Outcome::Acknowledged))
+        .map(|write| write.ended_us)
+        .collect();
+    acknowledged.sort_unstable();
+    // From the last one before the move on; a service that never came back was away until the end.
+    let first = acknowledged.partition_point(|at| *at < from_us).saturating_sub(1);
+    let within = acknowledged.iter().skip(first).copied().take_while(|at| *at <= to_us);
+    let points: Vec<u64> = within.chain([to_us]).collect();
+    points.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(to_us - from_us)
+}
+
+/// Waits until a move can begin, and says who serves.
+fn ready(lab: &Lab) -> Result<Port> {
+    wait::until("a system that is ready for a move", READY_WITHIN, || {
+        if lab.config.is_some() {
+            let standing = lab.standing()?;
+            ensure!(standing.ok && standing.in_sync, "{}", standing.text);
+            let serving = lab.serving()?;
+            return Ok(serving.filter(|port| standing.holder == Some(*port)));
+        }
+        let Some(holder) = lab.serving()? else { return Ok(None) };
+        let replica = DATA.into_iter().find(|port| *port != holder).context("two data nodes")?;
+        let rows = mariadb::query(&lab.host(replica).mysql(), "SHOW SLAVE STATUS")?;
+        let runs = |column: &str| rows.first().is_some_and(|row| row[column] == "Yes");
+        let redis = redis::replication(&lab.host(replica).redis(), "master_link_status")? == "up";
+        Ok((runs("Slave_IO_Running") && runs("Slave_SQL_Running") && redis).then_some(holder))
+    })
+}
+
+fn pass_by_command(lab: &Lab, from: Port, to: Port) -> Result<()> {
+    let config = lab.config.as_ref().context("agents have a configuration")?;
+    let _ = to;
+    let (code, said) = agents::switchover(config, from)?;
+    ensure!(code == 0, "{code}: {said}");
+    Ok(())
+}
+
+/// What administrators type, in the order with the least gap: read-only, catch up, open, move the address, turn round.
+/// Each statement is a connection of its own, as with a command-line client.
+fn pass_by_script(lab: &Lab, from: Port, to: Port) -> Result<()> {
+    let (old, new) = (lab.host(from), lab.host(to));
+    let (old_netns, new_netns) = (lab.wire.netns(from), lab.wire.netns(to));
+    let vip = format!("{}/24", wire::VIP);
+    mariadb::query(&old.mysql(), "SET GLOBAL read_only=1")?;
+    redis::ask::<String>(&old.redis(), &["CONFIG", "SET", "min-replicas-to-write", "99"])?;
+    let position = mariadb::value(&old.mysql(), "SELECT @@global.gtid_binlog_pos")?;
+    let reached = mariadb::value(&new.mysql(), &format!("SELECT MASTER_GTID_WAIT('{position}', 10)"))?;
+    ensure!(reached == "0", "the replica does not catch up");
+    mariadb::query(&new.mysql(), "STOP SLAVE")?;
+    mariadb::query(&new.mysql(), "SET GLOBAL read_only=0")?;
+    redis::ask::<String>(&new.redis(), &["REPLICAOF", "NO", "ONE"])?;
+    redis::ask::<String>(&new.redis(), &["CONFIG", "SET", "min-replicas-to-write", "0"])?;
+    shell::run("ip", &["-n", &old_netns, "addr", "del", &vip, "dev", wire::INTERFACE])?;
+    shell::run("ip", &["-n", &new_netns, "addr", "add", &vip, "dev", wire::INTERFACE])?;
+    // Its exit code says whether somebody answered, and nobody does.
+    let announce = ["-U", "-c", "1", "-I", wire::INTERFACE, &wire::VIP.to_string()].map(String::from);
+    let _ = shell::finish(shell::inside(&new_netns, "arping").args(announce));
+    // Connections that still lead to the old server are ended.
+    let sessions = "SELECT id FROM information_schema.processlist WHERE user='app'";
+    for row in mariadb::query(&old.mysql(), sessions)? {
+        let _ = mariadb::query(&old.mysql(), &format!("KILL {}", row["id"]));
+    }
+    mariadb::query(&old.mysql(), "SET GLOBAL rpl_semi_sync_master_enabled=0")?;
+    mariadb::query(&new.mysql(), "RESET SLAVE ALL")?;
+    mariadb::query(&old.mysql(), "SET GLOBAL gtid_slave_pos=@@global.gtid_binlog_pos")?;
+    mariadb::follow(&old.mysql(), &to.address().to_string())?;
+    mariadb::query(&old.mysql(), "START SLAVE")?;
+    redis::ask::<String>(&old.redis(), &["REPLICAOF", &to.address().to_string(), &redis::PORT.to_string()])?;
+    mariadb::query(&new.mysql(), "SET GLOBAL rpl_semi_sync_master_enabled=1").map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_chaos::history::Write;
+
+    use super::*;
+
+    fn acknowledged(ended_us: u64) -> Write {
+        Write {
+            kind: Kind::Mysql,
+            id: ended_us,
+            intended_us: ended_us,
+            started_us: ended_us,
+            ended_us,
+            outcome: Outcome::Acknowledged,
+            server: None,
+        }
+    }
+
+    #[test]
+    fn the_gap_is_the_longest_pause_of_the_move() {
+        let writes = [1_000, 2_000, 9_000, 10_000, 40_000].map(acknowledged).into();
+        let history = History { writes, ..History::default() };
+        assert_eq!(gap_us(&history, Kind::Mysql, 2_500, 11_000), 7_000);
+        assert_eq!(gap_us(&history, Kind::Mysql, 10_500, 41_000), 30_000);
+        assert_eq!(gap_us(&history, Kind::Mysql, 50_000, 90_000), 50_000, "it never came back");
+    }
+}
