@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use baton_node::hands::redis::{Clients, EmptySource, Redis};
 use baton_runbooks::observe::ProbeFailure;
-use support::eventually;
 use support::database::D;
+use support::eventually;
 use support::redis::{RedisServer, is_installed};
 
 #[tokio::test]

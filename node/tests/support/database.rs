@@ -249,6 +249,23 @@ impl Database {
     }
 }
 
+/// Lines of a server's log that a failed test shows.
+const LOG_LINES: usize = 40;
+
+impl Drop for Database {
+    /// A test that fails says what became of its servers: one that crashed looks like one that was never there.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let end = self.process.end().map_or_else(|| "runs".to_owned(), |end| format!("ended, {end}"));
+        let log = std::fs::read_to_string(self.dir.path().join("err.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(LOG_LINES)..];
+        eprintln!("server {} of {:?} {end}; its log:\n{}", self.server_id, self.flavour, tail.join("\n"));
+    }
+}
+
 fn spawn(flavour: Flavour, dir: &Path, port: u16, server_id: u32, options: &[String]) -> Process {
     let log = std::fs::File::create(dir.join("err.log")).unwrap();
     let mut command = match flavour {

@@ -63,6 +63,11 @@ impl Process {
         }
     }
 
+    /// How it has ended; `None`: it runs.
+    pub fn end(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// Kills and reaps.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use baton_runbooks::observe::SemiSyncFacts;
 
 use super::flavour::{self, Threads};
+use super::session::cell;
 use super::{Mysql, MysqlError};
 
 /// Whether a side of semi-sync is to be on.
@@ -44,12 +45,14 @@ impl Mysql {
         if as_wanted {
             return Ok(before.semi_sync);
         }
-        self.control(
-            what,
-            |flavour| flavour::semi_sync_source(flavour, to == Switch::On).to_owned(),
-            deadline,
-        )
-        .await?;
+        let set = |flavour| flavour::semi_sync_source(flavour, to == Switch::On).to_owned();
+        match self.control(what, set, deadline).await {
+            // MariaDB 10.11: the statement can hang in the end of its acknowledgement thread, seen a few times in ten
+            // thousand when semi-sync had been switched on a moment before. It ends when the dump threads do; the replica
+            // that they serve connects again by itself.
+            Err(MysqlError::Timeout { .. }) if to == Switch::Off => self.end_dump_threads(deadline).await?,
+            ended => drop(ended?),
+        }
         let after = self.facts(deadline).await?.semi_sync;
         let done = match to {
             Switch::On => after.source_enabled && after.variables_as_wanted,
@@ -60,6 +63,17 @@ impl Mysql {
         } else {
             Err(MysqlError::answer(what, format!("switched {to:?}, reads {after:?}")))
         }
+    }
+
+    async fn end_dump_threads(&self, deadline: Duration) -> Result<(), MysqlError> {
+        let what = "end the dump threads";
+        let answers =
+            self.control(what, |flavour| flavour::dump_sessions(flavour).to_owned(), deadline).await?;
+        let rows = answers.first().map_or(&[][..], |answer| answer.rows.as_slice());
+        for id in rows.iter().filter_map(|row| cell::<u64>(row, "id")) {
+            self.control(what, |_| format!("KILL {id}"), deadline).await?;
+        }
+        Ok(())
     }
 
     /// Switches the replica side on and restarts the receiving thread if it runs without it. Only that thread: with
