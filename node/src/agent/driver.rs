@@ -68,6 +68,7 @@ pub(super) async fn run(
         office: Office::default(),
         recorder,
         publisher,
+        reports: reports::Sender::default(),
         // Half of the supervisor's patience, as sd_watchdog_enabled(3) advises.
         supervised: sd_notify::watchdog_enabled().map(|patience| patience / 2),
         told_at: Instant::now(),
@@ -100,6 +101,7 @@ struct Driver {
     office: Office,
     recorder: Recorder,
     publisher: Publisher,
+    reports: reports::Sender,
     /// How often the supervisor wants to hear of this process, if it watches.
     supervised: Option<Duration>,
     told_at: Instant,
@@ -214,9 +216,9 @@ impl Driver {
     }
 
     /// This node's own report: to the peers, and to the core.
-    fn report(&self) -> Input {
+    fn report(&mut self) -> Input {
         let report = self.core.report(self.context.clock.now());
-        reports::send(&self.context, &report);
+        self.reports.send(&self.context, &report);
         Input::Report { report: Box::new(report) }
     }
 
