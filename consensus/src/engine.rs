@@ -24,7 +24,6 @@ use baton_runbooks::model::NodeId;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
 
 use crate::Timing;
 use crate::error::{HandOverError, RequestError};
@@ -34,6 +33,7 @@ use crate::membership;
 use crate::network::Network;
 use crate::node::{Log, Metrics, Node};
 use crate::observe::{Anchor, heartbeat, observe};
+use crate::pace;
 use crate::peer::Peer;
 use crate::propose;
 use crate::server;
@@ -51,6 +51,8 @@ const MEMORIES_EVERY: Duration = Duration::from_secs(1);
 const CALLS_AT_ONCE: usize = 512;
 /// Time for the first command of a new cluster.
 const BOOTSTRAP_DEADLINE: Duration = Duration::from_secs(2);
+/// How often the membership is looked at. A log that came new waits a second or more for its greeting, so this is no delay.
+const TEND_EVERY: Duration = Duration::from_millis(200);
 /// Pause after a change of the membership failed.
 const MEMBERSHIP_PAUSE: Duration = Duration::from_secs(1);
 /// Entries between two snapshots, and entries kept behind one so that a peer that was away briefly needs no snapshot.
@@ -179,20 +181,28 @@ async fn serve_calls(node: &Arc<Node>, mut calls: mpsc::Receiver<Call>) -> Optio
 async fn serve_call(node: &Arc<Node>, call: Call) {
     match call {
         Call::Propose { command, capacity, deadline, reply } => {
-            let _ = reply.send(propose::propose(node, *command, capacity, deadline).await);
+            // On the heap, like all that is rare: each call is a task as large as the largest.
+            let _ = reply.send(Box::pin(propose::propose(node, *command, capacity, deadline)).await);
         }
         Call::ReadBarrier { deadline, reply } => {
-            let _ = reply.send(propose::read_barrier(node, deadline).await);
+            let _ = reply.send(Box::pin(propose::read_barrier(node, deadline)).await);
         }
-        Call::Request { to, body, deadline, mut reply } => {
-            let asked = async { node.peer(&to, Channel::Peer)?.ask(Kind::Message, body, deadline).await };
+        Call::Tell { to, body, deadline, wants_answer, mut reply } => {
+            let told = async {
+                let peer = node.peer(&to, Channel::Peer)?;
+                if !wants_answer && node.knows_notes(&to) {
+                    return peer.note(body);
+                }
+                // The answer says that the message is there, and nothing else.
+                peer.ask(Kind::Message, body, deadline).await.map(drop)
+            };
             tokio::select! {
-                answer = asked => { let _: Result<(), Result<_, RequestError>> = reply.send(answer); }
+                ended = told => { let _: Result<(), Result<_, RequestError>> = reply.send(ended); }
                 () = reply.closed() => {}
             }
         }
         Call::HandOver { to, reply } => {
-            let _ = reply.send(hand_over(node, &to).await);
+            let _ = reply.send(Box::pin(hand_over(node, &to)).await);
         }
         // Taken care of where calls are received.
         Call::Shutdown { done } => drop(done),
@@ -230,6 +240,7 @@ async fn lead_through(node: Arc<Node>, order: watch::Receiver<Vec<NodeId>>, boot
     }
     node.set_raft(raft.clone());
     vital("memories", keep_memories(Arc::clone(&node)));
+    vital("pace", pace::keep(Arc::clone(&node), raft.clone()));
     vital("leader", lead(Arc::clone(&node), raft.clone(), order, bootstrap));
     tokio::join!(settle(&node, &raft), watch_raft(&node, &raft));
 }
@@ -314,13 +325,16 @@ async fn watch_raft(node: &Node, raft: &Raft) {
             });
             return;
         }
-        let current = metrics.borrow_watched().clone();
-        if let Err(error) = &current.running_state
-            && !node.is_stopping()
         {
-            die(&format!("Raft has stopped: {error}"));
+            // Not cloned: it moves with every heartbeat.
+            let current = metrics.borrow_watched();
+            if let Err(error) = &current.running_state
+                && !node.is_stopping()
+            {
+                die(&format!("Raft has stopped: {error}"));
+            }
+            update_standing(node, &current, &anchor);
         }
-        update_standing(node, &current, &anchor);
         let ended = tokio::select! {
             changed = WatchReceiver::changed(&mut metrics) => changed.is_err(),
             _ = retired.changed() => false,
@@ -355,8 +369,7 @@ fn update_standing(node: &Node, metrics: &Metrics, anchor: &Anchor) {
 
 async fn keep_memories(node: Arc<Node>) {
     let Some(log) = &node.log else { return };
-    let mut tick = tokio::time::interval(MEMORIES_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = node.every(MEMORIES_EVERY);
     loop {
         tick.tick().await;
         if let Some(seen) = node.take_memories()
@@ -371,13 +384,17 @@ async fn keep_memories(node: Arc<Node>) {
 async fn lead(node: Arc<Node>, raft: Raft, order: watch::Receiver<Vec<NodeId>>, bootstrap: Command) {
     let mut steering = Steering::default();
     let mut tend_after = Instant::now();
-    let mut tick = tokio::time::interval(heartbeat(&node));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = node.every(heartbeat(&node));
     loop {
         tick.tick().await;
         let standing = node.standing.borrow().clone();
         if node.is_stopping() || !standing.is_leader || !standing.own_term_applied {
             steering.follow();
+            let leads = |standing: &crate::Standing| standing.is_leader && standing.own_term_applied;
+            // Nothing is looked at until it is told: a follower has nothing to do here.
+            if node.standing.subscribe().wait_for(leads).await.is_err() {
+                return;
+            }
             continue;
         }
         let empty =
@@ -388,8 +405,9 @@ async fn lead(node: Arc<Node>, raft: Raft, order: watch::Receiver<Vec<NodeId>>, 
             tracing::info!(?proposed, "first entry");
             continue;
         }
-        if Instant::now() >= tend_after && !membership::tend(&node, &raft).await {
-            tend_after = Instant::now() + MEMBERSHIP_PAUSE;
+        if Instant::now() >= tend_after {
+            let pause = if membership::tend(&node, &raft).await { TEND_EVERY } else { MEMBERSHIP_PAUSE };
+            tend_after = Instant::now() + pause;
         }
         let voters = health(&node, &raft);
         let order = order.borrow().clone();

@@ -29,15 +29,13 @@ pub struct Applied {
     pub response: Response,
 }
 
-/// A message of a peer that waits for an answer.
+/// A message of a peer. The peer has been told that it is here.
 #[derive(Debug)]
 pub struct Inbound {
     /// Who sent it, from its verified certificate.
     pub from: NodeId,
     /// The message.
     pub body: Bytes,
-    /// Where the answer goes. Dropping it tells the peer that its message was refused.
-    pub reply: oneshot::Sender<Bytes>,
 }
 
 /// Messages of peers. Bounded: when nobody takes them, peers are refused.
@@ -73,11 +71,12 @@ pub(crate) enum Call {
         deadline: Duration,
         reply: oneshot::Sender<Result<u64, ReadError>>,
     },
-    Request {
+    Tell {
         to: NodeId,
         body: Bytes,
         deadline: Duration,
-        reply: oneshot::Sender<Result<Bytes, RequestError>>,
+        wants_answer: bool,
+        reply: oneshot::Sender<Result<(), RequestError>>,
     },
     HandOver {
         to: NodeId,
@@ -95,6 +94,21 @@ pub struct Handle {
     pub(crate) committed: watch::Receiver<Committed>,
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) order: watch::Sender<Vec<NodeId>>,
+}
+
+/// A message that is being sent.
+#[derive(Debug)]
+pub struct Told(oneshot::Receiver<Result<(), RequestError>>);
+
+impl Told {
+    /// Whether it has left; `None` while it is still here.
+    pub fn ended(&mut self) -> Option<Result<(), RequestError>> {
+        match self.0.try_recv() {
+            Ok(ended) => Some(ended),
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(RequestError::Shutdown)),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+        }
+    }
 }
 
 impl Handle {
@@ -188,19 +202,32 @@ impl Handle {
         answer.await.map_err(|_| HandOverError::Shutdown)?
     }
 
-    /// Sends a message to a peer and waits for its answer.
+    /// Sends a message to a peer of which nobody needs to know whether it has arrived. Whether it is still here can be asked;
+    /// nobody is woken by it. Dropping that calls back what is still here.
+    #[must_use]
+    pub fn tell(&self, to: &NodeId, body: Bytes, deadline: Duration) -> Told {
+        self.send(to, body, deadline, false)
+    }
+
+    fn send(&self, to: &NodeId, body: Bytes, deadline: Duration, wants_answer: bool) -> Told {
+        let (reply, answer) = oneshot::channel();
+        let call = Call::Tell { to: to.clone(), body, deadline, wants_answer, reply };
+        // A queue that is full ends it at once.
+        let _ = self.calls.try_send(call);
+        Told(answer)
+    }
+
+    /// Sends a message to a peer and waits until it is in the queue of the peer's agent.
     ///
     /// # Errors
     /// See [`RequestError`].
-    pub async fn request(&self, to: &NodeId, body: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
-        let (reply, answer) = oneshot::channel();
-        let asked = async {
-            let call = Call::Request { to: to.clone(), body, deadline, reply };
-            self.calls.send(call).await.map_err(|_| RequestError::Shutdown)?;
-            answer.await.map_err(|_| RequestError::Shutdown)?
-        };
+    pub async fn request(&self, to: &NodeId, body: Bytes, deadline: Duration) -> Result<(), RequestError> {
+        let answer = self.send(to, body, deadline, true).0;
         let late = || Err(RequestError::TimedOut { to: to.clone() });
-        tokio::time::timeout(deadline, asked).await.unwrap_or_else(|_| late())
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(RequestError::Shutdown)),
+            Err(_) => late(),
+        }
     }
 
     /// Ends the consensus thread, and waits until its files are closed.

@@ -16,6 +16,7 @@ mod memory;
 mod network;
 mod node;
 mod observe;
+mod pace;
 mod peer;
 pub mod pki;
 mod propose;
@@ -37,7 +38,7 @@ use baton_runbooks::ledger::Command;
 use baton_runbooks::model::NodeId;
 
 pub use error::{HandOverError, ProposeError, ReadError, RequestError, StartError};
-pub use handle::{Applied, Handle, Inbound, Inbox};
+pub use handle::{Applied, Handle, Inbound, Inbox, Told};
 pub use standing::{Committed, Standing};
 pub use start::start;
 pub use transport::Tls;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::error::RequestError;
 use crate::handle::Inbound;
@@ -19,7 +20,7 @@ use crate::standing::Standing;
 use crate::store::{Identity, Store};
 use crate::transport::{Channel, DialError, Tls};
 use crate::types::{Incarnation, Leadership, ProposalId, Raft, TypeConfig};
-use crate::wire::{Envelope, Hello, PROTOCOL, Reached};
+use crate::wire::{Envelope, Hello, PROTOCOL, PROTOCOL_NOTES, Reached};
 use crate::{Member, Timing};
 
 /// This node's log and what it says.
@@ -41,6 +42,8 @@ pub struct Node {
     pub log: Option<Log>,
     pub standing: watch::Sender<Standing>,
     pub inbox: mpsc::Sender<Inbound>,
+    /// Start of the grid on which this thread wakes.
+    began: Instant,
     /// Something that [`crate::founding`] or the standing depends on has changed.
     pub changed: Notify,
     /// This log must not vote any more, and why.
@@ -48,6 +51,7 @@ pub struct Node {
     /// Raft may be heard and answered (see [`crate::engine`]).
     settled: AtomicBool,
     stopping: AtomicBool,
+    leader_heard_at: Mutex<Option<Instant>>,
     raft: OnceLock<Raft>,
     peers: OnceLock<BTreeMap<(NodeId, Channel), Peer>>,
     identity: Mutex<Option<Identity>>,
@@ -92,10 +96,12 @@ impl Node {
             log,
             standing: parts.standing,
             inbox: parts.inbox,
+            began: Instant::now(),
             changed: Notify::new(),
             retired: watch::Sender::new(parts.retired),
             settled: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            leader_heard_at: Mutex::default(),
             raft: OnceLock::new(),
             peers: OnceLock::new(),
             identity: Mutex::new(identity),
@@ -141,6 +147,11 @@ impl Node {
         lock(&self.hellos).clone()
     }
 
+    /// The peer speaks a version of the protocol that has notes.
+    pub fn knows_notes(&self, peer: &NodeId) -> bool {
+        lock(&self.hellos).get(peer).is_some_and(|hello| hello.protocol >= PROTOCOL_NOTES)
+    }
+
     pub fn has_heard_all(&self) -> bool {
         let hellos = lock(&self.hellos);
         self.members.iter().all(|member| member.id == self.me || hellos.contains_key(&member.id))
@@ -161,6 +172,21 @@ impl Node {
 
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    /// A period on this thread's grid.
+    pub fn every(&self, period: std::time::Duration) -> tokio::time::Interval {
+        crate::pace::every(self.began, period)
+    }
+
+    /// Raft took an append or a heartbeat of the leader.
+    pub fn hear_leader(&self) {
+        *lock(&self.leader_heard_at) = Some(Instant::now());
+    }
+
+    /// When Raft last did.
+    pub fn leader_heard_at(&self) -> Option<Instant> {
+        *lock(&self.leader_heard_at)
     }
 
     pub fn next_proposal(&self) -> ProposalId {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use baton_runbooks::model::NodeId;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::error::RequestError;
 use crate::node::Node;
@@ -40,15 +40,33 @@ const QUEUE_MAX: usize = 256;
 const PENDING_MAX: usize = 1024;
 /// How often a connection is looked after.
 const TICK: Duration = Duration::from_millis(500);
-/// A greeting follows this long after the last one, which keeps the listener from closing an idle link.
+/// Greetings are this far apart, which keeps the listener from closing an idle link.
 const GREET_EVERY: Duration = Duration::from_secs(1);
+/// The same on the link for snapshots, on which nothing is urgent: a broken one is found out by the snapshot that it loses.
+const GREET_SNAPSHOT_EVERY: Duration = Duration::from_secs(5);
 /// A connection with a question this old and no sign of life since is given up.
 const SILENCE_MAX: Duration = Duration::from_millis(1500);
+
+const fn greet_every(channel: Channel) -> Duration {
+    match channel {
+        Channel::Raft | Channel::Peer | Channel::Lease => GREET_EVERY,
+        Channel::Snapshot => GREET_SNAPSHOT_EVERY,
+    }
+}
 
 struct Question {
     kind: Kind,
     payload: Bytes,
-    reply: oneshot::Sender<Result<Bytes, RequestError>>,
+    /// `None`: nobody waits, and the peer does not answer.
+    reply: Option<oneshot::Sender<Result<Bytes, RequestError>>>,
+}
+
+impl Question {
+    fn end(self, error: RequestError) {
+        if let Some(reply) = self.reply {
+            let _ = reply.send(Err(error));
+        }
+    }
 }
 
 /// One peer on one channel.
@@ -76,22 +94,32 @@ impl Peer {
     /// # Errors
     /// [`RequestError`]; only `NotConnected` and `TooLarge` say that the peer has not seen the question.
     pub async fn ask(&self, kind: Kind, payload: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
-        let max = self.channel.frame_max() - wire::overhead();
-        if payload.len() > max {
-            return Err(RequestError::TooLarge { bytes: payload.len(), max });
-        }
-        if !self.up.load(Ordering::Acquire) {
-            return Err(RequestError::NotConnected { to: self.name.clone() });
-        }
         let (reply, answer) = oneshot::channel();
-        if self.questions.try_send(Question { kind, payload, reply }).is_err() {
-            return Err(RequestError::NotConnected { to: self.name.clone() });
-        }
+        self.put(Question { kind, payload, reply: Some(reply) })?;
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(RequestError::Broken { to: self.name.clone() }),
             Err(_) => Err(RequestError::TimedOut { to: self.name.clone() }),
         }
+    }
+
+    /// Sends a note. That it is on its way does not say that it arrives.
+    ///
+    /// # Errors
+    /// As for [`Self::ask`]; none says that the peer has seen the note.
+    pub fn note(&self, payload: Bytes) -> Result<(), RequestError> {
+        self.put(Question { kind: Kind::Note, payload, reply: None })
+    }
+
+    fn put(&self, question: Question) -> Result<(), RequestError> {
+        let (bytes, max) = (question.payload.len(), self.channel.frame_max() - wire::overhead());
+        if bytes > max {
+            return Err(RequestError::TooLarge { bytes, max });
+        }
+        if !self.up.load(Ordering::Acquire) {
+            return Err(RequestError::NotConnected { to: self.name.clone() });
+        }
+        self.questions.try_send(question).map_err(|_| RequestError::NotConnected { to: self.name.clone() })
     }
 }
 
@@ -132,7 +160,7 @@ impl Keeper {
             }
             // Questions that slipped in while the link broke get their answer now, not after the next dial.
             while let Ok(question) = queue.try_recv() {
-                let _ = question.reply.send(Err(RequestError::NotConnected { to: self.name.clone() }));
+                question.end(RequestError::NotConnected { to: self.name.clone() });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -147,10 +175,9 @@ impl Keeper {
         if !self.greet(&mut sender, &mut pending, &mut next).await {
             return "cannot send";
         }
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = self.node.every(TICK);
+        let mut greet = self.node.every(greet_every(self.channel));
         let mut heard = Instant::now();
-        let mut greeted = Instant::now();
         loop {
             tokio::select! {
                 // Answers first: they free what questions fill.
@@ -169,23 +196,23 @@ impl Keeper {
                     if oldest.is_some_and(|since| since.elapsed() > limit && heard.elapsed() > limit) {
                         return "silence";
                     }
-                    if greeted.elapsed() >= GREET_EVERY {
-                        greeted = Instant::now();
-                        if !self.greet(&mut sender, &mut pending, &mut next).await {
-                            return "cannot send";
-                        }
+                }
+                _ = greet.tick() => {
+                    if !self.greet(&mut sender, &mut pending, &mut next).await {
+                        return "cannot send";
                     }
                 }
                 question = queue.recv() => {
                     // The other end lives in the node, which this task keeps alive.
                     let Some(question) = question else { return "shut down" };
                     if pending.len() >= PENDING_MAX {
-                        let to = self.name.clone();
-                        let _ = question.reply.send(Err(RequestError::NotConnected { to }));
+                        question.end(RequestError::NotConnected { to: self.name.clone() });
                         continue;
                     }
                     let frame = wire::frame(next, question.kind, &question.payload);
-                    pending.insert(next, Pending { since: Instant::now(), reply: Some(question.reply) });
+                    if let Some(reply) = question.reply {
+                        pending.insert(next, Pending { since: Instant::now(), reply: Some(reply) });
+                    }
                     next += 1;
                     if !send(&mut sender, frame).await {
                         return "cannot send";
@@ -217,7 +244,7 @@ impl Keeper {
                 let reason = String::from_utf8_lossy(&payload).into_owned();
                 Err(RequestError::Refused { to: self.name.clone(), reason })
             }
-            Kind::Control | Kind::Message => return false,
+            Kind::Control | Kind::Message | Kind::Note => return false,
         };
         match pending.remove(&id) {
             // The asker has given up; its answer is late.

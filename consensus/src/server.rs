@@ -9,8 +9,9 @@ use std::time::Duration;
 use baton_runbooks::model::NodeId;
 use bytes::Bytes;
 use openraft::alias::SnapshotOf;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use serde::Serialize;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::handle::Inbound;
@@ -67,6 +68,13 @@ async fn serve_link(node: Arc<Node>, from: NodeId, channel: Channel, link: Link)
                 Err(error) => Question::Unclear(error.to_string()),
             },
             Kind::Message => Question::Message(payload),
+            Kind::Note => {
+                if channel == Channel::Peer {
+                    // An agent that takes nothing gets no more; whoever sends notes sends newer ones.
+                    let _ = node.inbox.try_send(Inbound { from: from.clone(), body: payload });
+                }
+                continue;
+            }
             Kind::Answer | Kind::Refusal => break,
         };
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
@@ -108,27 +116,45 @@ async fn answer(
             if channel != Channel::Peer {
                 return Err("messages have a channel of their own".to_owned());
             }
-            let (reply, answer) = oneshot::channel();
-            let inbound = Inbound { from: from.clone(), body, reply };
+            // Answered here: to wake this thread again for an answer of the agent would cost more than the message.
+            let inbound = Inbound { from: from.clone(), body };
             node.inbox.try_send(inbound).map_err(|_| "too busy".to_owned())?;
-            answer.await.map_err(|_| "not answered".to_owned())
+            Ok(Bytes::new())
         }
         Question::Control(Envelope { reached, body }) => {
             node.remember(from, reached.as_ref());
             match body {
-                Ask::Raft { to, rpc } => answer_raft(node, to, rpc).await,
-                Ask::Propose(proposal) => Ok(node.envelope(&propose::take_forwarded(node, *proposal).await)),
-                Ask::ReadIndex => propose::read_index(node).await.map(|index| node.envelope(&index)),
+                Ask::Raft { to, rpc: Rpc::Append(request) } => answer_append(node, to, request).await,
+                // On the heap, all that is rare: each question is a task as large as the largest answer.
+                Ask::Raft { to, rpc } => Box::pin(answer_raft(node, to, rpc)).await,
+                Ask::Propose(proposal) => {
+                    Ok(node.envelope(&Box::pin(propose::take_forwarded(node, *proposal)).await))
+                }
+                Ask::ReadIndex => {
+                    Box::pin(propose::read_index(node)).await.map(|index| node.envelope(&index))
+                }
                 Ask::Hello(_) => Err("already greeted".to_owned()),
             }
         }
     }
 }
 
+async fn answer_append(
+    node: &Arc<Node>,
+    to: u64,
+    request: AppendEntriesRequest<TypeConfig>,
+) -> Result<Bytes, String> {
+    let answer = raft_for(node, to)?.append_entries(request).await;
+    if answer.as_ref().is_ok_and(AppendEntriesResponse::is_success) {
+        node.hear_leader();
+    }
+    encode(node, answer)
+}
+
 async fn answer_raft(node: &Arc<Node>, to: u64, rpc: Rpc) -> Result<Bytes, String> {
     let raft = raft_for(node, to)?;
     match rpc {
-        Rpc::Append(request) => encode(node, raft.append_entries(request).await),
+        Rpc::Append(request) => answer_append(node, to, request).await,
         Rpc::Vote(request) => encode(node, raft.vote(request).await),
         Rpc::PreVote(request) => encode(node, raft.pre_vote(request).await),
         Rpc::Transfer(request) => encode(node, raft.handle_transfer_leader(request).await),

@@ -56,10 +56,28 @@ pub struct Standing {
 impl Standing {
     /// Differs from `before` in more than the times of acknowledgements.
     pub(crate) fn is_news_to(&self, before: &Self) -> bool {
-        let timeless =
-            |standing: &Self| Self { quorum_acked_at: None, acked_at: BTreeMap::new(), ..standing.clone() };
-        // The first acknowledgement is news: a leader without one has no authority.
-        self.quorum_acked_at.is_some() != before.quorum_acked_at.is_some()
-            || timeless(self) != timeless(before)
+        // All named, so that a field that is added is thought of here.
+        let Self {
+            term,
+            leader,
+            is_leader,
+            elected_at,
+            own_term_applied,
+            quorum_acked_at,
+            acked_at: _,
+            own_append_pending_since,
+            voting,
+            problem,
+        } = self;
+        *term != before.term
+            || *leader != before.leader
+            || *is_leader != before.is_leader
+            || *elected_at != before.elected_at
+            || *own_term_applied != before.own_term_applied
+            // The first acknowledgement is news: a leader without one has no authority.
+            || quorum_acked_at.is_some() != before.quorum_acked_at.is_some()
+            || *own_append_pending_since != before.own_append_pending_since
+            || *voting != before.voting
+            || *problem != before.problem
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! frame   = id (8 bytes) kind (1 byte) payload
-//! kind    = control | message | answer | refusal
-//! payload = control: JSON of Envelope<Ask>     message: the sender's bytes
-//!           answer:  JSON or bytes             refusal: the reason, as text
+//! kind    = control | message | note | answer | refusal
+//! payload = control: JSON of Envelope<Ask>     message, note: the sender's bytes
+//!           answer:  JSON or bytes             refusal:       the reason, as text
+//! A note is a message that nobody answers.
 //! ```
 //!
 //! Every JSON payload carries its sender's [`Stamp`], so that each node always knows how far the others' logs have
@@ -21,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::types::{Incarnation, Proposal, SnapshotMeta, Stamp, TypeConfig};
 
 /// Version of this protocol. A peer of another version is reported, not refused: fields may be added.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+/// The first version that knows [`Kind::Note`].
+pub const PROTOCOL_NOTES: u32 = 2;
 const HEADER: usize = 9;
 
 /// What a frame is.
@@ -31,6 +34,8 @@ pub enum Kind {
     Control,
     /// A message for the agent.
     Message,
+    /// A message for the agent that is not answered.
+    Note,
     /// The answer to either.
     Answer,
     /// The peer refused.
@@ -44,6 +49,7 @@ impl Kind {
             Self::Message => 1,
             Self::Answer => 2,
             Self::Refusal => 3,
+            Self::Note => 4,
         }
     }
 
@@ -53,6 +59,7 @@ impl Kind {
             1 => Some(Self::Message),
             2 => Some(Self::Answer),
             3 => Some(Self::Refusal),
+            4 => Some(Self::Note),
             _ => None,
         }
     }

@@ -4,7 +4,8 @@
 //!  driver ──record()── bounded queue ──▶ thread "recorder" ──▶ STATE/flight/0000000007.jsonl   at most 4 files of 8 MiB
 //! ```
 //!
-//! Recording never blocks the driver: an input that finds the queue full is dropped, counted, and the count stands in
+//! Recording never blocks the driver, and wakes nobody: the thread looks at the queue by itself, since a wake-up for each
+//! input would cost more than its line. An input that finds the queue full is dropped, counted, and the count stands in
 //! the recording at that place. Nothing is synced: what the kernel has not written when the host loses power is
 //! missing, which a recording may be. A torn last line is expected and skipped by the reader.
 //!
@@ -21,7 +22,8 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::thread::Thread;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -33,8 +35,9 @@ pub use ring::files;
 /// Inputs that may wait for the disk. At some hundred inputs a second it bridges a stall of several seconds.
 const QUEUE_INPUTS: usize = 2_048;
 
-/// For how long lines stay in the buffer. A crash of the agent loses at most these; the kernel keeps the rest.
-const IDLE: Duration = Duration::from_millis(200);
+/// How often the thread takes what is in the queue. A crash of the agent loses at most what came since; the kernel keeps
+/// the rest.
+const EVERY: Duration = Duration::from_millis(200);
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +98,7 @@ enum Message {
 pub struct Recorder {
     queue: SyncSender<Message>,
     dropped: Arc<AtomicU64>,
+    writer: Thread,
 }
 
 impl Recorder {
@@ -118,11 +122,11 @@ impl Recorder {
         let (queue, messages) = sync_channel(queue);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
-        std::thread::Builder::new()
+        let writer = std::thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || write_lines(ring, &messages, &counter))
             .map_err(RecorderError::Thread)?;
-        Ok(Self { queue, dropped })
+        Ok(Self { queue, dropped, writer: writer.thread().clone() })
     }
 
     /// Notes one input. Never blocks.
@@ -147,16 +151,18 @@ impl Recorder {
     /// Waits, at most `patience`, until what was recorded so far is in the file. True if it is.
     pub fn flush(&self, patience: Duration) -> bool {
         let (done, wait) = sync_channel(1);
-        self.queue.try_send(Message::Flush(done)).is_ok() && wait.recv_timeout(patience).is_ok()
+        let asked = self.queue.try_send(Message::Flush(done)).is_ok();
+        self.writer.unpark();
+        asked && wait.recv_timeout(patience).is_ok()
     }
 }
 
-/// The recorder's thread. It ends with the last [`Recorder`].
+/// The recorder's thread. It ends soon after the last [`Recorder`].
 fn write_lines(mut ring: Ring, messages: &Receiver<Message>, dropped: &AtomicU64) {
     let mut noted = 0;
     let mut was_failing = false;
     loop {
-        let outcome = match messages.recv_timeout(IDLE) {
+        let outcome = match messages.try_recv() {
             Ok(Message::Line(line)) => ring.append(&line),
             Ok(Message::Flush(done)) => {
                 let flushed = ring.flush();
@@ -164,8 +170,12 @@ fn write_lines(mut ring: Ring, messages: &Receiver<Message>, dropped: &AtomicU64
                 let _ = done.try_send(());
                 flushed
             }
-            Err(RecvTimeoutError::Timeout) => ring.flush(),
-            Err(RecvTimeoutError::Disconnected) => {
+            Err(TryRecvError::Empty) => {
+                let flushed = ring.flush();
+                std::thread::park_timeout(EVERY);
+                flushed
+            }
+            Err(TryRecvError::Disconnected) => {
                 drop(ring.flush());
                 return;
             }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::fault::Fault;
 use crate::lab::{Driver, target_dir, wait};
 use crate::run::{self, Plan, Report, system};
-pub use cost::Cost;
+pub use cost::{AgentCost, Cost, ThreadCost};
 
 /// What every system is tried with besides the power loss, once each.
 const SIDE: [Fault; 2] = [Fault::PartitionPair, Fault::AgentFreeze];
@@ -71,6 +71,14 @@ pub fn measure(systems: &[Driver], runs: u32, mut say: impl FnMut(&str)) -> Resu
             cost::measure(standard.clone()).inspect_err(|error| say(&format!("no cost: {error:#}"))).ok();
     }
     Ok(bench)
+}
+
+/// Watches three idle agents for a minute.
+///
+/// # Errors
+/// The lab does not come up, or an agent ends meanwhile.
+pub fn cost(driver: Driver) -> Result<Cost> {
+    cost::measure(driver)
 }
 
 impl Bench {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use baton_consensus::{Handle, Inbox, Member, Options, Standing, Timing, Tls, pki, start};
@@ -18,7 +19,11 @@ pub struct Cluster {
     pub dir: tempfile::TempDir,
     pub members: Vec<Member>,
     pub nodes: BTreeMap<&'static str, Handle>,
+    heard: BTreeMap<&'static str, Heard>,
 }
+
+/// Messages that a node has got.
+type Heard = Arc<Mutex<Vec<String>>>;
 
 /// A port that nobody uses at the moment.
 pub fn free_addr() -> SocketAddr {
@@ -43,7 +48,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         make_pki(&dir.path().join("pki"), &NAMES);
         let members = NAMES.map(|name| Member { id: name.into(), raft_addr: free_addr() }).to_vec();
-        Self { dir, members, nodes: BTreeMap::new() }
+        Self { dir, members, nodes: BTreeMap::new(), heard: BTreeMap::new() }
     }
 
     pub async fn formed() -> Self {
@@ -77,13 +82,22 @@ impl Cluster {
 
     pub fn start(&mut self, name: &'static str) {
         let (handle, inbox) = start(self.options(name)).unwrap();
-        tokio::spawn(echo(inbox));
+        tokio::spawn(take(inbox, Arc::clone(self.heard.entry(name).or_default())));
         self.nodes.insert(name, handle);
     }
 
     /// Ends a node without a word to the others.
     pub async fn kill(&mut self, name: &str) {
         self.nodes.remove(name).unwrap().shutdown().await;
+    }
+
+    /// Waits until a node's agent has this message.
+    pub async fn wait_heard(&self, name: &str, message: &str) {
+        let until = Instant::now() + SOON;
+        while !self.heard[name].lock().unwrap().iter().any(|heard| heard == message) {
+            assert!(Instant::now() < until, "{name} has not got {message:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub fn node(&self, name: &str) -> &Handle {
@@ -177,11 +191,11 @@ impl Cluster {
     }
 }
 
-/// Answers each message with itself and its sender.
-async fn echo(mut inbox: Inbox) {
+/// Notes each message with its sender.
+async fn take(mut inbox: Inbox, heard: Heard) {
     while let Some(message) = inbox.recv().await {
         let text = format!("{}: {}", message.from, String::from_utf8_lossy(&message.body));
-        let _ = message.reply.send(text.into());
+        heard.lock().unwrap().push(text);
     }
 }
 

@@ -1,8 +1,11 @@
 //! The agent's clock: the one place where `Instant` becomes [`Mono`].
 
+use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
+use baton_runbooks::agent::TICK_MAX_MS;
 use baton_runbooks::model::{Mono, WallMs};
+use tokio::time::{Sleep, sleep_until};
 
 /// Counts from a moment shortly before the agent's start. Cheap to copy; all copies count alike.
 #[derive(Debug, Clone, Copy)]
@@ -31,10 +34,57 @@ impl Clock {
         Mono(instant.saturating_duration_since(self.origin).as_millis() as u64)
     }
 
+    /// Ticks of `period`, the first one at once, or `after` that. See [`Ticks`].
+    pub(crate) fn every(&self, period: Duration, after: Duration) -> Ticks {
+        let at = self.on_grid(Instant::now()) + after;
+        Ticks { clock: *self, period, is_first: true, at, timer: Box::pin(sleep_until(at.into())) }
+    }
+
+    /// The last point of the grid before `instant`.
+    fn on_grid(&self, instant: Instant) -> Instant {
+        let since = instant.saturating_duration_since(self.origin).as_nanos() % GRID.as_nanos();
+        instant.checked_sub(Duration::from_nanos(since as u64)).unwrap_or(instant)
+    }
+
     /// The instant of `mono`, for timers.
     #[must_use]
     pub fn instant(&self, mono: Mono) -> Instant {
         self.origin + Duration::from_millis(mono.0)
+    }
+}
+
+/// The grid of the agent's periods: the driver wakes at each point of it anyway.
+const GRID: Duration = Duration::from_millis(TICK_MAX_MS);
+
+/// The ticks of one task. What is periodic wakes the process at the points of one grid, since a wake-up costs more than
+/// most of what is done in it. The next tick comes one period after the last, or, after one that came late, up to a quarter
+/// sooner: never later than the period says, and never two at once.
+#[derive(Debug)]
+pub(crate) struct Ticks {
+    clock: Clock,
+    period: Duration,
+    is_first: bool,
+    at: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Ticks {
+    /// Waits for the next tick. Dropping the future loses none.
+    pub(crate) async fn tick(&mut self) {
+        self.timer.as_mut().await;
+        self.at = self.after(Instant::now());
+        self.is_first = false;
+        self.timer.as_mut().reset(self.at.into());
+    }
+
+    /// When the tick after one that is taken `now` comes.
+    fn after(&self, now: Instant) -> Instant {
+        let quarter = self.period / 4;
+        if self.is_first || now.saturating_duration_since(self.at) <= quarter {
+            return self.at + self.period;
+        }
+        let next = now + self.period;
+        if GRID <= quarter { self.clock.on_grid(next) } else { next }
     }
 }
 
@@ -43,4 +93,53 @@ impl Clock {
 pub fn wall() -> WallMs {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     WallMs(since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_millis(200);
+
+    fn since(clock: Clock, at: Instant) -> u128 {
+        (at - clock.origin).as_millis()
+    }
+
+    #[tokio::test]
+    async fn ticks_in_time_stay_on_the_grid() {
+        let clock = Clock::start();
+        let mut ticks = clock.every(PERIOD, GRID);
+        assert_eq!(since(clock, ticks.at) % 50, 0);
+        ticks.is_first = false;
+        let next = ticks.after(ticks.at + Duration::from_millis(7));
+        assert_eq!(next - ticks.at, PERIOD);
+    }
+
+    #[tokio::test]
+    async fn after_a_late_one_the_next_is_on_the_grid_within_a_period_and_not_at_once() {
+        let clock = Clock::start();
+        let mut ticks = clock.every(PERIOD, Duration::ZERO);
+        ticks.is_first = false;
+        for late_ms in [51, 99, 100, 199, 200, 201, 1_234] {
+            let now = ticks.at + Duration::from_millis(late_ms);
+            let next = ticks.after(now);
+            assert_eq!(since(clock, next) % 50, 0);
+            assert!(next - now <= PERIOD && next - now >= PERIOD * 3 / 4, "{late_ms}: {:?}", next - now);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_comes_at_once_and_no_tick_twice() {
+        let clock = Clock::start();
+        let began = Instant::now();
+        let mut ticks = clock.every(Duration::from_millis(50), Duration::ZERO);
+        ticks.tick().await;
+        let first = ticks.at;
+        ticks.tick().await;
+        assert!(
+            Instant::now() >= first && ticks.at - first == Duration::from_millis(50),
+            "{:?}",
+            began.elapsed()
+        );
+    }
 }

@@ -15,7 +15,6 @@ use baton_runbooks::decide::local::Wish;
 use baton_runbooks::lease::granter::Office;
 use baton_runbooks::observe::Observation;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::executor::{self, Job};
 use super::operator::{self, Look};
@@ -70,6 +69,7 @@ pub(super) async fn run(
         office: Office::default(),
         recorder,
         publisher,
+        reports: reports::Sender::default(),
         // Half of the supervisor's patience, as sd_watchdog_enabled(3) advises.
         supervised: sd_notify::watchdog_enabled().map(|patience| patience / 2),
         told_at: Instant::now(),
@@ -101,6 +101,7 @@ struct Driver {
     office: Office,
     recorder: Recorder,
     publisher: Publisher,
+    reports: reports::Sender,
     /// How often the supervisor wants to hear of this process, if it watches.
     supervised: Option<Duration>,
     told_at: Instant,
@@ -117,10 +118,10 @@ impl Driver {
         let mut committed = self.context.consensus.committed();
         let mut standing = self.context.consensus.standing();
         let mut lease = self.context.lease.view();
-        let mut tick = interval(Duration::from_millis(TICK_MAX_MS));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut report = interval(self.context.config.timing.report.duration());
-        report.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut tick = self.context.clock.every(Duration::from_millis(TICK_MAX_MS), Duration::ZERO);
+        // A tick after the probes, so that a report has what they have just seen.
+        let every = self.context.config.timing.report.duration();
+        let mut report = self.context.clock.every(every, every / 4);
         // What was applied before this agent started is its first input, or a restarted holder would wait for news.
         committed.mark_changed();
         standing.mark_changed();
@@ -138,8 +139,10 @@ impl Driver {
                 changed = standing.changed() => {
                     changed.context("the consensus thread has ended")?;
                     standing.mark_unchanged();
-                    self.take_office();
-                    continue;
+                    match self.new_office() {
+                        Some(input) => input,
+                        None => continue,
+                    }
                 }
                 changed = lease.changed() => {
                     changed.context("the lease thread has ended")?;
@@ -153,9 +156,9 @@ impl Driver {
                 _ = report.tick() => self.report(),
                 _ = tick.tick() => {
                     self.beat();
-                    // The times of acknowledgements move without a notice.
-                    self.take_office();
-                    Input::Tick
+                    // The times of acknowledgements move without a notice, and on a leader at every tick; one input does for
+                    // both, since time passes with each.
+                    self.new_office().unwrap_or(Input::Tick)
                 }
             };
             self.feed(input);
@@ -220,18 +223,19 @@ impl Driver {
     }
 
     /// This node's own report: to the peers, and to the core.
-    fn report(&self) -> Input {
+    fn report(&mut self) -> Input {
         let report = self.core.report(self.context.clock.now());
-        reports::send(&self.context, &report);
+        self.reports.send(&self.context, &report);
         Input::Report { report: Box::new(report) }
     }
 
-    /// Feeds this node's standing in Raft, if it is another one than the core knows.
-    fn take_office(&mut self) {
+    /// This node's standing in Raft, if it is another one than the core knows.
+    fn new_office(&mut self) -> Option<Input> {
         let office = crate::lease::office(&self.context.consensus.standing().borrow(), self.context.clock);
-        if self.office != office {
-            self.office = office.clone();
-            self.feed(Input::Office { office });
+        if self.office == office {
+            return None;
         }
+        self.office = office.clone();
+        Some(Input::Office { office })
     }
 }

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use baton_netops::{Announcer, Cut, Network, ResetSpec, reset_clients};
 use baton_runbooks::model::NodeId;
 use baton_runbooks::observe::NodeReport;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::reports;
 use super::services::Services;
 use crate::config::Config;
 use crate::hands::mysql::{Mysql, MysqlAccess};
@@ -30,7 +28,6 @@ pub(crate) struct Hands {
     reset: ResetSpec,
     cut: tokio::sync::Mutex<Cut>,
     announcer: Mutex<Option<Announcer>>,
-    places: BTreeMap<NodeId, Arc<Semaphore>>,
     peers: Mutex<BTreeMap<NodeId, (Instant, NodeReport)>>,
 }
 
@@ -48,7 +45,6 @@ impl Hands {
         if data && config.mysql.is_some() {
             cut.install().await.context("install the table for cutting replication")?;
         }
-        let others = config.nodes.iter().filter(|node| node.name != config.node);
         Ok(Self {
             mysql: config.mysql.as_ref().filter(|_| data).map(open_mysql).transpose()?,
             redis: config.redis.as_ref().filter(|_| data).map(open_redis).transpose()?,
@@ -58,7 +54,6 @@ impl Hands {
             reset: reset_spec(config),
             cut: tokio::sync::Mutex::new(cut),
             announcer: Mutex::new(None),
-            places: others.map(|node| (node.name.clone(), reports::places())).collect(),
             peers: Mutex::new(BTreeMap::new()),
         })
     }
@@ -112,11 +107,6 @@ impl Hands {
             Ok(Ok(Err(error))) => tracing::warn!(error = crate::chain::chain(&error), "clients not reset"),
             Ok(Err(_)) | Err(_) => tracing::warn!("resetting clients did not end in time"),
         }
-    }
-
-    /// A place for one more report under way to `peer`; `None`: enough are.
-    pub(crate) fn report_place(&self, peer: &NodeId) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(self.places.get(peer)?).try_acquire_owned().ok()
     }
 
     /// Notes a peer's newest report.

@@ -10,7 +10,6 @@ use baton_runbooks::lease::holder::Door;
 use baton_runbooks::ledger::Command;
 use baton_runbooks::sync::Keep;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::Context;
 use super::driver::{Inputs, Wishes};
@@ -52,8 +51,7 @@ pub(super) fn start(context: &Context, inputs: Inputs, wishes: Wishes, seen: See
     let (tx, mut orders) = mpsc::channel(ORDERS_MAX);
     let keeper = Keeper { context: context.clone(), inputs, wishes, seen };
     tokio::spawn(async move {
-        let mut tick = interval(CANARY_PERIOD);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = keeper.context.clock.every(CANARY_PERIOD, Duration::ZERO);
         loop {
             tokio::select! {
                 order = orders.recv() => match order {

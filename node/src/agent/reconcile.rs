@@ -16,14 +16,33 @@ mod services;
 use std::time::{Duration, Instant};
 
 use baton_runbooks::decide::local::Role;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::Context;
+use super::clock::Clock;
 use super::driver::{Inputs, Numbered, Wishes};
 use super::senses::Seen;
 
 /// What was not achieved is tried again after this.
 const PERIOD: Duration = Duration::from_millis(250);
+
+/// What was found as it should be is looked at again after this: it costs orders to the lease thread and statements on the
+/// database, and whoever changes it says so to the core.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// For which wish something was found as it should be, and when.
+#[derive(Debug, Clone, Copy, Default)]
+struct Settled(Option<(u64, Instant)>);
+
+impl Settled {
+    fn note(&mut self, wish: &Numbered) {
+        self.0 = Some((wish.number, Instant::now()));
+    }
+
+    /// It was so for this very wish, a moment ago.
+    fn is(&self, wish: &Numbered) -> bool {
+        self.0.is_some_and(|(number, at)| number == wish.number && at.elapsed() < AGAIN)
+    }
+}
 
 /// One task's share of a wish.
 trait Share: Send + 'static {
@@ -47,16 +66,22 @@ pub(super) fn start(context: &Context, inputs: &Inputs, wishes: &Wishes, seen: &
     // Longer than any ticket of an earlier agent lives, so that a lease that does not come closes everything.
     let patience = Instant::now() + context.config.timing.lease.duration();
     let newest = Newest(wishes.clone());
-    follow(wishes.clone(), patience, doors::Doors::new(context.clone()));
+    let clock = context.clock;
+    follow(clock, wishes.clone(), patience, doors::Doors::new(context.clone()));
     if context.hands.mysql.is_some() {
         let share = mysql::MysqlShare::new(context.clone(), inputs.clone(), seen.clone(), newest.clone());
-        follow(wishes.clone(), patience, share);
+        follow(clock, wishes.clone(), patience, share);
     }
     if context.hands.redis.is_some() {
-        follow(wishes.clone(), patience, redis::RedisShare::new(context.clone(), seen.clone(), newest));
+        follow(
+            clock,
+            wishes.clone(),
+            patience,
+            redis::RedisShare::new(context.clone(), seen.clone(), newest),
+        );
     }
     if context.hands.services.is_some() {
-        follow(wishes.clone(), patience, services::ServicesShare::new(context.clone()));
+        follow(clock, wishes.clone(), patience, services::ServicesShare::new(context.clone()));
     }
 }
 
@@ -72,10 +97,9 @@ impl Newest {
     }
 }
 
-fn follow<S: Share>(mut wishes: Wishes, patience: Instant, mut share: S) {
+fn follow<S: Share>(clock: Clock, mut wishes: Wishes, patience: Instant, mut share: S) {
     tokio::spawn(async move {
-        let mut tick = interval(PERIOD);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = clock.every(PERIOD, Duration::ZERO);
         loop {
             let newest = wishes.borrow_and_update().clone();
             if let Some(wish) = newest {
@@ -126,6 +150,18 @@ mod tests {
         assert!(awaits_lease(&closed(Some(Epoch(7)), None)));
         assert!(!awaits_lease(&closed(None, None)), "it holds nothing");
         assert!(!awaits_lease(&closed(Some(Epoch(7)), Some(Why::MysqlDead))), "it gives its lease back");
+    }
+
+    #[test]
+    fn what_is_settled_for_one_wish_is_not_for_another() {
+        let wish = closed(None, None);
+        let mut settled = Settled::default();
+        assert!(!settled.is(&wish));
+        settled.note(&wish);
+        assert!(settled.is(&wish));
+        assert!(!settled.is(&Numbered { number: 4, ..wish.clone() }));
+        settled.0 = settled.0.and_then(|(number, at)| Some((number, at.checked_sub(AGAIN)?)));
+        assert!(!settled.is(&wish), "it is looked at again");
     }
 
     #[test]

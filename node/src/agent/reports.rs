@@ -1,9 +1,10 @@
 //! Reports between agents, and who should lead.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_consensus::Inbox;
+use baton_consensus::{Inbox, Told};
 use baton_runbooks::agent::Input;
 use baton_runbooks::ledger::Ledger;
 use baton_runbooks::model::{NodeId, NodeKind};
@@ -28,25 +29,33 @@ enum Message {
     Report { report: Box<NodeReport> },
 }
 
-/// Sends this node's report to every peer, each on its own.
-pub(super) fn send(context: &Context, report: &NodeReport) {
-    let message = Message::Report { report: Box::new(report.clone()) };
-    let body = Bytes::from(serde_json::to_vec(&message).expect("a report is plain data"));
-    for node in context.config.nodes.iter().filter(|node| node.name != context.config.node) {
-        let Some(place) = context.hands.report_place(&node.name) else { continue };
-        let (consensus, to, body) = (context.consensus.clone(), node.name.clone(), body.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            if let Err(error) = consensus.request(&to, body, SEND_DEADLINE).await {
-                tracing::debug!(%to, %error, "report not delivered");
-            }
-        });
-    }
+/// Sends this node's reports.
+#[derive(Debug, Default)]
+pub(super) struct Sender {
+    under_way: BTreeMap<NodeId, Vec<Told>>,
 }
 
-/// Places for reports under way to one peer.
-pub(super) fn places() -> Arc<tokio::sync::Semaphore> {
-    Arc::new(tokio::sync::Semaphore::new(UNDER_WAY_MAX))
+impl Sender {
+    /// Sends a report to every peer, each on its own. Nobody waits for it: what became of it is looked at before the next.
+    pub(super) fn send(&mut self, context: &Context, report: &NodeReport) {
+        let message = Message::Report { report: Box::new(report.clone()) };
+        let body = Bytes::from(serde_json::to_vec(&message).expect("a report is plain data"));
+        for node in context.config.nodes.iter().filter(|node| node.name != context.config.node) {
+            let under_way = self.under_way.entry(node.name.clone()).or_default();
+            under_way.retain_mut(|told| match told.ended() {
+                None => true,
+                Some(ended) => {
+                    if let Err(error) = ended {
+                        tracing::debug!(to = %node.name, %error, "report not delivered");
+                    }
+                    false
+                }
+            });
+            if under_way.len() < UNDER_WAY_MAX {
+                under_way.push(context.consensus.tell(&node.name, body.clone(), SEND_DEADLINE));
+            }
+        }
+    }
 }
 
 /// Takes the peers' messages. A report counts only if it speaks of its verified sender.
@@ -57,7 +66,6 @@ pub(super) fn receive(mut inbox: Inbox, context: &Context, inputs: Inputs) {
         while let Some(inbound) = inbox.recv().await {
             match serde_json::from_slice(&inbound.body) {
                 Ok(Message::Report { report }) if report.node == inbound.from && report.node != me => {
-                    let _ = inbound.reply.send(Bytes::new());
                     hands.note_peer((*report).clone());
                     let _ = inputs.send(Input::Report { report }).await;
                 }

@@ -8,9 +8,9 @@ use baton_netops::Probe;
 use baton_runbooks::decide::local::Role;
 use baton_runbooks::observe::{MysqlFacts, Observation, ProbeFailure, RedisFacts};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::Context;
+use super::clock::Clock;
 use super::driver::Wishes;
 use crate::probe::disk::DiskProbe;
 
@@ -68,7 +68,7 @@ pub(super) fn start(context: &Context, out: &Observations, wishes: Wishes) -> Se
     }
     if let Some(mysql) = &context.config.mysql {
         match DiskProbe::new(mysql.data_dir.clone()) {
-            Ok(disk) => drop(tokio::spawn(watch_disk(disk, out.clone()))),
+            Ok(disk) => drop(tokio::spawn(watch_disk(context.clock, disk, out.clone()))),
             Err(error) => tracing::error!(%error, "the data disk is not watched"),
         }
     }
@@ -86,7 +86,7 @@ pub(super) fn start(context: &Context, out: &Observations, wishes: Wishes) -> Se
 async fn watch_mysql(context: Context, out: Observations, seen: Seen, period: Duration) {
     let Some(mysql) = &context.hands.mysql else { return };
     let deadline = (period * 2).max(PROBE_DEADLINE_MIN);
-    let mut tick = every(period);
+    let mut tick = context.clock.every(period, Duration::ZERO);
     loop {
         tick.tick().await;
         let observation = match mysql.probe(deadline).await {
@@ -109,7 +109,7 @@ async fn watch_mysql(context: Context, out: Observations, seen: Seen, period: Du
 /// Writes are probed on the holder only: elsewhere the server is read-only, and a write would be a transaction of its own.
 async fn write_mysql(context: Context, out: Observations, wishes: Wishes, period: Duration) {
     let Some(mysql) = &context.hands.mysql else { return };
-    let mut tick = every(period * 2);
+    let mut tick = context.clock.every(period * 2, Duration::ZERO);
     loop {
         tick.tick().await;
         let serving = wishes.borrow().as_ref().is_some_and(|numbered| match &numbered.wish.role {
@@ -140,7 +140,7 @@ async fn write_mysql(context: Context, out: Observations, wishes: Wishes, period
 async fn watch_redis(context: Context, out: Observations, seen: Seen, period: Duration) {
     let Some(redis) = &context.hands.redis else { return };
     let deadline = (period * 2).max(PROBE_DEADLINE_MIN);
-    let mut tick = every(period);
+    let mut tick = context.clock.every(period, Duration::ZERO);
     loop {
         tick.tick().await;
         let observation = match redis.probe(deadline).await {
@@ -159,8 +159,8 @@ async fn watch_redis(context: Context, out: Observations, seen: Seen, period: Du
     }
 }
 
-async fn watch_disk(disk: DiskProbe, out: Observations) {
-    let mut tick = every(SLOW_PERIOD);
+async fn watch_disk(clock: Clock, disk: DiskProbe, out: Observations) {
+    let mut tick = clock.every(SLOW_PERIOD, Duration::ZERO);
     loop {
         tick.tick().await;
         let facts = disk.look(SLOW_PERIOD).await;
@@ -172,7 +172,7 @@ async fn watch_disk(disk: DiskProbe, out: Observations) {
 
 /// Asks the clients' gateway for its hardware address. That nobody could be asked is no answer, in either direction.
 async fn watch_gateway(context: Context, out: Observations, gateway: IpAddr, interface: String) {
-    let mut tick = every(GATEWAY_PERIOD);
+    let mut tick = context.clock.every(GATEWAY_PERIOD, Duration::ZERO);
     loop {
         tick.tick().await;
         let reachable =
@@ -193,7 +193,7 @@ async fn watch_gateway(context: Context, out: Observations, gateway: IpAddr, int
 
 async fn watch_services(context: Context, out: Observations) {
     let Some(services) = &context.hands.services else { return };
-    let mut tick = every(SLOW_PERIOD);
+    let mut tick = context.clock.every(SLOW_PERIOD, Duration::ZERO);
     loop {
         tick.tick().await;
         for (name, state) in services.states().await {
@@ -202,10 +202,4 @@ async fn watch_services(context: Context, out: Observations) {
             }
         }
     }
-}
-
-fn every(period: Duration) -> tokio::time::Interval {
-    let mut tick = interval(period);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tick
 }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use baton_consensus::Standing;
 use baton_runbooks::model::{NodeId, NodeKind};
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::Context;
 
@@ -20,8 +19,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 pub(super) fn start(context: &Context) {
     let context = context.clone();
     let lease = context.config.timing.lease.duration();
-    let mut tick = interval(context.config.timing.renew.duration());
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = context.clock.every(context.config.timing.renew.duration(), Duration::ZERO);
     let data: Vec<NodeId> = context
         .config
         .nodes

@@ -84,7 +84,7 @@ fn torn_end_is_left_out() {
 #[test]
 fn full_queue_drops_and_counts() {
     let (queue, messages) = sync_channel(2);
-    let recorder = Recorder { queue, dropped: Arc::default() };
+    let recorder = Recorder { queue, dropped: Arc::default(), writer: std::thread::current() };
     for number in 0..10u64 {
         recorder.record(&number);
     }

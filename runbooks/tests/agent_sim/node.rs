@@ -69,8 +69,7 @@ pub struct Node {
     pub holder: Holder,
     pub granter: Granter,
     pub boot: u64,
-    pub new_leader_ms: 0,
- opened: Option<String>,
+    opened: Option<String>,
     pub db: Option<Mysql>,
     pub db_down_until: u64,
     pub gate: Gate,
@@ -177,6 +176,7 @@ fn setup(index: usize, boot: u64, opened: Option<String>) -> Setup {
         holder_services: Vec::new(),
         version: "test".into(),
         config_hash: "test".into(),
+        new_leader_ms: 0,
         opened,
         boot,
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use baton_runbooks::agent::{Input, LeaseFacts};
-use baton_runbooks::lease::granter::{Office};
+use baton_runbooks::lease::granter::Office;
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::ledger::{Command, Ledger};
 use baton_runbooks::model::{NodeId, NodeKind, Term};

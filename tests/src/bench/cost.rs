@@ -1,5 +1,6 @@
 //! What an idle agent costs: processor, memory, and the price of one renewal of the lease.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,15 @@ use crate::lab::{Driver, Lab, Options, Port, agents, wait};
 
 /// How long the agents are watched doing nothing.
 const WATCHED: Duration = Duration::from_secs(60);
+/// An agent that has just started is not idle yet: links are dialed, the replica catches up.
+const WARM_UP: Duration = Duration::from_secs(10);
 /// Renewals per second in the `standard` profile: one every 0.2 s.
 const RENEWALS_PER_SECOND: f64 = 5.0;
 /// The thread of an agent that renews the lease.
 const LEASE_THREAD: &str = "baton-lease";
 
 /// The cost of an idle agent.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Cost {
     /// Share of one core, percent; of the three agents the one that takes most.
     pub cpu_percent: f64,
@@ -25,15 +28,51 @@ pub struct Cost {
     pub resident_mib: f64,
     /// Processor time of the holder's lease thread per renewal, microseconds.
     pub renewal_us: f64,
+    /// Each agent by itself.
+    pub agents: Vec<AgentCost>,
+}
+
+/// One agent's part.
+#[derive(Debug, Clone, Serialize)]
+pub struct AgentCost {
+    /// Which.
+    pub node: &'static str,
+    /// Resident memory, MiB.
+    pub resident_mib: f64,
+    /// By the name of the thread.
+    pub threads: BTreeMap<String, ThreadCost>,
+}
+
+/// All threads of one name.
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+pub struct ThreadCost {
+    /// Share of one core, percent.
+    pub cpu_percent: f64,
+    /// How often it went to sleep and was woken, per second.
+    pub wakeups_per_s: f64,
+}
+
+impl AgentCost {
+    fn cpu_percent(&self) -> f64 {
+        self.threads.values().map(|thread| thread.cpu_percent).sum()
+    }
 }
 
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpu_percent, resident_mib, renewal_us } = self;
+        let Self { cpu_percent, resident_mib, renewal_us, agents } = self;
         write!(
             f,
             "idle agent: {cpu_percent:.2} % of a core, {resident_mib:.1} MiB, {renewal_us:.0} us per renewal"
-        )
+        )?;
+        for agent in agents {
+            let (node, share, mib) = (agent.node, agent.cpu_percent(), agent.resident_mib);
+            write!(f, "\n  {node:<4} {share:.2} %, {mib:.1} MiB:")?;
+            for (name, ThreadCost { cpu_percent, wakeups_per_s }) in &agent.threads {
+                write!(f, " {name} {cpu_percent:.2} % ({wakeups_per_s:.0}/s)")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -47,41 +86,65 @@ pub fn measure(driver: Driver) -> Result<Cost> {
         let standing = lab.standing()?;
         Ok(standing.holder.filter(|_| standing.ok))
     })?;
+    wait::pass(WARM_UP)?;
     let pid = |port: Port| lab.host(port).process("agent")?.pid().context("the agent has ended");
     let pids = agents::NODES.into_iter().map(pid).collect::<Result<Vec<_>>>()?;
-    let before = pids.iter().map(|pid| busy(*pid, None)).collect::<Result<Vec<_>>>()?;
-    let lease_before = busy(pid(holder)?, Some(LEASE_THREAD))?;
+    let before = pids.iter().map(|pid| used(*pid)).collect::<Result<Vec<_>>>()?;
     let started = Instant::now();
     wait::pass(WATCHED)?;
-    let elapsed = started.elapsed();
-    let mut cost = Cost { cpu_percent: 0.0, resident_mib: 0.0, renewal_us: 0.0 };
-    for (pid, before) in pids.iter().zip(before) {
-        let share = (busy(*pid, None)? - before).as_secs_f64() / elapsed.as_secs_f64();
-        cost.cpu_percent = cost.cpu_percent.max(share * 100.0);
-        cost.resident_mib = cost.resident_mib.max(resident_mib(*pid)?);
+    let seconds = started.elapsed().as_secs_f64();
+    let mut each = Vec::new();
+    for ((port, pid), before) in agents::NODES.into_iter().zip(&pids).zip(before) {
+        let threads = used(*pid)?.into_iter().map(|(name, now)| {
+            let then = before.get(&name).copied().unwrap_or_default();
+            let busy = now.busy.saturating_sub(then.busy).as_secs_f64();
+            let wakeups_per_s = now.wakeups.saturating_sub(then.wakeups) as f64 / seconds;
+            (name, ThreadCost { cpu_percent: busy / seconds * 100.0, wakeups_per_s })
+        });
+        let threads = threads.collect();
+        each.push(AgentCost { node: port.name(), resident_mib: resident_mib(*pid)?, threads });
     }
-    let lease = busy(pid(holder)?, Some(LEASE_THREAD))? - lease_before;
-    cost.renewal_us = lease.as_secs_f64() * 1e6 / (elapsed.as_secs_f64() * RENEWALS_PER_SECOND);
-    Ok(cost)
+    let holder = each.iter().find(|agent| agent.node == holder.name());
+    let lease = holder.and_then(|agent| agent.threads.get(LEASE_THREAD)).context("the holder renews")?;
+    Ok(Cost {
+        cpu_percent: each.iter().map(AgentCost::cpu_percent).fold(0.0, f64::max),
+        resident_mib: each.iter().map(|agent| agent.resident_mib).fold(0.0, f64::max),
+        renewal_us: lease.cpu_percent / 100.0 * 1e6 / RENEWALS_PER_SECOND,
+        agents: each,
+    })
 }
 
-/// Processor time so far of all threads of a process, or of those with a name.
-fn busy(pid: Pid, named: Option<&str>) -> Result<Duration> {
-    let mut busy = Duration::ZERO;
+/// What the threads of one name have used so far.
+#[derive(Debug, Default, Clone, Copy)]
+struct Used {
+    busy: Duration,
+    wakeups: u64,
+}
+
+/// What the threads of a process have used so far, by name.
+fn used(pid: Pid) -> Result<BTreeMap<String, Used>> {
+    let mut threads: BTreeMap<String, Used> = BTreeMap::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
         let read = |file: &str| std::fs::read_to_string(task.path().join(file));
         // A thread may end while the list is read.
-        let (Ok(name), Ok(times)) = (read("comm"), read("schedstat")) else { continue };
-        if named.is_none_or(|wanted| name.trim() == wanted) {
-            let ns = times.split(' ').next().context("schedstat has a first field")?;
-            busy += Duration::from_nanos(ns.parse()?);
-        }
+        let (Ok(name), Ok(times), Ok(status)) = (read("comm"), read("schedstat"), read("status")) else {
+            continue;
+        };
+        let ns = times.split(' ').next().context("schedstat has a first field")?;
+        let slept = field(&status, "voluntary_ctxt_switches:").context("status counts switches")?;
+        let used = threads.entry(name.trim().to_owned()).or_default();
+        used.busy += Duration::from_nanos(ns.parse()?);
+        used.wakeups += slept.parse::<u64>()?;
     }
-    Ok(busy)
+    Ok(threads)
 }
 
 fn resident_mib(pid: Pid) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    let kib = field(&status, "VmRSS:").and_then(|value| value.strip_suffix(" kB"));
     Ok(kib.context("VmRSS is there")?.trim().parse::<f64>()? / 1024.0)
+}
+
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }

@@ -68,6 +68,12 @@ enum Verb {
         )]
         systems: Vec<String>,
     },
+    /// What an idle agent costs, by thread
+    Cost {
+        /// baton-standard, baton-fast, baton-relaxed
+        #[arg(long, default_value = "baton-standard")]
+        system: String,
+    },
 }
 
 fn driver(system: &str) -> Result<Driver> {
@@ -127,6 +133,10 @@ fn go(verb: Verb) -> Result<ExitCode> {
             let bench = bench::switchover::measure(runs, |line| println!("{line}"))?;
             println!("{}", bench.text());
             println!("{}", bench.save()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Cost { system } => {
+            println!("{}", bench::cost(driver(&system)?)?);
             Ok(ExitCode::SUCCESS)
         }
         Verb::List => {

@@ -9,7 +9,7 @@ use baton_runbooks::run::StepStatus;
 
 use super::super::Context;
 use super::super::driver::Numbered;
-use super::Share;
+use super::{Settled, Share};
 
 /// Time for the VIP's door to open on a tick; the next tick tries again.
 const OPEN_DEADLINE: Duration = Duration::from_secs(1);
@@ -18,11 +18,15 @@ pub(super) struct Doors {
     context: Context,
     /// The wish for which everything is closed and clients were reset.
     closed_for: Option<u64>,
+    /// Renewals are as the wish says.
+    asked: Settled,
+    /// The VIP's door is open.
+    held: Settled,
 }
 
 impl Doors {
     pub(super) const fn new(context: Context) -> Self {
-        Self { context, closed_for: None }
+        Self { context, closed_for: None, asked: Settled(None), held: Settled(None) }
     }
 
     async fn close(&mut self, wish: &Numbered) {
@@ -41,18 +45,26 @@ impl Doors {
     }
 
     /// Renews for what the wish says. A late wish is refused, and the next one is on its way.
-    async fn ask(&self, wish: &Numbered) {
-        if let Err(error) = self.context.lease.renew(wish.wish.renew, wish.number).await {
-            tracing::debug!(%error, "not renewing as wished");
+    async fn ask(&mut self, wish: &Numbered) {
+        if self.asked.is(wish) {
+            return;
+        }
+        match self.context.lease.renew(wish.wish.renew, wish.number).await {
+            Ok(()) => self.asked.note(wish),
+            Err(error) => tracing::debug!(%error, "not renewing as wished"),
         }
     }
 
-    async fn hold_vip(&self, wish: &Numbered) {
+    async fn hold_vip(&mut self, wish: &Numbered) {
+        if self.held.is(wish) && self.context.lease.view().borrow().vip_open {
+            return;
+        }
         if let Err(error) = self.context.lease.open(Door::Vip, wish.number, None, OPEN_DEADLINE).await {
             tracing::debug!(%error, "the VIP is not held yet");
             return;
         }
         self.context.hands.keep_announcing();
+        self.held.note(wish);
     }
 
     /// An agent that was restarted in the middle of a run holds what the journal says is held.

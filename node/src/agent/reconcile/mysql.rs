@@ -14,7 +14,7 @@ use super::super::Context;
 use super::super::driver::{Inputs, Numbered};
 use super::super::local_state::Events;
 use super::super::senses::Seen;
-use super::{Newest, Share};
+use super::{Newest, Settled, Share};
 use crate::chain::chain;
 use crate::hands::mysql::Mysql;
 use crate::hands::mysql::close::Closing;
@@ -42,11 +42,24 @@ pub(super) struct MysqlShare {
     refused: Option<String>,
     /// Looks in a row at which the receiving thread ran without semi-sync.
     without_semi_sync: u32,
+    /// The ports are open for `server`, and the agent's tables are there.
+    served: Settled,
+    server: String,
 }
 
 impl MysqlShare {
     pub(super) fn new(context: Context, inputs: Inputs, seen: Seen, newest: Newest) -> Self {
-        Self { context, inputs, seen, newest, detaching: Arc::default(), refused: None, without_semi_sync: 0 }
+        Self {
+            context,
+            inputs,
+            seen,
+            newest,
+            detaching: Arc::default(),
+            refused: None,
+            without_semi_sync: 0,
+            served: Settled::default(),
+            server: String::new(),
+        }
     }
 
     async fn close(&mut self, mysql: &Mysql, facts: &MysqlFacts) -> bool {
@@ -136,6 +149,9 @@ impl MysqlShare {
 
     /// Writable first, semi-sync before that, ports last.
     async fn serve(&mut self, mysql: &Mysql, facts: &MysqlFacts, wish: &Numbered) {
+        if self.serves(facts, wish) {
+            return;
+        }
         let server = match mysql.server_identity().await {
             Ok(server) if server.to_string() == facts.instance.server => server,
             Ok(_) | Err(_) => return,
@@ -148,12 +164,16 @@ impl MysqlShare {
         if !is_open {
             return;
         }
-        if let Err(error) = mysql.ensure_schema(STATEMENT).await {
+        let schema = mysql.ensure_schema(STATEMENT).await;
+        let opened = self.context.lease.open(Door::Ports, wish.number, Some(server), OPEN_DEADLINE).await;
+        if schema.is_ok() && opened.is_ok() {
+            self.served.note(wish);
+            self.server = server.to_string();
+        }
+        if let Err(error) = schema {
             tracing::warn!(error = chain(&error), "the agent's own tables are not there");
         }
-        if let Err(error) =
-            self.context.lease.open(Door::Ports, wish.number, Some(server), OPEN_DEADLINE).await
-        {
+        if let Err(error) = opened {
             tracing::debug!(%error, "the ports are not open yet");
         }
         if facts.replication.is_some() && !facts.read_only && self.newest.is(wish) {
@@ -173,6 +193,16 @@ impl MysqlShare {
             },
             Err(error) => tracing::warn!(error = chain(&error), "the event scheduler does not run again yet"),
         }
+    }
+
+    /// Served a moment ago, and nothing has changed since, as far as the last probe and the lease thread know.
+    fn serves(&self, facts: &MysqlFacts, wish: &Numbered) -> bool {
+        self.served.is(wish)
+            && self.server == facts.instance.server
+            && !facts.read_only
+            && facts.replication.is_none()
+            && self.is_open_as_it_should(facts)
+            && self.context.lease.view().borrow().ports_open
     }
 
     /// Writable by an agent's hand, and with semi-sync on if the ledger says *in sync*. What a server boots with is not

@@ -6,7 +6,7 @@ use baton_runbooks::decide::local::Role;
 
 use super::super::Context;
 use super::super::driver::Numbered;
-use super::Share;
+use super::{Settled, Share};
 use crate::config::RunsOn;
 
 /// Starting may take as long as the takeover's step allows.
@@ -14,11 +14,13 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 
 pub(super) struct ServicesShare {
     context: Context,
+    /// What is bound to a role is as it should be. Each look costs the engine several answers.
+    settled: Settled,
 }
 
 impl ServicesShare {
     pub(super) const fn new(context: Context) -> Self {
-        Self { context }
+        Self { context, settled: Settled(None) }
     }
 }
 
@@ -28,6 +30,9 @@ impl Share for ServicesShare {
 
     async fn make_so(&mut self, wish: &Numbered) {
         let Some(services) = &self.context.hands.services else { return };
+        if self.settled.is(wish) {
+            return;
+        }
         let outcome = match &wish.wish.role {
             Role::Serving { services: false, .. } => services.stop(RunsOn::Holder).await,
             Role::Witness
@@ -46,8 +51,9 @@ impl Share for ServicesShare {
                 stopped.and(services.start(RunsOn::Holder, START_DEADLINE).await)
             }
         };
-        if let Err(error) = outcome {
-            tracing::warn!("services are not as they should be yet: {error:#}");
+        match outcome {
+            Ok(()) => self.settled.note(wish),
+            Err(error) => tracing::warn!("services are not as they should be yet: {error:#}"),
         }
     }
 }
