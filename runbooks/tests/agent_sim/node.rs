@@ -69,7 +69,7 @@ pub struct Node {
     pub holder: Holder,
     pub granter: Granter,
     pub boot: u64,
-    opened: Option<String>,
+    pub opened: Option<String>,
     pub db: Option<Mysql>,
     pub db_down_until: u64,
     pub gate: Gate,
