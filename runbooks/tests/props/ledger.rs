@@ -184,6 +184,51 @@ impl World {
     }
 }
 
+/// An entry that somebody sends, whatever the journal says.
+fn told(step: usize, attempt: u32, event: u8, by: usize) -> Option<Entry> {
+    let event = match event {
+        0 => Event::Started,
+        1 => Event::Succeeded { facts: Vec::new() },
+        2 => Event::Failed { error: "e".into() },
+        3 => Event::Skipped { reason: "r".into() },
+        4 => Event::UndoStarted,
+        5 => Event::UndoFinished,
+        _ => Event::UndoFailed { error: "e".into() },
+    };
+    // An outcome that nobody brought about would be a lie about the world; what matters here is the machine.
+    let is_proof = matches!(Step::ALL[step], Step::DrainRelayLog | Step::CatchUp | Step::CloseHolder);
+    let is_lie = matches!(event, Event::Succeeded { .. }) && is_proof;
+    (!is_lie).then(|| Entry { step: Step::ALL[step], attempt, event, by: name(by), at: WallMs(0) })
+}
+
+/// What an actor would really send next.
+fn next(ledger: &Ledger, world: &mut World, node: usize, well: bool) -> Option<Entry> {
+    let run = ledger.run.as_ref()?;
+    let next = run.next(&name(node)).into_iter().next()?;
+    let entry = super::run::answer(run, &next, well);
+    if entry.step == Step::CatchUp && matches!(entry.event, Event::Succeeded { .. }) {
+        // Its actor waits until the holder has closed, and for all that it has. Then replication is stopped.
+        if run.status(Step::CloseHolder) != StepStatus::Done {
+            return None;
+        }
+        world.catch_up(node);
+        world.instances[node % 2] += 1;
+    }
+    Some(entry)
+}
+
+fn switchover_plan(ledger: &Ledger, to: &NodeId) -> Option<Plan> {
+    let from = ledger.holder.clone()?;
+    let waits = switchover::Waits::default();
+    Some(Plan {
+        runbook: Runbook::Switchover,
+        version: switchover::VERSION,
+        asked_by: Some("me".into()),
+        steps: switchover::steps(&from, to, ledger.witness(), scope(), waits),
+        ..plan(ledger, to)
+    })
+}
+
 fn command(act: &Act, ledger: &Ledger, world: &mut World) -> Option<Command> {
     let (epoch, generation, at) = (ledger.epoch, ledger.sync_generation, WallMs(0));
     let (run, run_epoch) = (ledger.runs, ledger.run.as_ref().map_or(epoch, |run| run.plan.epoch));
@@ -205,48 +250,15 @@ fn command(act: &Act, ledger: &Ledger, world: &mut World) -> Option<Command> {
             Command::StartRun { plan: Box::new(plan), at }
         }
         Act::Step { step, attempt, event, by } => {
-            let event = match event {
-                0 => Event::Started,
-                1 => Event::Succeeded { facts: Vec::new() },
-                2 => Event::Failed { error: "e".into() },
-                3 => Event::Skipped { reason: "r".into() },
-                4 => Event::UndoStarted,
-                5 => Event::UndoFinished,
-                _ => Event::UndoFailed { error: "e".into() },
-            };
-            // An outcome that nobody brought about would be a lie about the world; what matters here is the machine.
-            let is_proof =
-                matches!(Step::ALL[*step], Step::DrainRelayLog | Step::CatchUp | Step::CloseHolder);
-            if matches!(event, Event::Succeeded { .. }) && is_proof {
-                return None;
-            }
-            let entry = Entry { step: Step::ALL[*step], attempt: *attempt, event, by: name(*by), at };
-            Command::Journal { run, epoch: run_epoch, entries: vec![entry] }
+            let entries = vec![told(*step, *attempt, *event, *by)?];
+            Command::Journal { run, epoch: run_epoch, entries }
         }
         Act::Next { node, well } => {
-            let run_now = ledger.run.as_ref()?;
-            let next = run_now.next(&name(*node)).into_iter().next()?;
-            let entry = super::run::answer(run_now, &next, *well);
-            if entry.step == Step::CatchUp && matches!(entry.event, Event::Succeeded { .. }) {
-                // Its actor waits until the holder has closed, and for all that it has. Then replication is stopped.
-                if run_now.status(Step::CloseHolder) != StepStatus::Done {
-                    return None;
-                }
-                world.catch_up(*node);
-                world.instances[*node % 2] += 1;
-            }
-            Command::Journal { run, epoch: run_epoch, entries: vec![entry] }
+            let entries = vec![next(ledger, world, *node, *well)?];
+            Command::Journal { run, epoch: run_epoch, entries }
         }
         Act::StartSwitchover { to, off } => {
-            let from = ledger.holder.clone()?;
-            let to = name(*to);
-            let mut plan = Plan {
-                runbook: Runbook::Switchover,
-                version: switchover::VERSION,
-                asked_by: Some("me".into()),
-                steps: switchover::steps(&from, &to, ledger.witness(), scope(), switchover::Waits::default()),
-                ..plan(ledger, &to)
-            };
+            let mut plan = switchover_plan(ledger, &name(*to))?;
             plan.basis.sync = shifted(off);
             Command::StartRun { plan: Box::new(plan), at }
         }

@@ -87,15 +87,18 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
             lab.power_off(backup)?;
             lab.power_off(Port::Mon)
         }
-        Fault::Switchover => pass_baton(scene, &[0]),
-        Fault::SwitchoverFails => pass_baton(scene, &[3]),
-        // A crash may be early enough for the agent to be back in time, or too late for undoing.
-        Fault::SwitchoverCrash => pass_baton(scene, &[0, 3]),
+        Fault::Switchover | Fault::SwitchoverFails | Fault::SwitchoverCrash => pass_baton(fault, scene),
     }
 }
 
 /// As an operator would, at the backup. Any node takes the command.
-fn pass_baton(scene: Scene<'_>, codes: &[i32]) -> Result<()> {
+fn pass_baton(fault: Fault, scene: Scene<'_>) -> Result<()> {
+    let codes: &[i32] = match fault {
+        Fault::SwitchoverFails => &[3],
+        // A crash may be early enough for the agent to be back in time, or too late for undoing.
+        Fault::SwitchoverCrash => &[0, 3],
+        _ => &[0],
+    };
     let config = scene.lab.config.as_ref().context("only agents pass a baton")?;
     let (code, said) = agents::switchover(config, scene.backup)?;
     println!("{said}");
