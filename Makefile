@@ -33,10 +33,11 @@ fix:
 	REWRITE=1 cargo test -p baton-runbooks --test golden
 	REWRITE=1 cargo test -p baton-node --test docs
 
-## Outage beside keepalived's, cost of an agent; writes target/bench/outage.json
+## Outage beside keepalived's, cost of an agent, write gap of planned moves; writes target/bench/*.json
 bench: packages
 	cargo build --release -p baton-node -p baton-tests --bins
 	$(SUDO) target/release/lab bench --runs $(RUNS)
+	$(SUDO) target/release/lab bench-switchover --runs $(RUNS)
 
 ## A lab that stands until it is interrupted
 lab-up: packages build
