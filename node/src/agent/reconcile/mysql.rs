@@ -27,9 +27,6 @@ const CLOSE_BUDGET: Duration = Duration::from_secs(2);
 const STATEMENT: Duration = Duration::from_secs(2);
 /// Forgetting a lost primary takes seconds on MariaDB; nobody waits for it.
 const DETACH_DEADLINE: Duration = Duration::from_secs(30);
-/// A thread that has just connected runs before it has asked for semi-sync. To restart it then would hold up the commits of
-/// a holder that begins to wait for it, so it is looked at a few times first.
-const WITHOUT_SEMI_SYNC_MAX: u32 = 3;
 /// Time for the ports' door to open.
 const OPEN_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -40,8 +37,6 @@ pub(super) struct MysqlShare {
     newest: Newest,
     detaching: Arc<AtomicBool>,
     refused: Option<String>,
-    /// Looks in a row at which the receiving thread ran without semi-sync.
-    without_semi_sync: u32,
     /// The ports are open for `server`, and the agent's tables are there.
     served: Settled,
     server: String,
@@ -56,7 +51,6 @@ impl MysqlShare {
             newest,
             detaching: Arc::default(),
             refused: None,
-            without_semi_sync: 0,
             served: Settled::default(),
             server: String::new(),
         }
@@ -137,9 +131,8 @@ impl MysqlShare {
             }
         }
         let receiving = facts.replication.as_ref().is_some_and(|replication| replication.io_running);
-        let lacks_semi_sync = receiving && !facts.semi_sync.replica_on;
-        self.without_semi_sync = if lacks_semi_sync { self.without_semi_sync + 1 } else { 0 };
-        if self.without_semi_sync >= WITHOUT_SEMI_SYNC_MAX
+        if receiving
+            && !facts.semi_sync.replica_on
             && self.newest.is(wish)
             && let Err(error) = mysql.semi_sync_replica(STATEMENT).await
         {
