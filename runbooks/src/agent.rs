@@ -229,12 +229,13 @@ impl Agent {
         if self.applied == 0 {
             return;
         }
-        let serving = match self.local_wish(now).role {
+        let wish = self.local_wish(now);
+        let serving = match wish.role {
             Role::Serving { .. } => true,
             Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } => false,
         };
         let keep = self.weigh_sync(serving, now);
-        self.semi_sync_broken = match &keep {
+        let broken = match &keep {
             Keep::ProposeOut { reason, close_ports: true } => Some(reason.clone()),
             // Not opened while somebody may still be told that every commit waits for the replica.
             Keep::ProposeOut { reason, close_ports: false } if self.is_unopened() => Some(reason.clone()),
@@ -245,7 +246,13 @@ impl Agent {
             | Keep::Canary
             | Keep::ProposeIn { .. } => None,
         };
-        let wish = self.local_wish(now);
+        // Nothing else that the wish depends on has changed since.
+        let wish = if self.semi_sync_broken == broken {
+            wish
+        } else {
+            self.semi_sync_broken = broken;
+            self.local_wish(now)
+        };
         if self.wish.as_ref() != Some(&wish) {
             self.wish = Some(wish.clone());
             out.push(Output::Wish { wish: wish.clone() });
