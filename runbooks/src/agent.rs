@@ -239,6 +239,9 @@ impl Agent {
             Keep::ProposeOut { reason, close_ports: true } => Some(reason.clone()),
             // Not opened while somebody may still be told that every commit waits for the replica.
             Keep::ProposeOut { reason, close_ports: false } if self.is_unopened() => Some(reason.clone()),
+            Keep::Nothing if self.is_unseen() => {
+                Some("the database has not been seen since the agent started".to_owned())
+            }
             Keep::ProposeOut { close_ports: false, .. }
             | Keep::Nothing
             | Keep::SourceOff
