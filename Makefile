@@ -7,10 +7,12 @@ SHELL := /bin/bash
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,HOME,CI")
 FAULT ?= power-loss
 RUNS ?= 20
+SEEDS ?= 100000
+FIRST ?= 1
 PACKAGES := mariadb-server mariadb-backup redis-server docker.io nftables iproute2 iptables keepalived busybox-static iputils-arping procps util-linux
 LAB := target/debug/lab
 
-.PHONY: demo test verify fix bench lab-up lab-down packages mysql build
+.PHONY: demo test verify fix simulate bench lab-up lab-down packages mysql build
 
 ## The main job, end to end: three agents, one fault, one verdict
 demo: packages build
@@ -32,6 +34,10 @@ fix:
 	cargo fmt --all
 	REWRITE=1 cargo test -p baton-runbooks --test golden
 	REWRITE=1 cargo test -p baton-node --test docs
+
+## Schedules of three agents in a virtual world; SEEDS=… how many, FIRST=… from which
+simulate:
+	cargo run --release -p baton-tests --bin simulate -- --first $(FIRST) --seeds $(SEEDS) --threads $$(nproc) --json target/simulate.json
 
 ## Outage beside keepalived's, cost of an agent, write gap of planned moves; writes target/bench/*.json
 bench: packages

@@ -231,17 +231,21 @@ impl Agent {
         if self.applied == 0 {
             return;
         }
-        let serving = match self.local_wish(now).role {
+        let wish = self.local_wish(now);
+        let serving = match wish.role {
             Role::Serving { .. } => true,
             Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } | Role::Receiving { .. } => false,
         };
         // A holder that is closed for a switchover acknowledges nothing: there is nothing to keep.
         let handing_over = self.ledger.run.as_ref().is_some_and(Run::is_handing_over);
         let keep = self.weigh_sync(serving && !handing_over, now);
-        self.semi_sync_broken = match &keep {
+        let broken = match &keep {
             Keep::ProposeOut { reason, close_ports: true } => Some(reason.clone()),
             // Not opened while somebody may still be told that every commit waits for the replica.
             Keep::ProposeOut { reason, close_ports: false } if self.is_unopened() => Some(reason.clone()),
+            Keep::Nothing if self.is_unseen() => {
+                Some("the database has not been seen since the agent started".to_owned())
+            }
             Keep::ProposeOut { close_ports: false, .. }
             | Keep::Nothing
             | Keep::SourceOff
@@ -249,7 +253,13 @@ impl Agent {
             | Keep::Canary
             | Keep::ProposeIn { .. } => None,
         };
-        let wish = self.local_wish(now);
+        // Nothing else that the wish depends on has changed since.
+        let wish = if self.semi_sync_broken == broken {
+            wish
+        } else {
+            self.semi_sync_broken = broken;
+            self.local_wish(now)
+        };
         if self.wish.as_ref() != Some(&wish) {
             self.wish = Some(wish.clone());
             out.push(Output::Wish { wish: wish.clone() });

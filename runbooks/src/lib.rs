@@ -19,7 +19,8 @@
 //! # The driver's contract
 //!
 //! Whoever owns an [`agent::Agent`], a [`lease::granter::Granter`] and a [`lease::holder::Holder`] has these duties. The
-//! safety argument rests on each of them; `tests/agent_sim` is a driver that keeps them, and shows what happens otherwise.
+//! safety argument rests on each of them; the simulator (crate `tests`, module `sim`) is a driver that keeps them, and its planted
+//! bugs show what happens otherwise.
 //!
 //! 1. **One input at a time**, stamped with the present instant; all its outputs are begun, in order, before the next one.
 //!    A [`Tick`](agent::Input::Tick) comes at least every [`agent::TICK_MAX_MS`].

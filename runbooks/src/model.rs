@@ -3,6 +3,7 @@
 //! Nothing here reads a clock. Every instant is a parameter, see [`Mono`].
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,15 +45,15 @@ impl fmt::Display for Mono {
 #[serde(transparent)]
 pub struct WallMs(pub u64);
 
-/// The name of a node, as in the configuration.
+/// The name of a node, as in the configuration. Copies share it: every decision names nodes, many times a second.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NodeId(String);
+#[serde(from = "String", into = "String")]
+pub struct NodeId(Arc<str>);
 
 impl NodeId {
     /// A node id from its name.
     pub fn new(name: impl Into<String>) -> Self {
-        Self(name.into())
+        Self(Arc::from(name.into()))
     }
 
     /// The name.
@@ -70,7 +71,19 @@ impl fmt::Display for NodeId {
 
 impl From<&str> for NodeId {
     fn from(name: &str) -> Self {
-        Self(name.to_owned())
+        Self(Arc::from(name))
+    }
+}
+
+impl From<String> for NodeId {
+    fn from(name: String) -> Self {
+        Self(Arc::from(name))
+    }
+}
+
+impl From<NodeId> for String {
+    fn from(node: NodeId) -> Self {
+        node.as_str().to_owned()
     }
 }
 

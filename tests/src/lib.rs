@@ -1,4 +1,4 @@
-//! Baton on trial: a lab of network namespaces with real servers, faults, runs and benchmarks.
+//! Baton on trial: a simulator, and a lab of network namespaces with real servers, faults, runs and benchmarks.
 //!
 //! ```text
 //!  lab   three hosts, a client and an observer on a switch; MariaDB, Redis, a container engine, agents or keepalived
@@ -7,10 +7,14 @@
 //!  bench many runs, side by side with keepalived
 //! ```
 //!
+//! The simulator ([`sim`], [`invariants`]) runs the agents' pure cores in a world made from a seed; it needs nothing.
+//!
 //! The lab proves the product from outside: it talks to the agents by the command line that an operator has, and to
 //! the databases as a client has them. It needs root and runs everything in namespaces of its own.
 
 pub mod bench;
 pub mod fault;
+pub mod invariants;
 pub mod lab;
 pub mod run;
+pub mod sim;

@@ -71,9 +71,76 @@ impl Agent {
         }
     }
 
-    /// The local database is an instance that no agent has opened for writing yet.
+    /// The local database is an instance that no agent has opened for writing yet, as far as this one knows.
     pub(super) fn is_unopened(&self) -> bool {
         let server = self.detector.mysql_facts().map(|(_, facts)| &facts.instance.server);
-        server.is_some_and(|server| self.opened.as_ref() != Some(server))
+        server.is_none_or(|server| self.opened.as_ref() != Some(server))
+    }
+
+    /// Nobody has looked at the database since this agent started. It may have been restarted meanwhile, and an earlier
+    /// agent's *in sync* may be on its way: whether it may be opened shows only when it is seen.
+    pub(super) fn is_unseen(&self) -> bool {
+        self.setup.policy.scope.mysql && self.detector.mysql_facts().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::agent::{Agent, Input, LeaseFacts, Setup, Stamped};
+    use crate::decide::Policy;
+    use crate::decide::local::Role;
+    use crate::detect::Patience;
+    use crate::ledger::Ledger;
+    use crate::model::{Epoch, Mono, NodeId, NodeKind, WallMs};
+    use crate::run::table::Scope;
+
+    fn holder() -> Agent {
+        Agent::new(Setup {
+            me: NodeId::from("db1"),
+            own_address: "10.0.0.1".to_owned(),
+            policy: Policy {
+                scope: Scope { mysql: true, independent_services: false, services: false },
+                report_max_ms: 700,
+                quorum_max_ms: 600,
+                anti_flap_ms: 60_000,
+                anti_flap_max: 3,
+            },
+            patience: Patience {
+                refused_count: 2,
+                hung_ms: 1_000,
+                stalled_ms: 1_500,
+                disk_free_min: 1,
+                settle_ms: 1_200,
+                service_lost_ms: 25_000,
+            },
+            sync_patience_ms: 1_400,
+            redis: false,
+            holder_services: Vec::new(),
+            version: "test".to_owned(),
+            config_hash: "test".to_owned(),
+            new_leader_ms: 0,
+            opened: Some("1@1".to_owned()),
+            boot: 2,
+        })
+    }
+
+    /// The host was restarted with an *in sync* of its last agent on the way, and the lease is there before the first probe.
+    #[test]
+    fn a_database_that_was_not_seen_yet_is_not_opened() {
+        let me = NodeId::from("db1");
+        let members = [(me.clone(), NodeKind::Data), (NodeId::from("db2"), NodeKind::Data)].into();
+        let ledger = Ledger { members, mysql: true, epoch: Epoch(1), holder: Some(me), ..Ledger::default() };
+        let lease = LeaseFacts { held: Some((Epoch(1), Mono(2_000))), ..LeaseFacts::default() };
+        let mut agent = holder();
+        for input in
+            [Input::Committed { index: 1, ledger: Box::new(ledger) }, Input::Lease { lease }, Input::Tick]
+        {
+            agent.handle(Stamped { now: Mono(1_000), wall: WallMs(0), input });
+        }
+        let role = agent.wish().map(|wish| wish.role.clone());
+        assert_eq!(
+            role,
+            Some(Role::Serving { epoch: Epoch(1), ports: false, semi_sync: false, services: true })
+        );
     }
 }

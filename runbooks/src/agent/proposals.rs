@@ -28,6 +28,7 @@ const RETRY_MS: u64 = 100;
 impl Agent {
     pub(super) fn proposed(&mut self, ticket: u64, accepted: Option<bool>, now: Mono) {
         let Some((purpose, made_from)) = self.pending.remove(&ticket) else { return };
+        self.steps.proposal_ended(ticket, accepted);
         match (&purpose, accepted) {
             (Purpose::SyncOut(generation), Some(true)) => self.keeper.settle(*generation),
             (Purpose::Release(_), Some(false)) => self.releasing = None,

@@ -16,7 +16,15 @@ pub(super) struct Steps {
     acting: BTreeSet<(Step, u32)>,
     undoing: BTreeSet<Step>,
     ready_since: BTreeMap<Step, Mono>,
+    /// Outcomes in flight, by the ticket of their proposal.
+    proposed: BTreeMap<u64, Outcome>,
+    /// Outcomes that the ledger has accepted and does not show here yet: a follower hears of the answer first. Without
+    /// them, another entry that arrives in between would have the step carried out once more.
+    accepted: BTreeSet<Outcome>,
 }
+
+/// Step, attempt, and whether it is the outcome of the undo.
+type Outcome = (Step, u32, bool);
 
 impl Steps {
     pub(super) const fn ready_since(&self) -> &BTreeMap<Step, Mono> {
@@ -30,12 +38,28 @@ impl Steps {
             *self = Self { run: id, ..Self::default() };
         }
         let Some(run) = run else { return };
+        self.accepted.retain(|(step, attempt, undo)| match run.status(*step) {
+            StepStatus::Acting { attempt: current } => !undo && current == *attempt,
+            StepStatus::Undoing => *undo,
+            StepStatus::Pending
+            | StepStatus::Done
+            | StepStatus::Failed { .. }
+            | StepStatus::Skipped
+            | StepStatus::Undone
+            | StepStatus::Stuck { .. } => false,
+        });
         for planned in &run.plan.steps {
             let ready = planned.after.iter().all(|other| run.status(*other) == StepStatus::Done);
             if ready {
                 self.ready_since.entry(planned.step).or_insert(now);
             }
         }
+    }
+
+    /// The fate of a proposal is known, or known to be unknown.
+    pub(super) fn proposal_ended(&mut self, ticket: u64, accepted: Option<bool>) {
+        let outcome = self.proposed.remove(&ticket);
+        self.accepted.extend(outcome.filter(|_| accepted == Some(true)));
     }
 }
 
@@ -63,8 +87,7 @@ impl Agent {
         for next in run.next(&self.setup.me) {
             match next {
                 Next::Act { step, attempt } => self.journal(&run, step, attempt, Event::Started, wall, out),
-                // The outcome is on its way, or was lost a moment ago.
-                Next::Resume { step, .. } if self.is_journalling(step) || self.is_cooling(step) => {}
+                Next::Resume { step, attempt } if self.is_settling((step, attempt, false)) => {}
                 Next::Resume { step, attempt } => {
                     let planned = run.plan.step(step).cloned();
                     if let Some(planned) = planned.filter(|_| self.steps.acting.insert((step, attempt))) {
@@ -79,7 +102,8 @@ impl Agent {
                         self.journal(&run, step, attempt, Event::UndoStarted, wall, out);
                     }
                 }
-                Next::Undo { step, resumed: true } if self.is_journalling(step) || self.is_cooling(step) => {}
+                Next::Undo { step, resumed: true }
+                    if self.is_settling((step, last_attempt(&run, step), true)) => {}
                 Next::Undo { step, resumed: true } => {
                     let planned = run.plan.step(step).cloned();
                     if let Some(planned) = planned.filter(|_| self.steps.undoing.insert(step)) {
@@ -132,6 +156,12 @@ impl Agent {
         }
     }
 
+    /// The outcome is on its way into the ledger, or from there to here, or was lost a moment ago.
+    fn is_settling(&self, outcome: Outcome) -> bool {
+        let step = outcome.0;
+        self.is_journalling(step) || self.is_cooling(step) || self.steps.accepted.contains(&outcome)
+    }
+
     /// A proposal that speaks of this step is in flight.
     fn is_journalling(&self, step: Step) -> bool {
         self.pending.values().any(|(purpose, _)| purpose.speaks_of(step))
@@ -154,6 +184,11 @@ impl Agent {
         if self.is_journalling(step) {
             return;
         }
+        let outcome = match event {
+            Event::Started | Event::Skipped { .. } | Event::UndoStarted => None,
+            Event::Succeeded { .. } | Event::Failed { .. } => Some((step, attempt, false)),
+            Event::UndoFinished | Event::UndoFailed { .. } => Some((step, attempt, true)),
+        };
         let by = self.setup.me.clone();
         let mut ahead = run.clone();
         let first = Entry { step, attempt, event, by: by.clone(), at: wall };
@@ -173,10 +208,126 @@ impl Agent {
         if self.may_propose(&purpose) {
             let command = Command::Journal { run: run.id, epoch: run.plan.epoch, entries };
             self.propose(purpose, command, None, None, out);
+            self.steps.proposed.extend(outcome.map(|outcome| (self.tickets, outcome)));
         }
     }
 }
 
 fn last_attempt(run: &Run, step: Step) -> u32 {
     run.journal.iter().rev().find(|entry| entry.step == step).map_or(1, |entry| entry.attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{Input, Setup, Stamped};
+    use crate::decide::Policy;
+    use crate::detect::Patience;
+    use crate::ledger::Ledger;
+    use crate::model::{NodeId, NodeKind, SyncGeneration};
+    use crate::plan::{Basis, Plan, Runbook};
+    use crate::run::table::Scope;
+    use crate::run::takeover::{self, steps};
+
+    const SCOPE: Scope = Scope { mysql: true, independent_services: false, services: false };
+
+    fn target() -> NodeId {
+        NodeId::from("db1")
+    }
+
+    fn agent() -> Agent {
+        Agent::new(Setup {
+            me: target(),
+            own_address: "10.0.0.1".to_owned(),
+            policy: Policy {
+                scope: SCOPE,
+                report_max_ms: 700,
+                quorum_max_ms: 600,
+                anti_flap_ms: 60_000,
+                anti_flap_max: 3,
+            },
+            patience: Patience {
+                refused_count: 2,
+                hung_ms: 1_000,
+                stalled_ms: 1_500,
+                disk_free_min: 1,
+                settle_ms: 1_200,
+                service_lost_ms: 25_000,
+            },
+            sync_patience_ms: 1_400,
+            redis: false,
+            holder_services: Vec::new(),
+            version: "test".to_owned(),
+            config_hash: "test".to_owned(),
+            new_leader_ms: 0,
+            opened: None,
+            boot: 1,
+        })
+    }
+
+    /// A takeover to db1 in which both steps that follow the fence have been started.
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::default();
+        let members = BTreeMap::from([(target(), NodeKind::Data), (NodeId::from("db2"), NodeKind::Data)]);
+        let (cluster, initial_holder) = ("shop".to_owned(), target());
+        let found = Command::Bootstrap { cluster, members, initial_holder, mysql: true };
+        let plan = Plan {
+            runbook: Runbook::Takeover,
+            version: takeover::VERSION,
+            epoch: Epoch(1),
+            from: None,
+            to: target(),
+            basis: Basis { epoch: Epoch(0), sync: SyncGeneration(0), target_instance: None },
+            why: Vec::new(),
+            detected_ms_ago: None,
+            asked_by: None,
+            drain_patience_ms: 0,
+            steps: steps(&target(), None, SCOPE),
+        };
+        assert!(ledger.apply(found).is_accepted());
+        assert!(ledger.apply(Command::StartRun { plan: Box::new(plan), at: WallMs(0) }).is_accepted());
+        for (step, event) in [
+            (Step::FenceOld, Event::Started),
+            (Step::FenceOld, Event::Succeeded { facts: Vec::new() }),
+            (Step::CutStream, Event::Started),
+            (Step::HoldVip, Event::Started),
+        ] {
+            assert!(ledger.apply(entry(step, event)).is_accepted());
+        }
+        ledger
+    }
+
+    fn entry(step: Step, event: Event) -> Command {
+        let entries = vec![Entry { step, attempt: 1, event, by: target(), at: WallMs(0) }];
+        Command::Journal { run: RunId(1), epoch: Epoch(1), entries }
+    }
+
+    fn ended(step: Step) -> Input {
+        let result = StepResult::Done { facts: Vec::new() };
+        Input::StepEnded { run: RunId(1), epoch: Epoch(1), step, attempt: 1, undo: false, result }
+    }
+
+    fn feed(agent: &mut Agent, input: Input) -> Vec<Output> {
+        agent.handle(Stamped { now: Mono(1_000), wall: WallMs(0), input })
+    }
+
+    fn runs(outputs: &[Output], step: Step) -> bool {
+        outputs.iter().any(|output| matches!(output, Output::RunStep { planned, .. } if planned.step == step))
+    }
+
+    /// The answer arrives before the entry does, and another entry in between.
+    #[test]
+    fn a_step_whose_outcome_was_accepted_is_not_carried_out_again() {
+        let (mut agent, mut ledger) = (agent(), ledger());
+        let out = feed(&mut agent, Input::Committed { index: 6, ledger: Box::new(ledger.clone()) });
+        assert!(runs(&out, Step::CutStream) && runs(&out, Step::HoldVip));
+        let cut = feed(&mut agent, ended(Step::CutStream));
+        let Some(Output::Propose { ticket, .. }) = cut.first() else { panic!("no proposal: {cut:?}") };
+        feed(&mut agent, ended(Step::HoldVip));
+        assert!(ledger.apply(entry(Step::HoldVip, Event::Succeeded { facts: Vec::new() })).is_accepted());
+        let out = feed(&mut agent, Input::Committed { index: 7, ledger: Box::new(ledger.clone()) });
+        assert!(!runs(&out, Step::CutStream));
+        let out = feed(&mut agent, Input::Proposed { ticket: *ticket, accepted: Some(true) });
+        assert!(!runs(&out, Step::CutStream), "{out:?}");
+    }
 }

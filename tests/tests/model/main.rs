@@ -16,7 +16,7 @@
 //! undone (`undo_lifts_the_cut`), and a canary counts only for the start of the replica that was seen when it was begun
 //! (`canary_of_another_start_of_the_replica`).
 //!
-//! What neither has: the agents' code (its tests are the properties and the simulation of `runbooks`), Raft itself, Redis,
+//! What neither has: the agents' code (its tests are the properties and the simulation), Raft itself, Redis,
 //! an operator, more than one fault of the same kind at a time where a counter is bounded.
 
 mod insync;

@@ -1,0 +1,30 @@
+//! Epochs fence: epoch, in-sync generation and number of runs never fall; an epoch rises by one, only by a run's start, and the
+//! holder changes only with it or by becoming nobody.
+
+use baton_runbooks::ledger::{Command, Ledger};
+
+/// Its name.
+pub const NAME: &str = "epoch_monotonic";
+
+/// An entry was committed.
+pub fn committed(command: &Command, before: &Ledger, after: &Ledger) -> Result<(), String> {
+    if after.epoch < before.epoch
+        || after.sync_generation < before.sync_generation
+        || after.runs < before.runs
+    {
+        return Err(format!("{command} turned the ledger back"));
+    }
+    let starts = matches!(command, Command::StartRun { .. });
+    if after.epoch != before.epoch && (!starts || after.epoch != before.epoch.next()) {
+        return Err(format!("{command} made epoch {} of epoch {}", after.epoch, before.epoch));
+    }
+    let passed = after.holder != before.holder && after.holder.is_some();
+    if passed && after.epoch == before.epoch {
+        return Err(format!("{command} passed the baton within epoch {}", after.epoch));
+    }
+    if after.in_sync != before.in_sync && after.sync_generation == before.sync_generation && after.epoch.0 > 0
+    {
+        return Err(format!("{command} changed the in-sync set within generation {}", after.sync_generation));
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! The reconciler's hands: they make a node what the newest wish says, whatever they find, again and again.
+
+use baton_runbooks::agent::Input;
+use baton_runbooks::decide::local::{Role, Wish};
+use baton_runbooks::lease::holder::Door;
+use baton_runbooks::sync::Keep;
+
+use super::event::Event;
+use super::node::NAMES;
+use super::planted::Planted;
+use super::world::World;
+
+/// Both doors.
+pub const BOTH: [Door; 2] = [Door::Vip, Door::Ports];
+
+/// Milliseconds by which a planted bug sets semi-sync late.
+const LATE_SOURCE_MS: u64 = 250;
+
+impl World {
+    /// Closes what is to be closed, then opens what may be open.
+    pub(super) fn reconcile(&mut self, node: usize) {
+        let Some(wish) = self.nodes[node].wish.clone() else { return };
+        if self.has(Planted::ReleaseBeforeClosing) && self.keeps_open_while_releasing(node, &wish) {
+            return;
+        }
+        if self.nodes[node].holder.epoch() != wish.renew {
+            self.close(node, &BOTH);
+            self.nodes[node].holder.appoint(wish.renew);
+            self.renew(node);
+        }
+        match wish.role {
+            Role::Witness | Role::Acquiring { .. } | Role::Receiving { .. } => {}
+            Role::Closed { follow } => {
+                self.close(node, &BOTH);
+                if self.db(node).answers(self.now) {
+                    self.close_database(node);
+                    let source = follow.and_then(|name| NAMES.iter().position(|n| *n == name.as_str()));
+                    if let Some(source) = source {
+                        self.follow(node, source);
+                    }
+                }
+            }
+            Role::Serving { ports, semi_sync, .. } => {
+                self.open(node, Door::Vip);
+                if !ports {
+                    self.close(node, &[Door::Ports]);
+                } else if self.db(node).answers(self.now) {
+                    self.open_database(node, semi_sync);
+                    self.open(node, Door::Ports);
+                }
+            }
+        }
+    }
+
+    /// Planted: the release is on its way, or applied, and the doors are still as they were.
+    fn keeps_open_while_releasing(&self, node: usize, wish: &Wish) -> bool {
+        let holder = self.nodes[node].holder.epoch();
+        let released = self.applied(node).has_released();
+        holder.is_some() && (wish.release.is_some() || released)
+    }
+
+    pub(super) fn close_database(&mut self, node: usize) {
+        let db = self.db_mut(node);
+        db.read_only = true;
+        db.origin = None;
+    }
+
+    /// A replica again, if it has nothing that the other lacks.
+    fn follow(&mut self, node: usize, other: usize) {
+        let db = self.db(node);
+        let is_set = db.follows == Some(other) && db.io_started && db.sql_running && !db.cut;
+        if !is_set && self.db(other).executed.missing(&db.executed) == 0 {
+            // Commits that still wait end, unheard: their clients were reset when the doors closed.
+            self.source_off(node);
+            self.db_mut(node).follow(other);
+            self.tell(|| format!("{} follows {}", NAMES[node], NAMES[other]));
+        }
+    }
+
+    /// Announced, noted on disk, semi-sync set, and only then writable.
+    pub(super) fn open_database(&mut self, node: usize, semi_sync: bool) {
+        let (server, read_only) = (self.db(node).instance().server.clone(), self.db(node).read_only);
+        if self.nodes[node].opened.as_ref() != Some(&server) {
+            self.nodes[node].opened = Some(server.clone());
+            self.feed(node, Input::Opening { server });
+        } else if !read_only {
+            return;
+        }
+        if !self.db(node).read_only {
+            return;
+        }
+        let origin = self.origins;
+        self.origins += 1;
+        if semi_sync && self.has(Planted::OpenedBeforeSemiSync) {
+            self.db_mut(node).source = false;
+            self.queue.put(self.now + LATE_SOURCE_MS, Event::LateSource(node));
+        } else if semi_sync {
+            self.db_mut(node).source = true;
+        }
+        self.db_mut(node).open(origin);
+        self.tell(|| format!("{} is writable", NAMES[node]));
+    }
+
+    /// An order about semi-sync.
+    pub(super) fn keep(&mut self, node: usize, keep: &Keep) {
+        self.tell(|| format!("{} keeps {keep:?}", NAMES[node]));
+        if !self.is_writable(node) {
+            return;
+        }
+        match keep {
+            Keep::SourceOn => self.db_mut(node).source = true,
+            Keep::SourceOff => self.source_off(node),
+            Keep::Canary => self.canary(node),
+            Keep::Nothing | Keep::ProposeOut { .. } | Keep::ProposeIn { .. } => {}
+        }
+    }
+
+    /// Semi-sync is off, and every commit that waited goes on.
+    pub(super) fn source_off(&mut self, node: usize) {
+        let db = self.db_mut(node);
+        db.source = false;
+        db.no_tx += db.waiting.len() as u64;
+        for one in std::mem::take(&mut db.waiting) {
+            self.commit_ends(node, one);
+        }
+    }
+}

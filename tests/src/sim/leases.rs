@@ -1,0 +1,109 @@
+//! The lease threads: tickets into the kernel, questions, grants, permits.
+
+use baton_runbooks::lease::granter::Office;
+use baton_runbooks::lease::holder::Door;
+use baton_runbooks::lease::{Grant, Refusal, Renewal};
+
+use super::event::Mail;
+use super::hands::BOTH;
+use super::node::{NAMES, TERMS};
+use super::planted::Planted;
+use super::world::World;
+
+impl World {
+    /// Ticket, clock, question.
+    pub(super) fn renew(&mut self, node: usize) {
+        self.lapse(node);
+        let at = self.now;
+        let it = &mut self.nodes[node];
+        let Some((seq, slot, doors)) = it.holder.next_ticket() else { return };
+        let until = at + it.real(TERMS.ticket_ms());
+        for door in doors {
+            it.gate.ticket(door, slot, until);
+        }
+        let Some(renewal) = it.holder.renew(seq, it.local(at)) else { return };
+        let office = self.office(node);
+        if office.is_leader
+            && let Ok(grant) = self.grant(node, &office, &renewal)
+        {
+            self.granted(node, &grant);
+        }
+        for peer in (0..3).filter(|peer| *peer != node) {
+            self.send(node, peer, Mail::Renew { renewal: renewal.clone(), relay: None });
+        }
+    }
+
+    /// The leader answers; everybody else passes the question on once.
+    pub(super) fn answer(&mut self, node: usize, renewal: Renewal, relay: Option<usize>) {
+        if !self.raft.leads(node) {
+            if let Some(leader) = self.raft.views[node].leader.filter(|_| relay.is_none()) {
+                self.send(node, leader, Mail::Renew { renewal, relay: Some(node) });
+            }
+            return;
+        }
+        let office = self.office(node);
+        let Some(to) = NAMES.iter().position(|name| *name == renewal.node.as_str()) else { return };
+        if let Ok(grant) = self.grant(node, &office, &renewal) {
+            self.send(node, relay.unwrap_or(to), Mail::Grant { grant, to });
+        }
+    }
+
+    fn grant(&mut self, node: usize, office: &Office, renewal: &Renewal) -> Result<Grant, Refusal> {
+        let appointment = self.applied(node).appointment();
+        let it = &mut self.nodes[node];
+        it.granter.grant(it.local(self.now), office, &appointment, renewal)
+    }
+
+    /// The permit, for the doors whose ticket was written with the question.
+    pub(super) fn granted(&mut self, node: usize, grant: &Grant) {
+        let at = self.now;
+        let from_receipt = self.has(Planted::LeaseCountedFromReceipt);
+        let it = &mut self.nodes[node];
+        let now = it.local(at);
+        let Ok(accepted) = it.holder.accept(grant, now) else { return };
+        if from_receipt {
+            let until = at + it.real(TERMS.lease_ms);
+            for door in &accepted.doors {
+                it.gate.ticket(*door, accepted.slot, until);
+            }
+        }
+        let timeout_ms = if from_receipt { TERMS.lease_ms } else { accepted.ends_at.since_ms(now) };
+        self.permit(node, accepted.slot, &accepted.doors, timeout_ms);
+    }
+
+    /// The kernel counts from the moment of writing, whenever that is.
+    pub(super) fn permit(&mut self, node: usize, slot: u64, doors: &[Door], timeout_ms: u64) {
+        let it = &mut self.nodes[node];
+        let until = self.now + it.real(timeout_ms);
+        for door in doors {
+            it.gate.permit(*door, slot, until);
+        }
+    }
+
+    /// The lease has ended: the agent closes too, and latches.
+    pub(super) fn lapse(&mut self, node: usize) {
+        let it = &self.nodes[node];
+        let ended = it.holder.ends_at().is_some_and(|end| it.local(self.now) >= end);
+        if ended && (it.holder.is_open(Door::Vip) || it.holder.is_open(Door::Ports)) {
+            self.close(node, &BOTH);
+        }
+    }
+
+    /// Latches, and voids what the kernel has.
+    pub(super) fn close(&mut self, node: usize, doors: &[Door]) {
+        for door in doors {
+            self.nodes[node].holder.close(*door);
+            self.nodes[node].gate.void(*door);
+        }
+    }
+
+    /// Opens with the next ticket, which is written at once.
+    pub(super) fn open(&mut self, node: usize, door: Door) {
+        if !self.nodes[node].holder.is_open(door) {
+            self.nodes[node].holder.open(door);
+            if self.nodes[node].holder.is_open(door) {
+                self.renew(node);
+            }
+        }
+    }
+}

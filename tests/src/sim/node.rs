@@ -1,0 +1,211 @@
+//! One node: its clock, host, agent process, lease thread, database. What it does is in the modules beside this one.
+
+use baton_runbooks::agent::{Agent, LeaseFacts, Setup};
+use baton_runbooks::decide::Policy;
+use baton_runbooks::decide::local::Wish;
+use baton_runbooks::detect::Patience;
+use baton_runbooks::lease::Terms;
+use baton_runbooks::lease::granter::Granter;
+use baton_runbooks::lease::holder::Holder;
+use baton_runbooks::model::{Mono, NodeId};
+use baton_runbooks::run::table::Scope;
+
+use super::kernel::{Gate, SLOTS};
+use super::mysql::{Mysql, address};
+use super::planted::Planted;
+
+/// Names of the nodes: two with data, and the witness.
+pub const NAMES: [&str; 3] = ["db1", "db2", "mon"];
+
+/// The nodes with data.
+pub const DATA: [usize; 2] = [0, 1];
+
+/// The lease of profile `standard`.
+pub const TERMS: Terms =
+    Terms { lease_ms: 1_200, renew_ms: 200, margin_ms: 150, age_max_ms: 400, slots: SLOTS };
+
+/// What the core was told last of this node's standing in Raft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its term.
+    pub term: u64,
+    /// Who leads.
+    pub leader: Option<usize>,
+    /// An entry of its own term is applied.
+    pub own: bool,
+    /// When a quorum acknowledged last.
+    pub acked_at: Option<u64>,
+}
+
+/// The core hears this often of acknowledgements that change nothing else, in milliseconds.
+const REFRESH_MS: u64 = 150;
+
+impl Standing {
+    /// The core needs to hear of the present one.
+    pub fn is_outdated(self, now: Self) -> bool {
+        let age_ms = match (self.acked_at, now.acked_at) {
+            (Some(told), Some(now)) => now.saturating_sub(told),
+            (None, None) => 0,
+            (Some(_), None) | (None, Some(_)) => REFRESH_MS,
+        };
+        age_ms >= REFRESH_MS || Self { acked_at: now.acked_at, ..self } != now
+    }
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeId,
+    /// The host is off until then.
+    pub host_down_until: u64,
+    /// The agent is not started before.
+    pub agent_down_until: u64,
+    /// The agent has no processor until then.
+    pub frozen_until: u64,
+    /// When the agent was frozen.
+    pub frozen_since: u64,
+    /// The disk takes no writes until then.
+    pub disk_bad_until: u64,
+    /// The disk was seen to be bad.
+    pub disk_seen_bad: bool,
+    /// Probes of the database say `lie` until then.
+    pub lied_until: u64,
+    /// Which wrong answer: see `probes`.
+    pub lie: u64,
+    /// Local milliseconds per real second.
+    pub rate: u64,
+    /// What its clock showed at the beginning.
+    pub offset: u64,
+    /// The core; `None`: the process does not run.
+    pub agent: Option<Agent>,
+    /// The holder's half of the lease.
+    pub holder: Holder,
+    /// The leader's half of the lease.
+    pub granter: Granter,
+    /// Number of this start of the agent.
+    pub boot: u64,
+    /// The database instance that was opened, as noted on disk.
+    pub opened: Option<String>,
+    /// The database; the witness has none.
+    pub db: Option<Mysql>,
+    /// The database is not started before.
+    pub db_down_until: u64,
+    /// The kernel.
+    pub gate: Gate,
+    /// What the node is to be.
+    pub wish: Option<Wish>,
+    /// What the core knows of Raft.
+    pub standing: Option<Standing>,
+    /// What the core knows of the lease.
+    pub lease: LeaseFacts,
+    /// When the newest view of the lease reaches the core.
+    pub lease_due: u64,
+    /// The newest canary that this start of the agent began.
+    pub canary_newest: u64,
+    /// A canary's commit is waited for until then.
+    pub canary_busy_until: u64,
+}
+
+impl Node {
+    /// A node whose agent has not been started.
+    pub fn new(index: usize, rate: u64, offset: u64, planted: Option<Planted>) -> Self {
+        let name = NodeId::from(NAMES[index]);
+        Self {
+            host_down_until: 0,
+            agent_down_until: 0,
+            frozen_until: 0,
+            frozen_since: 0,
+            disk_bad_until: 0,
+            disk_seen_bad: false,
+            lied_until: 0,
+            lie: 0,
+            rate,
+            offset,
+            agent: None,
+            holder: Holder::new(name.clone(), TERMS, 0),
+            granter: Granter::new(name.clone(), terms(planted)),
+            boot: index as u64 * 1_000,
+            opened: None,
+            db: (index < 2).then(Mysql::default),
+            db_down_until: 0,
+            gate: Gate::new(planted),
+            wish: None,
+            standing: None,
+            lease: LeaseFacts::default(),
+            lease_due: 0,
+            canary_newest: 0,
+            canary_busy_until: 0,
+            name,
+        }
+    }
+
+    /// What its clock shows at a real instant.
+    pub const fn local(&self, at: u64) -> Mono {
+        Mono(self.offset + at * self.rate / 1_000)
+    }
+
+    /// Real milliseconds in which `ms` pass on this node's clock.
+    pub const fn real(&self, ms: u64) -> u64 {
+        ms * 1_000 / self.rate
+    }
+
+    /// Its agent runs and has the processor.
+    pub const fn is_able(&self, at: u64) -> bool {
+        self.agent.is_some() && at >= self.frozen_until && at >= self.host_down_until
+    }
+
+    /// A new process: nothing of the last one is left but what is on disk and in the kernel.
+    pub fn start_agent(&mut self, index: usize, planted: Option<Planted>) {
+        self.boot += 1;
+        self.holder = Holder::new(self.name.clone(), TERMS, self.boot);
+        self.granter = Granter::new(self.name.clone(), terms(planted));
+        self.agent = Some(Agent::new(setup(index, self.boot, self.opened.clone())));
+        self.wish = None;
+        self.standing = None;
+        self.lease = LeaseFacts::default();
+        self.lease_due = 0;
+        self.disk_seen_bad = false;
+        self.canary_busy_until = 0;
+        self.canary_newest = 0;
+    }
+
+    /// The process is gone.
+    pub fn stop_agent(&mut self) {
+        self.agent = None;
+    }
+}
+
+fn terms(planted: Option<Planted>) -> Terms {
+    if planted == Some(Planted::NoMargin) { Terms { margin_ms: 0, ..TERMS } } else { TERMS }
+}
+
+fn setup(index: usize, boot: u64, opened: Option<String>) -> Setup {
+    Setup {
+        me: NodeId::from(NAMES[index]),
+        own_address: address(index).to_owned(),
+        policy: Policy {
+            scope: Scope { mysql: true, independent_services: true, services: true },
+            report_max_ms: 700,
+            quorum_max_ms: 600,
+            anti_flap_ms: 20_000,
+            anti_flap_max: 3,
+        },
+        patience: Patience {
+            refused_count: 2,
+            hung_ms: 1_000,
+            stalled_ms: 1_500,
+            disk_free_min: 1,
+            settle_ms: 1_200,
+            service_lost_ms: 25_000,
+        },
+        sync_patience_ms: 1_400,
+        redis: false,
+        holder_services: Vec::new(),
+        version: String::new(),
+        config_hash: String::new(),
+        new_leader_ms: TERMS.new_leader_wait_ms(),
+        opened,
+        boot,
+    }
+}

@@ -1,0 +1,63 @@
+//! Planted bugs: ways in which a driver, its hands, a kernel, a database or a ledger could deviate from the design.
+//!
+//! Each one is switched on for a whole world and must be caught by the named invariant within a bounded number of seeds;
+//! a simulation that does not catch them proves nothing. The code under test stays as it is.
+
+use clap::ValueEnum;
+
+/// One deviation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Planted {
+    /// The kernel's ticket and permit are written together when the grant arrives, for a whole lease.
+    LeaseCountedFromReceipt,
+    /// Nothing is added to a lease's end for clocks that run at different rates.
+    NoMargin,
+    /// The VIP has no timeout in the kernel; only the agent takes it away.
+    VipRemovedByAgentOnly,
+    /// A permit opens although its ticket is gone.
+    PermitWithoutTicket,
+    /// The leader grants whatever the age of its last quorum acknowledgement.
+    GrantWithoutQuorum,
+    /// The leader goes on granting after it proposed the epoch's end.
+    GrantAfterEndProposed,
+    /// A new leader grants before an entry of its own term is applied.
+    GrantBeforeOwnTerm,
+    /// A new leader does not wait for what its predecessor may have granted.
+    NewLeaderDoesNotWait,
+    /// The end of an epoch is proposed without another look at what was granted meanwhile.
+    EndWithoutAnotherLook,
+    /// A takeover that a deposed leader proposed is appended by whoever leads.
+    TakeoverIsForwarded,
+    /// A release is proposed, and accepted, while the doors are still open.
+    ReleaseBeforeClosing,
+    /// Semi-sync gives up waiting after half a second, as it does by default.
+    SemiSyncFallsBack,
+    /// Semi-sync is switched off as soon as *out of sync* is proposed.
+    SourceOffBeforeApplied,
+    /// The database is opened first, and semi-sync is set a moment later.
+    OpenedBeforeSemiSync,
+    /// Every data node counts as complete.
+    InSyncIgnored,
+    /// The replica's restart does not show in its identity.
+    FlagSurvivesRestart,
+    /// Commands on the in-sync flag are applied whatever generation they were made from.
+    FlagWithoutGeneration,
+    /// The stream from the old primary goes on while the relay log is drained.
+    StreamNotCut,
+    /// The relay log is not drained before the promotion.
+    RelayLogNotDrained,
+    /// Undos are carried out in the order of the steps.
+    UndoInForwardOrder,
+    /// The undo of a promotion leaves the database writable.
+    UndoForgetsDatabase,
+    /// A step acts when its start is proposed, not when it is committed.
+    ActsBeforeJournal,
+    /// A step is carried out a second time, after its outcome was committed.
+    StepExecutedTwice,
+    /// A hand does not look whether its run is still the newest.
+    OldActorNotChecked,
+    /// Journals and releases are applied to whatever run and holder there is.
+    StaleEpochAccepted,
+    /// A run that needs an operator is put away by the ledger itself.
+    RunForgotten,
+}

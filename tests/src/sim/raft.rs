@@ -1,0 +1,181 @@
+//! A linearizable log with a leader that changes, lags, and loses its quorum. Raft itself is tested elsewhere.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use baton_runbooks::ledger::{Command, Ledger};
+use baton_runbooks::model::Epoch;
+
+use super::planted::Planted;
+
+/// What one node believes.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Its term.
+    pub term: u64,
+    /// Who leads.
+    pub leader: Option<usize>,
+    /// Real instant of its own election in this term.
+    pub elected_at: u64,
+    /// Real instant at which it last sent what a quorum acknowledged.
+    pub acked_at: Option<u64>,
+    /// Acknowledgements on their way: when they arrive, and when what they answer was sent.
+    pub acks: VecDeque<(u64, u64)>,
+    /// Real instant at which it last heard the leader.
+    pub heard_at: u64,
+    /// For a leader: when it last reached each node.
+    pub reached_at: [u64; 3],
+    /// Its election time-out, drawn anew at each contact.
+    pub patience: u64,
+    /// Number of entries that it has applied.
+    pub applied: usize,
+    /// Its patience will be looked at.
+    pub campaigning: bool,
+    /// It is about to apply more.
+    pub applying: bool,
+    /// Log length at which its own term began, and must be applied before it grants.
+    pub own_from: usize,
+}
+
+/// A command on its way.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// Who proposes.
+    pub from: usize,
+    /// The start of its agent.
+    pub boot: u64,
+    /// As in the core's output.
+    pub ticket: u64,
+    /// What.
+    pub command: Command,
+    /// Only as the leader of this term.
+    pub as_leader: Option<u64>,
+    /// The epoch for which the proposer's granter has stopped.
+    pub ends: Option<Epoch>,
+    /// The same was proposed before, and may still be applied.
+    pub doubtful: bool,
+    /// The proposer is told that the fate is unknown.
+    pub silent: bool,
+    /// The leader's term in which it was appended without a quorum.
+    pub appended: Option<u64>,
+}
+
+/// The log and everybody's view of it.
+#[derive(Debug)]
+pub struct Raft {
+    /// One per node.
+    pub views: Vec<View>,
+    /// The newest term of all.
+    pub term: u64,
+    /// The ledger after each entry; the first is empty.
+    pub states: Vec<Rc<Ledger>>,
+}
+
+/// An entry that was committed.
+#[derive(Debug)]
+pub struct Committed {
+    /// The ledger before it.
+    pub before: Rc<Ledger>,
+    /// The ledger after it.
+    pub after: Rc<Ledger>,
+    /// The ledger accepted it.
+    pub accepted: bool,
+}
+
+impl Raft {
+    /// An empty log.
+    pub fn new(nodes: usize) -> Self {
+        Self {
+            views: vec![View { patience: 300, ..View::default() }; nodes],
+            term: 0,
+            states: vec![Rc::new(Ledger::default())],
+        }
+    }
+
+    /// The newest committed state.
+    pub fn newest(&self) -> &Rc<Ledger> {
+        self.states.last().expect("the log begins with the empty ledger")
+    }
+
+    /// Number of committed entries.
+    pub fn last(&self) -> usize {
+        self.states.len() - 1
+    }
+
+    /// Appends and applies; every entry here has a quorum.
+    pub fn commit(&mut self, mut command: Command, planted: Option<Planted>) -> Committed {
+        let before = self.newest().clone();
+        deviate(&mut command, &before, planted);
+        let mut ledger = Ledger::clone(&before);
+        let accepted = ledger.apply(command).is_accepted();
+        deviate_after(&mut ledger, planted);
+        let after = if ledger == *before { before.clone() } else { Rc::new(ledger) };
+        self.states.push(after.clone());
+        Committed { before, after, accepted }
+    }
+
+    /// The node takes itself for the leader.
+    pub fn leads(&self, node: usize) -> bool {
+        self.views[node].leader == Some(node)
+    }
+
+    /// When the newest message was sent that a quorum has acknowledged by now.
+    pub fn acked_at(&mut self, node: usize, now: u64) -> Option<u64> {
+        let view = &mut self.views[node];
+        while let Some((due, sent)) = view.acks.front().copied()
+            && due <= now
+        {
+            view.acks.pop_front();
+            view.acked_at = view.acked_at.max(Some(sent));
+        }
+        view.acked_at
+    }
+}
+
+/// Planted bugs of a ledger: what it does not look at is made to fit before it looks.
+fn deviate(command: &mut Command, ledger: &Ledger, planted: Option<Planted>) {
+    match command {
+        Command::SyncOut { generation, .. } | Command::SyncIn { generation, .. }
+            if planted == Some(Planted::FlagWithoutGeneration) =>
+        {
+            *generation = ledger.sync_generation;
+        }
+        Command::Journal { run, epoch, .. } | Command::AbandonRun { run, epoch, .. }
+            if planted == Some(Planted::StaleEpochAccepted) =>
+        {
+            *epoch = ledger.epoch;
+            *run = ledger.runs;
+        }
+        Command::Release { epoch, by, .. } if planted == Some(Planted::StaleEpochAccepted) => {
+            *epoch = ledger.epoch;
+            *by = ledger.holder.clone().unwrap_or_else(|| by.clone());
+        }
+        Command::Bootstrap { .. }
+        | Command::StartRun { .. }
+        | Command::Journal { .. }
+        | Command::AbandonRun { .. }
+        | Command::AbortRun { .. }
+        | Command::AcknowledgeRun { .. }
+        | Command::SyncOut { .. }
+        | Command::SyncIn { .. }
+        | Command::Release { .. } => {}
+    }
+}
+
+fn deviate_after(ledger: &mut Ledger, planted: Option<Planted>) {
+    use baton_runbooks::ledger::Complete;
+    use baton_runbooks::model::NodeKind;
+    use baton_runbooks::run::RunState;
+    if planted == Some(Planted::InSyncIgnored) {
+        let holder = ledger.holder.clone();
+        for (node, kind) in &ledger.members {
+            let replica = *kind == NodeKind::Data && holder.as_ref().is_some_and(|holder| holder != node);
+            if replica && !ledger.in_sync.contains_key(node) {
+                ledger.in_sync.insert(node.clone(), Complete::Holder);
+            }
+        }
+    }
+    if planted == Some(Planted::RunForgotten) {
+        ledger.run.take_if(|run| matches!(run.state(), RunState::NeedsOperator { .. }));
+    }
+}

@@ -1,0 +1,138 @@
+//! Where the invariants look at the world.
+
+use baton_runbooks::ledger::Command;
+
+use super::mysql::Tx;
+use super::raft::Committed;
+use super::swarm::START_MS;
+use super::world::World;
+use crate::invariants::{
+    Effect, acked_at_replica, epoch_monotonic, lease_never_overlaps, no_effect_without_journal,
+    no_lost_write, no_storm, no_undo_after_pivot, one_change, one_holder, run_settles, served_again,
+    stale_actor, undo_before_pivot,
+};
+
+/// An acknowledged write younger than this is news, in milliseconds.
+const LOOK_BACK_MS: u64 = 500;
+
+impl World {
+    /// After every event.
+    pub(super) fn check(&mut self) {
+        let (at, newest) = (self.now, self.raft.newest());
+        let [one, two, ..] = self.nodes.as_slice() else { return };
+        let it = &mut self.invariants;
+        it.hold(at, one_holder::NAME, one_holder::check(at, &one.gate, &two.gate));
+        it.hold(at, lease_never_overlaps::NAME, lease_never_overlaps::check(at, one, two, newest));
+        for node in [one, two] {
+            it.hold(at, stale_actor::NAME, stale_actor::check(at, node, newest));
+        }
+        let closed = it.run_settles.check(at, &self.nodes);
+        it.hold(at, run_settles::NAME, closed);
+        let storm = it.no_storm.check(at);
+        it.hold(at, no_storm::NAME, storm);
+    }
+
+    /// An entry was committed.
+    pub(super) fn committed(&mut self, command: &Command, entry: &Committed) {
+        let (at, before, after) = (self.now, &entry.before, &entry.after);
+        let it = &mut self.invariants;
+        it.hold(at, epoch_monotonic::NAME, epoch_monotonic::committed(command, before, after));
+        it.hold(at, stale_actor::NAME, stale_actor::committed(command, entry.accepted, before));
+        let settles = it.run_settles.committed(at, command, before, after);
+        it.hold(at, run_settles::NAME, settles);
+        it.hold(at, no_undo_after_pivot::NAME, no_undo_after_pivot::committed(after));
+        let undone = it.undo_before_pivot.committed(at, before, after, &self.nodes);
+        it.hold(at, undo_before_pivot::NAME, undone);
+        if self.swarm.single && at >= START_MS {
+            let changes = it.one_change.committed(command, before, after);
+            it.hold(at, one_change::NAME, changes);
+        }
+    }
+
+    /// A hand touched the world.
+    pub(super) fn took_effect(&mut self, effect: &Effect) {
+        let at = self.now;
+        let journalled = no_effect_without_journal::effect(effect, self.applied(effect.node));
+        let forward = no_undo_after_pivot::effect(effect, self.raft.newest());
+        let it = &mut self.invariants;
+        it.hold(at, no_effect_without_journal::NAME, journalled);
+        it.hold(at, no_undo_after_pivot::NAME, forward);
+        let reverse = it.undo_before_pivot.effect(effect);
+        it.hold(at, undo_before_pivot::NAME, reverse);
+    }
+
+    /// A client was told that its write is safe.
+    pub(super) fn acknowledged(&mut self, node: usize, tx: Tx) {
+        let at = self.now;
+        let received = acked_at_replica::check(self.raft.newest(), &self.nodes[1 - node], tx);
+        self.invariants.hold(at, acked_at_replica::NAME, received);
+        if let Some(db) = &self.nodes[node].db {
+            let kept = self.invariants.no_lost_write.acknowledged(node, db, tx);
+            self.invariants.hold(at, no_lost_write::NAME, kept);
+        }
+    }
+
+    /// A server was promoted, and threw away what it had received and not applied.
+    pub(super) fn promoted(&mut self, node: usize, thrown_away: u32) {
+        self.invariants.hold(self.now, no_lost_write::NAME, no_lost_write::promoted(node, thrown_away));
+    }
+
+    /// The schedule is over: service is back, and complete.
+    pub fn check_end(&mut self) {
+        let (at, needs_operator) = (self.now, self.needs_operator());
+        let serving = (0..2).find(|node| self.is_serving(*node));
+        let lost = serving.map_or(0, |node| self.invariants.no_lost_write.lost_at(self.db(node)));
+        let outcome = served_again::check(at, self.ack_times.last().copied(), needs_operator, lost);
+        self.invariants.hold(at, served_again::NAME, outcome);
+    }
+
+    /// Repaired, and nothing is left to be done: the holder serves in sync, every node has the whole log, the witness leads.
+    pub fn is_settled(&self) -> bool {
+        let ledger = self.ledger();
+        let last = self.raft.last();
+        let served = self.ack_times.last().is_some_and(|ack| self.now - ack < LOOK_BACK_MS);
+        self.healed_at.is_some()
+            && self.raft.leads(2)
+            && self.raft.views.iter().all(|view| view.applied == last)
+            && ledger.run.is_none()
+            && ledger.has_replica_in_sync()
+            && served
+    }
+
+    /// Some seeds run on although they are at rest: what comes late must not come unseen.
+    pub const fn runs_on(&self) -> bool {
+        self.seed.is_multiple_of(8)
+    }
+
+    /// A run needs an operator.
+    pub const fn needs_operator(&self) -> bool {
+        self.invariants.run_settles.needs_operator()
+    }
+
+    /// Clients are answered by this node.
+    pub fn is_serving(&self, node: usize) -> bool {
+        self.is_reached(node) && self.is_writable(node)
+    }
+
+    /// Lengths of the times without an acknowledgement since `from`.
+    pub fn gaps(&self, from: u64) -> Vec<u64> {
+        let times: Vec<u64> = self.ack_times.iter().copied().filter(|at| *at >= from).collect();
+        times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+
+    /// The longest of them, one that still lasts included.
+    pub fn longest_gap(&self, from: u64) -> u64 {
+        let last = self.ack_times.last().map_or(0, |at| self.now - at);
+        self.gaps(from).into_iter().max().unwrap_or(self.now).max(last)
+    }
+
+    /// What each node decides, for a message.
+    pub fn decisions(&self) -> Vec<String> {
+        let line = |node: &super::node::Node| {
+            let agent = node.agent.as_ref()?;
+            let why: Vec<String> = agent.decision()?.why.iter().map(ToString::to_string).collect();
+            Some(format!("{}: {}", node.name, why.join(", ")))
+        };
+        self.nodes.iter().filter_map(line).collect()
+    }
+}
