@@ -268,6 +268,9 @@ impl Drop for Database {
 
 fn spawn(flavour: Flavour, dir: &Path, port: u16, server_id: u32, options: &[String]) -> Process {
     let log = std::fs::File::create(dir.join("err.log")).unwrap();
+    // Of its own: a server that starts removes what others have left in its tmpdir, and those of other tests are not gone.
+    let tmp = dir.join("tmp");
+    std::fs::create_dir_all(&tmp).unwrap();
     let mut command = match flavour {
         Flavour::Mariadb => {
             let mut command = Command::new("mariadbd");
@@ -306,6 +309,7 @@ fn spawn(flavour: Flavour, dir: &Path, port: u16, server_id: u32, options: &[Str
             ])
             .args(["--skip-name-resolve", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=16M"])
             .arg(format!("--datadir={}", dir.join("data").display()))
+            .arg(format!("--tmpdir={}", tmp.display()))
             .arg(format!("--socket={}", dir.join("sock").display()))
             .arg(format!("--pid-file={}", dir.join("pid").display()))
             .args([format!("--port={port}"), format!("--server-id={server_id}")])
