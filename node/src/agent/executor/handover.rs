@@ -35,7 +35,7 @@ const COMMAND: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(25);
 /// How long closing waits for whoever switches semi-sync or commits a canary. Both take milliseconds on a healthy pair.
 const ALONE_MAX: Duration = Duration::from_millis(700);
-/// How often a canary that is on its way is looked for; nobody is closed yet.
+/// How often a canary that is on its way is looked for: the ports are closed from the step's start on, so this is outage.
 const CANARY_LOOK: Duration = Duration::from_millis(2);
 /// How often a waiting target looks whether its own servers are still there.
 const TARGET_LOOK: Duration = Duration::from_millis(250);
