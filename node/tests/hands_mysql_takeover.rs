@@ -9,7 +9,7 @@ use baton_node::hands::mysql::close::Closing;
 use baton_node::hands::mysql::promote::Drained;
 use baton_node::hands::mysql::replica::{Attached, SourceServer};
 use baton_node::hands::mysql::semisync::Switch;
-use baton_node::hands::mysql::{Mysql, gtid};
+use baton_node::hands::mysql::{Mysql, flavour, gtid};
 use baton_runbooks::observe::Flavour;
 use mysql_async::prelude::Queryable;
 use support::database::{D, Database, on_both};
@@ -25,6 +25,7 @@ on_both!(
     closing_is_bounded_with_writers_in_the_way,
     closing_a_frozen_or_lost_server_says_so,
     closing_while_commits_wait_for_the_replica,
+    a_server_that_waits_to_close_is_open,
     relay_logs_of_a_restarted_replica_are_saved,
 );
 
@@ -339,6 +340,27 @@ async fn closing_is_bounded_with_writers_in_the_way(flavour: Flavour) {
     assert!(idle.query_drop("COMMIT").await.is_err());
     hands.open_writes(Switch::Off, D).await.unwrap();
     db.app().await.query_drop("INSERT INTO t (v) VALUES (8)").await.unwrap();
+}
+
+async fn a_server_that_waits_to_close_is_open(flavour: Flavour) {
+    let db = Database::start(flavour, 1, &[]).await;
+    let hands = db.as_primary().await;
+    let (mut app, mut closer) = (db.app().await, db.root().await);
+    app.query_drop("LOCK TABLES t WRITE").await.unwrap();
+    let closing = tokio::spawn(async move { closer.query_drop(flavour::close(flavour)).await });
+    eventually("the statement waits for the lock", || async {
+        let waits = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SET GLOBAL %read_only%' \
+                     AND state LIKE 'Waiting%' AND id<>CONNECTION_ID()";
+        (db.value(waits).await == "1").then_some(())
+    })
+    .await;
+    app.query_drop("INSERT INTO t (v) VALUES (9)").await.unwrap();
+    assert!(!hands.is_read_only(D).await.unwrap(), "clients write");
+    assert!(!hands.facts(D).await.unwrap().read_only, "clients write");
+    app.query_drop("UNLOCK TABLES").await.unwrap();
+    closing.await.unwrap().unwrap();
+    assert!(hands.is_read_only(D).await.unwrap() && hands.facts(D).await.unwrap().read_only);
+    assert!(app.query_drop("INSERT INTO t (v) VALUES (10)").await.is_err());
 }
 
 async fn closing_a_frozen_or_lost_server_says_so(flavour: Flavour) {

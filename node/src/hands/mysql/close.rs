@@ -7,7 +7,8 @@
 //!
 //! `read_only` waits behind every running write and every `LOCK TABLES`, and while it waits no new write gets in,
 //! so the sessions in the way are killed. When the budget is used up A is killed too: on MySQL an abandoned
-//! statement takes effect later. What counts is what the server says at the end.
+//! statement takes effect later. What counts is what the server says at the end, when A is gone: before, it may be
+//! what A asked for.
 //!
 //! A commit that waits for a semi-sync acknowledgement is released by KILL on MariaDB. MySQL (9.7) only disconnects
 //! its client, so that nobody hears of an acknowledgement, and the commit waits on with its lock: until the replica
@@ -59,7 +60,13 @@ impl Mysql {
         let started = Instant::now();
         let end = started + budget;
         let mut killed = 0;
-        let attempt = self.close_until(end, &mut killed).await;
+        let attempt = match self.close_until(end, &mut killed).await {
+            Ok(()) => Ok(()),
+            Err(GaveUp { error, is_over: true }) => Err(error),
+            Err(GaveUp { error, is_over: false }) => {
+                return Closing::Unknown { why: format!("the statement may still wait: {}", chain(&error)) };
+            }
+        };
         match self.is_read_only(READ_BACK).await {
             Ok(true) => Closing::Closed {
                 killed,
@@ -72,16 +79,16 @@ impl Mysql {
         }
     }
 
-    async fn close_until(&self, end: Instant, killed: &mut u64) -> Result<(), MysqlError> {
+    async fn close_until(&self, end: Instant, killed: &mut u64) -> Result<(), GaveUp> {
         let left = || end.saturating_duration_since(Instant::now());
-        let mut killer = self.session(Purpose::Control, left()).await?;
-        let mut closer = Session::dial(self.access(), Purpose::Control, left()).await?;
-        let out = self.close_with(&mut closer, &mut killer, end, killed).await;
-        if out.is_err() && killer.is_usable() {
-            let stop = format!("KILL {}", closer.id);
-            // Fails when the statement has ended meanwhile, which is as good.
-            let _ = killer.query("kill own statement", stop, READ_BACK).await;
-        }
+        let nothing_begun = |error| GaveUp { error, is_over: true };
+        let mut killer = self.session(Purpose::Control, left()).await.map_err(nothing_begun)?;
+        let dialled = Session::dial(self.access(), Purpose::Control, left()).await;
+        let mut closer = dialled.map_err(nothing_begun)?;
+        let out = match self.close_with(&mut closer, &mut killer, end, killed).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(GaveUp { error, is_over: end_session(&mut killer, closer.id).await }),
+        };
         self.park(Purpose::Control, killer);
         out
     }
@@ -152,6 +159,28 @@ impl Mysql {
         }
         Ok(killed)
     }
+}
+
+/// Closing was given up.
+struct GaveUp {
+    error: MysqlError,
+    /// The statement that closes is gone for certain; otherwise it may yet take effect.
+    is_over: bool,
+}
+
+/// Kills the session until the server knows it no more. False if that was not seen within [`READ_BACK`].
+async fn end_session(killer: &mut Session, id: u32) -> bool {
+    let end = Instant::now() + READ_BACK;
+    while killer.is_usable() {
+        let left = end.saturating_duration_since(Instant::now());
+        match killer.query("kill own statement", format!("KILL {id}"), left).await {
+            // ER_NO_SUCH_THREAD
+            Err(MysqlError::Server { code: 1094, .. }) => return true,
+            Ok(_) | Err(_) if left.is_zero() => return false,
+            Ok(_) | Err(_) => tokio::time::sleep(ROUND / 10).await,
+        }
+    }
+    false
 }
 
 fn chain(error: &MysqlError) -> String {

@@ -82,7 +82,7 @@ pub fn probe(flavour: Flavour, canary: Option<&str>, own_users: [&str; 2]) -> St
              SHOW STATUS LIKE 'Rpl\\_semi\\_sync\\_%'; SHOW SLAVE STATUS"
         ),
         Flavour::Mysql => format!(
-            "SELECT @@global.super_read_only AS read_only, @@global.gtid_executed AS executed, \
+            "SELECT (@@global.super_read_only AND @@global.read_only) AS read_only, @@global.gtid_executed AS executed, \
              @@global.gtid_executed AS position, {canary} AS canary, p.* FROM \
              (SELECT COUNT(CASE WHEN type='FOREGROUND' AND processlist_user NOT IN \
              ('system user','event_scheduler',{own}) AND processlist_command NOT LIKE 'Binlog Dump%' \
@@ -162,7 +162,7 @@ pub const fn replica_status(flavour: Flavour) -> &'static str {
              (SELECT COALESCE(SUM(trx_rows_modified),0) FROM information_schema.innodb_trx) AS modified"
         }
         Flavour::Mysql => {
-            "SHOW REPLICA STATUS; SELECT @@global.super_read_only AS read_only, @@global.gtid_executed AS executed, \
+            "SHOW REPLICA STATUS; SELECT (@@global.super_read_only AND @@global.read_only) AS read_only, @@global.gtid_executed AS executed, \
              '' AS binlog_pos, '' AS slave_pos, @@global.gtid_executed AS applied, \
              (SELECT COALESCE(SUM(trx_rows_modified),0) FROM information_schema.innodb_trx) AS modified"
         }
@@ -311,11 +311,14 @@ pub const fn semi_sync_replica_on(flavour: Flavour) -> &'static str {
 }
 
 /// Reads whether the server refuses writes, as column `read_only`.
+///
+/// On MySQL `super_read_only` reads ON from the moment that somebody asks for it, also while the statement still waits for
+/// locks and clients write; when it fails, it reads OFF again. `read_only`, which it switches with it, turns when it is true.
 #[must_use]
 pub const fn read_only(flavour: Flavour) -> &'static str {
     match flavour {
         Flavour::Mariadb => "SELECT @@global.read_only AS read_only",
-        Flavour::Mysql => "SELECT @@global.super_read_only AS read_only",
+        Flavour::Mysql => "SELECT (@@global.super_read_only AND @@global.read_only) AS read_only",
     }
 }
 
