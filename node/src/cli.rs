@@ -16,6 +16,7 @@ mod screen;
 mod settings;
 mod status;
 mod switchover;
+mod takeover;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,6 +86,8 @@ enum Verb {
     History(history::HistoryArgs),
     /// Pass the baton to the other data node, with nothing lost
     Switchover(switchover::SwitchoverArgs),
+    /// Let a node take over that may lack acknowledged writes, when the holder is lost for good
+    Takeover(takeover::TakeoverArgs),
     /// Abort a switchover, or acknowledge a run that needs an operator
     Run(run::RunArgs),
     /// Check, print or explain the configuration
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Verb::Explain => explain::run(&global),
         Verb::History(verb) => history::run(&global, &verb),
         Verb::Switchover(verb) => switchover::run(&global, &verb),
+        Verb::Takeover(verb) => takeover::run(&global, &verb),
         Verb::Run(verb) => run::run(&global, &verb),
         Verb::Config(verb) => settings::run(&global, &verb),
         Verb::Pki(verb) => pki::run(&global, &verb),

@@ -23,6 +23,7 @@ mod steps;
 use std::collections::BTreeMap;
 
 use crate::decide::local::{LocalFacts, Role, Wish, decide_local};
+use crate::decide::loss::{self, Accept, LossPreflight};
 use crate::decide::switchover::{self, Preflight, View, Wanted};
 use crate::decide::{Action, Decision, Facts, Failure, Heard, decide};
 use crate::detect::{Detector, ServiceWatch};
@@ -342,7 +343,11 @@ impl Agent {
     /// What stands in the way of a switchover, and its plan if nothing does.
     #[must_use]
     pub fn preflight(&self, now: Mono, wanted: &Wanted) -> Preflight {
-        let view = View {
+        switchover::preflight(&self.view(now), wanted)
+    }
+
+    fn view(&self, now: Mono) -> View<'_> {
+        View {
             now,
             ledger: &self.ledger,
             reports: &self.reports,
@@ -351,8 +356,13 @@ impl Agent {
             redis: self.setup.redis,
             config_hash: &self.setup.config_hash,
             new_leader_ms: self.setup.new_leader_ms,
-        };
-        switchover::preflight(&view, wanted)
+        }
+    }
+
+    /// What stands in the way of accepting a loss, and what may be lost.
+    #[must_use]
+    pub fn loss_preflight(&self, now: Mono, wanted: &Accept) -> LossPreflight {
+        loss::preflight(&self.view(now), wanted)
     }
 
     fn facts(&self, now: Mono) -> Facts<'_> {

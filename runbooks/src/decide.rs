@@ -5,6 +5,7 @@
 
 mod candidate;
 pub mod local;
+pub mod loss;
 mod supervise;
 pub mod switchover;
 
@@ -217,8 +218,9 @@ fn may_take_over(facts: &Facts<'_>) -> Result<Why, Why> {
 fn take_over(facts: &Facts<'_>, cause: Why) -> Decision {
     match candidate::choose(facts) {
         Ok(node) => {
-            let plan =
-                takeover_plan(facts, &node, vec![cause.clone(), Why::Candidate { node: node.clone() }]);
+            let why = [cause, Why::Candidate { node: node.clone() }].into_iter();
+            let why = why.chain(candidate::accepted_loss(facts, &node)).collect();
+            let plan = takeover_plan(facts, &node, why);
             let why = plan.why.clone();
             Decision { action: Action::StartRun { plan: Box::new(plan) }, why }
         }
@@ -230,10 +232,7 @@ fn take_over(facts: &Facts<'_>, cause: Why) -> Decision {
 fn takeover_plan(facts: &Facts<'_>, target: &NodeId, why: Vec<Why>) -> Plan {
     let ledger = facts.ledger;
     // Only a replica has to prove that it still is what the ledger vouches for; a last holder's own data needs no proof.
-    let target_instance = match ledger.in_sync.get(target) {
-        Some(Complete::Replica { instance }) => Some(instance.clone()),
-        Some(Complete::Holder) | None => None,
-    };
+    let target_instance = ledger.in_sync.get(target).and_then(Complete::instance).cloned();
     Plan {
         runbook: Runbook::Takeover,
         version: takeover::VERSION,

@@ -3,7 +3,7 @@
 //! [`Ledger::apply`] is the replicated state machine: total, deterministic, without a clock. It never panics, since a
 //! panic here would be one on every voter at every restart; what is not legal is answered with a [`Rejection`].
 //!
-//! Three rules carry the safety argument:
+//! Five rules carry the safety argument:
 //! 1. **Everything is compare-and-set.** A command names the epoch (and for the flag the generation) that it was made
 //!    from; if the ledger has moved on, nothing happens.
 //! 2. **A change of holder and the fate of the in-sync set happen in one `apply`.** `StartRun` makes the target the
@@ -14,6 +14,8 @@
 //! 4. **A switchover passes the baton with the `Started` of its pivot**, and that is legal only when the target has been seen
 //!    to have everything that the closed holder has. Nothing but the undo of the closing, or the end of the run, lets the
 //!    old holder acknowledge again, and both take the target's word back in the same `apply`.
+//! 5. **An operator's word stands for one takeover.** [`Complete::Accepted`] ends with the run that used it, whatever came
+//!    of it, with the holder's next word on the in-sync set, and when it is withdrawn. It never makes a node complete.
 
 mod apply;
 pub mod command;
@@ -43,6 +45,42 @@ pub enum Complete {
         /// Start identity of the database and its replication threads.
         instance: Instance,
     },
+    /// It may lack acknowledged writes, and an operator accepts their loss for the next takeover.
+    Accepted {
+        /// Start identity of the database and its replication threads that the operator saw.
+        instance: Instance,
+        /// What is accepted.
+        loss: LossAccepted,
+    },
+}
+
+/// The loss that an operator accepts, for one takeover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossAccepted {
+    /// Who accepts it.
+    pub by: String,
+    /// Writes of the last so many milliseconds may be lost; `None`: any.
+    pub at_most_ms: Option<u64>,
+}
+
+impl Complete {
+    /// Only an operator's word stands behind it.
+    #[must_use]
+    pub const fn is_accepted(&self) -> bool {
+        match self {
+            Self::Accepted { .. } => true,
+            Self::Holder | Self::Replica { .. } => false,
+        }
+    }
+
+    /// The start that it speaks of; `None`: any.
+    #[must_use]
+    pub const fn instance(&self) -> Option<&Instance> {
+        match self {
+            Self::Replica { instance } | Self::Accepted { instance, .. } => Some(instance),
+            Self::Holder => None,
+        }
+    }
 }
 
 /// The holder has closed and gave up its lease.
@@ -157,8 +195,14 @@ impl Ledger {
     pub fn has_replica_in_sync(&self) -> bool {
         self.in_sync.values().any(|complete| match complete {
             Complete::Replica { .. } => true,
-            Complete::Holder => false,
+            Complete::Holder | Complete::Accepted { .. } => false,
         })
+    }
+
+    /// An operator has accepted a loss, and no takeover has used it yet.
+    #[must_use]
+    pub fn has_accepted_loss(&self) -> bool {
+        self.in_sync.values().any(Complete::is_accepted)
     }
 
     /// Number of the newest run, ended or not, with its start for people.

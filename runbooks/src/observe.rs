@@ -88,6 +88,9 @@ pub struct SemiSyncFacts {
     pub variables_as_wanted: bool,
 }
 
+/// The holder commits a canary this often, in milliseconds; the number that a replica lacks is the age of what it lacks.
+pub const CANARY_PERIOD_MS: u64 = 1_000;
+
 /// What the probe of the local MySQL or MariaDB saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MysqlFacts {

@@ -158,6 +158,10 @@ impl Keeper {
             return Keep::Nothing;
         };
         let stalled = self.stalled(&primary.semi_sync, at);
+        if facts.ledger.has_accepted_loss() {
+            let reason = "the holder serves: no loss has to be accepted".to_owned();
+            return Keep::ProposeOut { reason, close_ports: false };
+        }
         if facts.ledger.has_replica_in_sync() {
             return self.guard(facts, primary, stalled);
         }
@@ -252,7 +256,7 @@ impl Keeper {
             Complete::Replica { instance } if instance != now => {
                 Some(format!("{node} was restarted: it was {instance}, it is {now}"))
             }
-            Complete::Replica { .. } | Complete::Holder => None,
+            Complete::Replica { .. } | Complete::Holder | Complete::Accepted { .. } => None,
         }
     }
 

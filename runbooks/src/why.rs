@@ -99,12 +99,32 @@ pub enum Why {
         silent_ms: Option<u64>,
     },
     /// The only node that could take over may lack acknowledged writes. An automatic takeover would lose them. Bring the
-    /// last holder back.
+    /// last holder back; or, if it is lost for good, `baton takeover --accept-data-loss`.
     CandidateNotInSync {
         /// The node.
         node: NodeId,
         /// By how much, as far as is known.
         behind: String,
+    },
+    /// An operator has accepted what the node that takes over may lack: `baton takeover --accept-data-loss`. The last holder,
+    /// when it comes back, has writes that nobody else has.
+    LossAccepted {
+        /// The node.
+        node: NodeId,
+        /// Who accepted it.
+        by: String,
+        /// What may be lost, as far as is known.
+        loss: String,
+    },
+    /// An operator has accepted a loss, but the leader finds that more may be lost, or does not know how much. Nothing is
+    /// started. Accept more, or `any`, or bring the last holder back.
+    LossTooLarge {
+        /// The node.
+        node: NodeId,
+        /// What was accepted: writes of so many milliseconds.
+        at_most_ms: u64,
+        /// What may be lost, as far as is known.
+        loss: String,
     },
     /// The database of the node that could take over was restarted, or its replication threads were, after it was last
     /// seen in sync. It may have thrown received transactions away.
@@ -275,6 +295,8 @@ impl Why {
             Self::StepOverdue { .. } => "step-overdue",
             Self::CandidateSilent { .. } => "candidate-silent",
             Self::CandidateNotInSync { .. } => "candidate-not-in-sync",
+            Self::LossAccepted { .. } => "loss-accepted",
+            Self::LossTooLarge { .. } => "loss-too-large",
             Self::CandidateRestarted { .. } => "candidate-restarted",
             Self::CandidateUnfit { .. } => "candidate-unfit",
             Self::AntiFlap { .. } => "anti-flap",
@@ -335,6 +357,10 @@ impl fmt::Display for Why {
             }
             Self::StepOverdue { step, node, waited_ms } => write!(f, ": {step} at {node}, {waited_ms} ms"),
             Self::CandidateNotInSync { node, behind } => write!(f, ": {node}, {behind}"),
+            Self::LossAccepted { node, by, loss } => write!(f, ": {node}, by {by}, {loss}"),
+            Self::LossTooLarge { node, at_most_ms, loss } => {
+                write!(f, ": {node}, {at_most_ms} ms are accepted, but {loss}")
+            }
             Self::CandidateRestarted { node, ledger, now } => write!(f, ": {node} was {ledger}, is {now}"),
             Self::CandidateUnfit { node, obstacles } => write!(f, ": {node}, {}", obstacles.join(", ")),
             Self::AntiFlap { node, failed, left_ms } => {

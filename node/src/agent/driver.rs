@@ -149,8 +149,8 @@ impl Driver {
                     Input::Lease { lease: lease.borrow_and_update().facts.clone() }
                 }
                 Some(input) = input.recv() => input,
-                Some(Look { wanted, reply }) = looks.recv() => {
-                    let _ = reply.send(self.core.preflight(self.context.clock.now(), &wanted));
+                Some(look) = looks.recv() => {
+                    self.look(look);
                     continue;
                 }
                 _ = report.tick() => self.report(),
@@ -162,6 +162,19 @@ impl Driver {
                 }
             };
             self.feed(input);
+        }
+    }
+
+    /// Whoever asked may have gone.
+    fn look(&self, look: Look) {
+        let now = self.context.clock.now();
+        match look {
+            Look::Switchover { wanted, reply } => {
+                let _ = reply.send(self.core.preflight(now, &wanted));
+            }
+            Look::Loss { wanted, reply } => {
+                let _ = reply.send(self.core.loss_preflight(now, &wanted));
+            }
         }
     }
 

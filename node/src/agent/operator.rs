@@ -1,9 +1,12 @@
 //! What operators ask for: looked at by the core, proposed to the ledger, answered with what became of it.
 
+mod loss;
+
 use std::time::Duration;
 
 use baton_consensus::{Applied, ProposeError};
-use baton_runbooks::decide::switchover::{Preflight, Wanted};
+use baton_runbooks::decide::loss::{Accept, LossPreflight};
+use baton_runbooks::decide::switchover::{Check, Preflight, Wanted};
 use baton_runbooks::ledger::{Command, Response};
 use baton_runbooks::model::RunId;
 use baton_runbooks::plan::Plan;
@@ -20,9 +23,11 @@ const LOOKS_MAX: usize = 4;
 
 /// A question that only the owner of the core can answer.
 #[derive(Debug)]
-pub(super) struct Look {
-    pub(super) wanted: Wanted,
-    pub(super) reply: oneshot::Sender<Preflight>,
+pub(super) enum Look {
+    /// Can the baton be passed?
+    Switchover { wanted: Wanted, reply: oneshot::Sender<Preflight> },
+    /// What would a takeover lose?
+    Loss { wanted: Accept, reply: oneshot::Sender<LossPreflight> },
 }
 
 /// Carries out operators' commands; what the core has to look at comes out of the receiver.
@@ -50,6 +55,12 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
                 Operator::Switchover { wanted, plan, reply } => {
                     let _ = reply.send(switchover(&context, &looks, wanted, plan).await);
                 }
+                Operator::AcceptLoss { wanted, acceptance, reply } => {
+                    let _ = reply.send(loss::accept(&context, &looks, wanted, acceptance).await);
+                }
+                Operator::WithdrawLoss { node, by, reply } => {
+                    let _ = reply.send(loss::withdraw(&context, node, by).await);
+                }
             }
         }
     });
@@ -65,14 +76,10 @@ async fn switchover(
 ) -> Result<SwitchoverAnswer, CommandError> {
     let (reply, answer) = oneshot::channel();
     let gone = |_| CommandError::NoQuorum;
-    looks.send(Look { wanted, reply }).await.map_err(|_| CommandError::NoQuorum)?;
+    looks.send(Look::Switchover { wanted, reply }).await.map_err(|_| CommandError::NoQuorum)?;
     let preflight = answer.await.map_err(gone)?;
     let Some(plan) = plan else { return Ok(SwitchoverAnswer { preflight, run: None }) };
-    let Some(present) = &preflight.plan else {
-        let failed = preflight.checks.iter().filter(|check| !check.ok);
-        let failed: Vec<String> = failed.map(|check| format!("{}: {}", check.code, check.evidence)).collect();
-        return Err(CommandError::Refused { reason: failed.join("; ") });
-    };
+    let Some(present) = &preflight.plan else { return Err(refused(&preflight.checks)) };
     if present.basis != plan.basis || present.steps != plan.steps || present.to != plan.to {
         return Err(CommandError::Refused {
             reason: "something has changed since the plan was made".to_owned(),
@@ -84,6 +91,13 @@ async fn switchover(
     let applied = propose(context, command).await?;
     let run = started(context, &plan, applied.index).await?;
     Ok(SwitchoverAnswer { preflight, run: Some(run) })
+}
+
+/// What stands in the way.
+fn refused(checks: &[Check]) -> CommandError {
+    let failed = checks.iter().filter(|check| !check.ok);
+    let failed: Vec<String> = failed.map(|check| format!("{}: {}", check.code, check.evidence)).collect();
+    CommandError::Refused { reason: failed.join("; ") }
 }
 
 /// The number that the ledger gave to the run of `plan`.

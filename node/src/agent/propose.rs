@@ -52,6 +52,8 @@ pub(super) async fn propose(
         | Command::AbandonRun { .. }
         | Command::AbortRun { .. }
         | Command::AcknowledgeRun { .. }
+        | Command::AcceptLoss { .. }
+        | Command::WithdrawLoss { .. }
         | Command::SyncIn { .. }
         | Command::Release { .. } => None,
     };

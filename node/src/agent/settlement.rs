@@ -107,6 +107,8 @@ impl Settlement {
             | Command::AbandonRun { .. }
             | Command::AbortRun { .. }
             | Command::AcknowledgeRun { .. }
+            | Command::AcceptLoss { .. }
+            | Command::WithdrawLoss { .. }
             | Command::SyncOut { .. }
             | Command::Release { .. } => Ok(Settling(None)),
         }

@@ -143,7 +143,7 @@ fn sync(core: &Agent) -> Sync {
     }
     let replica = ledger.in_sync.iter().find_map(|(node, complete)| match complete {
         Complete::Replica { .. } => Some(node.clone()),
-        Complete::Holder => None,
+        Complete::Holder | Complete::Accepted { .. } => None,
     });
     match replica {
         Some(replica) => Sync::InSync { replica },

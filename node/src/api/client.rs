@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use super::types::{
     AbortRequest, AckRequest, Done, ErrorBody, Explain, History, RunRecord, Status, SwitchoverAnswer,
-    SwitchoverRequest,
+    SwitchoverRequest, TakeoverAnswer, TakeoverRequest, WithdrawRequest,
 };
 
 /// For how long reading may take. The agent answers from memory; longer means that it is stopped or starved.
@@ -148,6 +148,22 @@ impl Client {
     /// See [`ClientError`].
     pub async fn switchover(&self, request: &SwitchoverRequest) -> Result<SwitchoverAnswer, ClientError> {
         self.post("/v1/switchover", request).await
+    }
+
+    /// `POST /v1/takeover`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn takeover(&self, request: &TakeoverRequest) -> Result<TakeoverAnswer, ClientError> {
+        self.post("/v1/takeover", request).await
+    }
+
+    /// `POST /v1/takeover/withdraw`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn withdraw(&self, request: &WithdrawRequest) -> Result<Done, ClientError> {
+        self.post("/v1/takeover/withdraw", request).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -18,14 +18,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
+use baton_runbooks::decide::loss::{Accept, Acceptance};
 use baton_runbooks::decide::switchover::Wanted;
-use baton_runbooks::model::{Epoch, RunId};
+use baton_runbooks::model::{Epoch, NodeId, RunId};
 use baton_runbooks::plan::Plan;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::types::{
-    AckRequest, Done, ErrorBody, ErrorCode, Explain, History, RunRecord, Status, SwitchoverAnswer, View,
+    AckRequest, Done, ErrorBody, ErrorCode, Explain, History, RunRecord, Status, SwitchoverAnswer,
+    TakeoverAnswer, View,
 };
 
 /// Operator commands that may wait for the driver. A handful of people type them; more is a runaway script.
@@ -72,6 +74,24 @@ pub enum Operator {
         plan: Option<Box<Plan>>,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<SwitchoverAnswer, CommandError>>,
+    },
+    /// Look what a takeover would lose; with an acceptance, let it be lost.
+    AcceptLoss {
+        /// What is wanted.
+        wanted: Accept,
+        /// What the operator saw.
+        acceptance: Option<Acceptance>,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<TakeoverAnswer, CommandError>>,
+    },
+    /// Propose `WithdrawLoss`.
+    WithdrawLoss {
+        /// For which node a loss was accepted.
+        node: NodeId,
+        /// Who, with the user id that the kernel reports.
+        by: String,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<(), CommandError>>,
     },
 }
 
@@ -209,6 +229,8 @@ fn router(shared: Shared) -> Router {
         .route("/v1/run/{number}/ack", post(acknowledge))
         .route("/v1/run/{number}/abort", post(orders::abort))
         .route("/v1/switchover", post(orders::switchover))
+        .route("/v1/takeover", post(orders::takeover))
+        .route("/v1/takeover/withdraw", post(orders::withdraw))
         .fallback(no_such_page)
         .with_state(shared)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use baton_runbooks::decide::loss::{Acceptance, LossPreflight};
 use baton_runbooks::decide::switchover::Preflight;
 use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, Term};
 use baton_runbooks::plan::Plan;
@@ -315,6 +316,37 @@ pub struct SwitchoverAnswer {
     pub preflight: Preflight,
     /// The run that was started; `None`: none was asked for.
     pub run: Option<RunId>,
+}
+
+/// Body of `POST /v1/takeover`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeoverRequest {
+    /// Who takes over; `None`: the data node that does not hold the baton.
+    pub to: Option<NodeId>,
+    /// Name of the operator, for the history. The agent adds the user id that the kernel reports.
+    pub by: String,
+    /// Writes of the last so many milliseconds may be lost; `None`: any.
+    pub at_most_ms: Option<u64>,
+    /// What the operator saw. `None`: only look.
+    pub acceptance: Option<Acceptance>,
+}
+
+/// Answer of `POST /v1/takeover`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeoverAnswer {
+    /// Everything that was looked at.
+    pub preflight: LossPreflight,
+    /// The number that the run will have when the leader starts it; `None`: nothing was accepted.
+    pub run: Option<RunId>,
+}
+
+/// Body of `POST /v1/takeover/withdraw`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithdrawRequest {
+    /// For which node a loss was accepted.
+    pub node: NodeId,
+    /// Name of the operator, for the history.
+    pub by: String,
 }
 
 /// Body of `POST /v1/run/{id}/abort`.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use baton_runbooks::decide::switchover::Preflight;
+use baton_runbooks::decide::switchover::Check;
 use baton_runbooks::model::NodeId;
 use baton_runbooks::plan::{Kind, Plan};
 
@@ -56,7 +56,7 @@ pub(super) fn run(global: &Global, args: &SwitchoverArgs) -> Result<Exit, Failur
         screen::say(&screen::json(&seen)?)?;
     }
     if !is_json {
-        screen::complain(&checks(&seen));
+        screen::complain(&checks(&seen.checks));
     }
     let Some(plan) = seen.plan else {
         return Err(Failure::new(
@@ -84,11 +84,11 @@ pub(super) fn run(global: &Global, args: &SwitchoverArgs) -> Result<Exit, Failur
     conclude(&record)
 }
 
-fn checks(seen: &Preflight) -> String {
-    let line = |check: &baton_runbooks::decide::switchover::Check| {
+pub(super) fn checks(checks: &[Check]) -> String {
+    let line = |check: &Check| {
         format!("  {} {:<16} {}", if check.ok { "ok" } else { "NO" }, check.code, check.evidence)
     };
-    seen.checks.iter().map(line).collect::<Vec<_>>().join("\n")
+    checks.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn steps(plan: &Plan) -> String {
@@ -111,7 +111,12 @@ fn steps(plan: &Plan) -> String {
 }
 
 /// Shows each step as it ends, beside its limit, until the run has ended or the patience is over.
-fn follow(client: &Client, number: u64, patience: Duration, quiet: bool) -> Result<RunRecord, Failure> {
+pub(super) fn follow(
+    client: &Client,
+    number: u64,
+    patience: Duration,
+    quiet: bool,
+) -> Result<RunRecord, Failure> {
     block_on(async {
         let until = Instant::now() + patience;
         let mut shown: Vec<String> = Vec::new();
@@ -171,7 +176,7 @@ const fn is_over(state: StepState) -> bool {
     }
 }
 
-fn conclude(record: &RunRecord) -> Result<Exit, Failure> {
+pub(super) fn conclude(record: &RunRecord) -> Result<Exit, Failure> {
     let (number, to) = (record.number, &record.to);
     let why = record.failure.as_deref().unwrap_or("no reason was noted");
     match record.result {
@@ -187,7 +192,7 @@ fn conclude(record: &RunRecord) -> Result<Exit, Failure> {
         }
         RunResult::RolledBack => Err(Failure::new(
             Exit::RolledBack,
-            format!("run {number} was taken back, the old holder serves: {why}"),
+            format!("run {number} was taken back: {why}; `baton status` says who serves"),
         )),
         RunResult::Abandoned => Err(Failure::new(
             Exit::RolledBack,

@@ -119,7 +119,7 @@ impl Agent {
             Some(Complete::Holder) => None,
             Some(Complete::Replica { instance }) if now == Some(instance) => None,
             Some(Complete::Replica { .. }) => Some(format!("{other} was restarted since it was in sync")),
-            None => Some(format!("{other} is not in sync")),
+            Some(Complete::Accepted { .. }) | None => Some(format!("{other} is not in sync")),
         }
     }
 }

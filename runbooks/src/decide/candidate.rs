@@ -1,8 +1,9 @@
 //! Which data node could take over, and what stands in its way.
 
 use super::Facts;
-use crate::ledger::Complete;
-use crate::model::{NodeId, NodeKind};
+use super::loss::Loss;
+use crate::ledger::{Complete, LossAccepted};
+use crate::model::{Instance, NodeId, NodeKind};
 use crate::observe::MysqlFacts;
 use crate::why::Why;
 
@@ -54,15 +55,37 @@ fn not_complete(facts: &Facts<'_>, node: &NodeId, mysql: Option<&MysqlFacts>) ->
     }
     match facts.ledger.in_sync.get(node) {
         Some(Complete::Holder) => None,
-        Some(Complete::Replica { instance }) => {
-            let now = mysql.map(|facts| &facts.instance);
-            (now != Some(instance)).then(|| Why::CandidateRestarted {
-                node: node.clone(),
-                ledger: instance.to_string(),
-                now: now.map_or_else(|| "not running".to_owned(), ToString::to_string),
-            })
+        Some(Complete::Replica { instance }) => restarted(node, instance, mysql),
+        Some(Complete::Accepted { instance, loss }) => {
+            restarted(node, instance, mysql).or_else(|| too_large(facts, node, loss))
         }
         None => Some(Why::CandidateNotInSync { node: node.clone(), behind: behind(facts, node, mysql) }),
+    }
+}
+
+fn restarted(node: &NodeId, seen: &Instance, mysql: Option<&MysqlFacts>) -> Option<Why> {
+    let now = mysql.map(|facts| &facts.instance);
+    (now != Some(seen)).then(|| Why::CandidateRestarted {
+        node: node.clone(),
+        ledger: seen.to_string(),
+        now: now.map_or_else(|| "not running".to_owned(), ToString::to_string),
+    })
+}
+
+fn too_large(facts: &Facts<'_>, node: &NodeId, accepted: &LossAccepted) -> Option<Why> {
+    let loss = Loss::of(facts.ledger, facts.reports, node, facts.takeover_at);
+    let at_most_ms = accepted.at_most_ms.filter(|_| !loss.is_within(accepted))?;
+    Some(Why::LossTooLarge { node: node.clone(), at_most_ms, loss: loss.detail })
+}
+
+/// What a takeover to `node` may lose, if an operator has accepted it.
+pub(super) fn accepted_loss(facts: &Facts<'_>, node: &NodeId) -> Option<Why> {
+    match facts.ledger.in_sync.get(node)? {
+        Complete::Accepted { loss, .. } => {
+            let found = Loss::of(facts.ledger, facts.reports, node, facts.takeover_at);
+            Some(Why::LossAccepted { node: node.clone(), by: loss.by.clone(), loss: found.detail })
+        }
+        Complete::Holder | Complete::Replica { .. } => None,
     }
 }
 

@@ -100,10 +100,7 @@ impl Look<'_> {
             self.redis(target);
         }
         self.patience(wanted);
-        let target_instance = match ledger.in_sync.get(&to) {
-            Some(Complete::Replica { instance }) => Some(instance.clone()),
-            Some(Complete::Holder) | None => None,
-        };
+        let target_instance = ledger.in_sync.get(&to).and_then(Complete::instance).cloned();
         let steps = switchover::steps(
             &holder,
             &to,
@@ -207,7 +204,9 @@ impl Look<'_> {
             return;
         }
         match (self.view.ledger.in_sync.get(to), mysql) {
-            (None, _) => self.note("in-sync", false, format!("{to} is not in sync; look at `baton status`")),
+            (None | Some(Complete::Accepted { .. }), _) => {
+                self.note("in-sync", false, format!("{to} is not in sync; look at `baton status`"))
+            }
             (Some(Complete::Replica { instance }), Some(now)) if now.instance != *instance => {
                 self.note("in-sync", false, format!("{to} was restarted since it was in sync"));
             }

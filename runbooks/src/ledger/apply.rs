@@ -16,6 +16,10 @@ impl Ledger {
             Command::AbandonRun { run, epoch, reason, at: _ } => self.abandon_run(run, epoch, reason),
             Command::AbortRun { run, by, at: _ } => self.abort_run(run, &by),
             Command::AcknowledgeRun { run, by, at: _ } => self.acknowledge_run(run, &by),
+            Command::AcceptLoss { epoch, generation, node, instance, loss, at: _ } => {
+                self.accept_loss(epoch, generation, node, Complete::Accepted { instance, loss })
+            }
+            Command::WithdrawLoss { epoch, node, by, at: _ } => self.withdraw_loss(epoch, &node, &by),
             Command::SyncOut { epoch, generation, by, reason } => {
                 self.sync_out(epoch, generation, &by, reason)
             }
@@ -87,6 +91,49 @@ impl Ledger {
         Ok(())
     }
 
+    /// What others have stays: a last holder that comes back in time goes first.
+    fn accept_loss(
+        &mut self,
+        epoch: Epoch,
+        generation: SyncGeneration,
+        node: NodeId,
+        accepted: Complete,
+    ) -> Result<(), Rejection> {
+        self.same_epoch(epoch)?;
+        self.same_sync(generation)?;
+        if let Some(run) = &self.run {
+            return Err(Rejection::RunInProgress { run: run.id });
+        }
+        if self.holder.as_ref() == Some(&node) || self.members.get(&node) != Some(&NodeKind::Data) {
+            return Err(Rejection::NotAReplica { node });
+        }
+        let is_complete = self.in_sync.get(&node).is_some_and(|known| !known.is_accepted());
+        if is_complete || !self.mysql {
+            return Err(Rejection::NothingToAccept { node });
+        }
+        let who = match &accepted {
+            Complete::Accepted { loss, .. } => loss.by.clone(),
+            Complete::Holder | Complete::Replica { .. } => return Err(Rejection::NothingToAccept { node }),
+        };
+        let reason = format!("{who} accepts for one takeover what {node} lacks");
+        self.in_sync.insert(node, accepted);
+        self.note_sync(None, reason);
+        Ok(())
+    }
+
+    fn withdraw_loss(&mut self, epoch: Epoch, node: &NodeId, by: &str) -> Result<(), Rejection> {
+        self.same_epoch(epoch)?;
+        if let Some(run) = &self.run {
+            return Err(Rejection::RunInProgress { run: run.id });
+        }
+        if !self.in_sync.get(node).is_some_and(Complete::is_accepted) {
+            return Err(Rejection::NothingToWithdraw { node: node.clone() });
+        }
+        self.in_sync.remove(node);
+        self.note_sync(None, format!("{by} accepts no loss any more"));
+        Ok(())
+    }
+
     fn release(&mut self, epoch: Epoch, by: &NodeId, released: Released) -> Result<(), Rejection> {
         self.holder_speaks(epoch, by)?;
         self.is_opened_by(by)?;
@@ -94,12 +141,16 @@ impl Ledger {
         Ok(())
     }
 
-    /// The only place that changes the in-sync set within an epoch; every change raises the generation.
+    /// Replaces the in-sync set within an epoch; every change raises the generation.
     pub(super) fn change_sync(&mut self, now: Option<(NodeId, Complete)>, reason: String) {
-        self.sync_generation = self.sync_generation.next();
         self.in_sync.clear();
         let replica = now.as_ref().map(|(node, _)| node.clone());
         self.in_sync.extend(now);
+        self.note_sync(replica, reason);
+    }
+
+    fn note_sync(&mut self, replica: Option<NodeId>, reason: String) {
+        self.sync_generation = self.sync_generation.next();
         self.sync_history.push(SyncChange {
             epoch: self.epoch,
             generation: self.sync_generation,

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::LossAccepted;
 use crate::model::{Epoch, Instance, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
 use crate::plan::{Plan, Runbook};
 use crate::run::{Entry, Illegal};
@@ -71,6 +72,33 @@ pub enum Command {
         /// Wall clock, for people.
         at: WallMs,
     },
+    /// An operator lets a node that may lack acknowledged writes take over, once. Starts nothing: the leader decides, when the
+    /// holder's lease has ended.
+    AcceptLoss {
+        /// The epoch that the operator saw.
+        epoch: Epoch,
+        /// The generation that the operator saw.
+        generation: SyncGeneration,
+        /// The node.
+        node: NodeId,
+        /// Start identity of its database and threads, as the operator saw it.
+        instance: Instance,
+        /// What is accepted, and by whom.
+        loss: LossAccepted,
+        /// Wall clock, for people.
+        at: WallMs,
+    },
+    /// An operator takes that back.
+    WithdrawLoss {
+        /// The epoch in which it was accepted.
+        epoch: Epoch,
+        /// The node.
+        node: NodeId,
+        /// Who.
+        by: String,
+        /// Wall clock, for people.
+        at: WallMs,
+    },
     /// The holder: the replica does not acknowledge any more. Once applied, semi-sync may be switched off.
     SyncOut {
         /// The holder's epoch.
@@ -121,6 +149,8 @@ impl Command {
             Self::Journal { .. }
             | Self::AbortRun { .. }
             | Self::AcknowledgeRun { .. }
+            | Self::AcceptLoss { .. }
+            | Self::WithdrawLoss { .. }
             | Self::SyncOut { .. }
             | Self::SyncIn { .. }
             | Self::Release { .. } => false,
@@ -141,6 +171,12 @@ impl fmt::Display for Command {
             Self::AbandonRun { run, .. } => write!(f, "abandon run {run}"),
             Self::AbortRun { run, by, .. } => write!(f, "abort run {run} for {by}"),
             Self::AcknowledgeRun { run, .. } => write!(f, "acknowledge run {run}"),
+            Self::AcceptLoss { node, epoch, loss, .. } => {
+                write!(f, "{} accepts what {node} lacks, epoch {epoch}", loss.by)
+            }
+            Self::WithdrawLoss { node, epoch, by, .. } => {
+                write!(f, "{by} withdraws that for {node}, epoch {epoch}")
+            }
             Self::SyncOut { epoch, generation, .. } => {
                 write!(f, "out of sync, epoch {epoch} generation {generation}")
             }
@@ -217,6 +253,16 @@ pub enum Rejection {
         /// Why.
         why: Illegal,
     },
+    /// The node has every acknowledged write: a takeover to it loses nothing, and needs nobody's word.
+    NothingToAccept {
+        /// The node.
+        node: NodeId,
+    },
+    /// No loss is accepted for the node.
+    NothingToWithdraw {
+        /// The node.
+        node: NodeId,
+    },
     /// The replica of an in-sync command is not another data node.
     NotAReplica {
         /// The node named.
@@ -236,6 +282,10 @@ impl fmt::Display for Rejection {
                 write!(f, "in-sync generation {command} is not the ledger's {ledger}")
             }
             Self::NotTheHolder { by } => write!(f, "{by} does not hold the baton"),
+            Self::NothingToAccept { node } => write!(f, "{node} has every acknowledged write"),
+            Self::NothingToWithdraw { node } => {
+                write!(f, "no loss is accepted for {node}; a takeover may have used it")
+            }
             Self::RunInProgress { run } => write!(f, "run {run} is in progress"),
             Self::NoSuchRun { run } => write!(f, "run {run} is not in progress"),
             Self::BadPlan { notes } => write!(f, "the plan is not sound: {}", notes.join("; ")),

@@ -37,6 +37,9 @@ impl Ledger {
                 self.pass_baton(&plan);
             }
             Runbook::Switchover => {
+                if self.in_sync.get(&plan.to).is_some_and(Complete::is_accepted) {
+                    return Err(Rejection::TargetNotInSync { node: plan.to });
+                }
                 let serves = self.holder.as_ref().is_some_and(|holder| self.is_open_for(holder));
                 if !serves || self.has_released() {
                     return Err(Rejection::HolderNotServing);
@@ -63,7 +66,9 @@ impl Ledger {
         match self.in_sync.get(&plan.to) {
             _ if self.holder.as_ref() == Some(&plan.to) => true,
             Some(Complete::Holder) => true,
-            Some(Complete::Replica { instance }) => plan.basis.target_instance.as_ref() == Some(instance),
+            Some(Complete::Replica { instance } | Complete::Accepted { instance, .. }) => {
+                plan.basis.target_instance.as_ref() == Some(instance)
+            }
             None => !self.mysql,
         }
     }
@@ -206,11 +211,13 @@ impl Ledger {
 
     /// Nobody holds the baton. A target that was past its pivot is complete: it may have acknowledged writes itself. One
     /// that had applied everything that it received is complete too, whatever becomes of its replication threads. One
-    /// before that never served and keeps its place.
+    /// before that never served and keeps its place. What an operator accepted ends with the run.
     fn vacate(&mut self) {
         let complete = self.run.as_ref().is_some_and(|run| run.is_past_pivot() || run.has_drained());
         if let Some(holder) = self.holder.take() {
-            if complete {
+            let accepted = self.in_sync.get(&holder).is_some_and(Complete::is_accepted);
+            self.in_sync.retain(|_, known| !known.is_accepted());
+            if complete && !accepted {
                 self.in_sync.insert(holder.clone(), Complete::Holder);
             }
             self.last_holder = Some(holder);

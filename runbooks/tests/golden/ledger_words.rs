@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_runbooks::ledger::{Command, Complete, Ledger, Response};
+use baton_runbooks::ledger::{Command, Complete, Ledger, LossAccepted, Response};
 use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
 use baton_runbooks::plan::{Basis, Kind, Plan, Runbook, Step};
 use baton_runbooks::run::{Entry, Event, Next, RunState, switchover, takeover};
@@ -58,10 +58,7 @@ impl Scene {
     }
 
     fn plan(&self, to: &NodeId) -> Plan {
-        let target_instance = match self.ledger.in_sync.get(to) {
-            Some(Complete::Replica { instance }) => Some(instance.clone()),
-            Some(Complete::Holder) | None => None,
-        };
+        let target_instance = self.ledger.in_sync.get(to).and_then(Complete::instance).cloned();
         Plan {
             runbook: Runbook::Takeover,
             version: takeover::VERSION,
@@ -167,6 +164,16 @@ impl Scene {
             "acknowledge" => Command::AcknowledgeRun { run, by: "an operator".to_owned(), at },
             "sync-out" => Command::SyncOut { epoch, generation, by, reason: "the script says so".to_owned() },
             "sync-in" => self.sync_in(&by, generation),
+            "accept-loss" => {
+                let node = node(case, "to")?.unwrap_or_else(|| NodeId::from("db2"));
+                let loss = LossAccepted { by: "an operator".to_owned(), at_most_ms: maybe(case, "ms")? };
+                let instance = self.replica.1.instance.clone();
+                Command::AcceptLoss { epoch, generation, node, instance, loss, at }
+            }
+            "withdraw-loss" => {
+                let node = node(case, "to")?.unwrap_or_else(|| NodeId::from("db2"));
+                Command::WithdrawLoss { epoch, node, by: "an operator".to_owned(), at }
+            }
             "release" => {
                 let boot = maybe(case, "boot")?.unwrap_or(1);
                 Command::Release { epoch, by, boot, why: Why::MysqlDead }
@@ -216,6 +223,9 @@ pub fn describe(ledger: &Ledger) -> String {
         .map(|(node, complete)| match complete {
             Complete::Holder => format!("{node} (last holder)"),
             Complete::Replica { instance } => format!("{node} ({instance})"),
+            Complete::Accepted { instance, loss } => {
+                format!("{node} ({instance}, loss accepted by {})", loss.by)
+            }
         })
         .collect();
     let in_sync = if in_sync.is_empty() { "nobody".to_owned() } else { in_sync.join(", ") };

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use baton_runbooks::ledger::{Command, Complete, HISTORY_MAX, Ledger};
+use baton_runbooks::ledger::{Command, Complete, HISTORY_MAX, Ledger, LossAccepted};
 use baton_runbooks::model::{Epoch, Instance, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
 use baton_runbooks::plan::{Basis, Plan, Runbook, Step};
 use baton_runbooks::run::{Entry, Event, StepStatus, switchover, table, takeover};
@@ -30,10 +30,7 @@ pub fn instance(number: u64) -> Instance {
 
 /// A plan as the leader would make it from this ledger.
 pub fn plan(ledger: &Ledger, to: &NodeId) -> Plan {
-    let target_instance = match ledger.in_sync.get(to) {
-        Some(Complete::Replica { instance }) => Some(instance.clone()),
-        Some(Complete::Holder) | None => None,
-    };
+    let target_instance = ledger.in_sync.get(to).and_then(Complete::instance).cloned();
     Plan {
         runbook: Runbook::Takeover,
         version: takeover::VERSION,
@@ -86,6 +83,13 @@ enum Act {
     Release {
         by: usize,
     },
+    AcceptLoss {
+        node: usize,
+        off: u64,
+    },
+    WithdrawLoss {
+        node: usize,
+    },
     Write,
     RestartReplica,
 }
@@ -102,6 +106,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Abandon),
         1 => Just(Act::Acknowledge),
         2 => (0..3usize, off.clone()).prop_map(|(by, off)| Act::SyncOut { by, off }),
+        1 => (0..3usize, off.clone()).prop_map(|(node, off)| Act::AcceptLoss { node, off }),
+        1 => (0..3usize).prop_map(|node| Act::WithdrawLoss { node }),
         4 => (0..3usize, 0..3usize, off).prop_map(|(by, replica, off)| Act::SyncIn { by, replica, off }),
         1 => (0..3usize).prop_map(|by| Act::Release { by }),
         4 => Just(Act::Write),
@@ -168,12 +174,20 @@ impl World {
         }
     }
 
+    /// An operator has said that what `node` lacks may be lost.
+    fn give_up_what_is_lacked_by(&mut self, node: &NodeId) {
+        let node = NAMES.iter().position(|name| *name == node.as_str()).unwrap();
+        self.acked = &self.acked & &self.has[node];
+    }
+
     fn incomplete(&self, ledger: &Ledger) -> Option<String> {
         for (node, complete) in &ledger.in_sync {
             let node = NAMES.iter().position(|n| *n == node.as_str()).unwrap();
             let is_it = match complete {
                 Complete::Holder => true,
                 Complete::Replica { instance: seen } => *seen == instance(self.instances[node]),
+                // Nobody says that it is.
+                Complete::Accepted { .. } => false,
             };
             if is_it && !self.acked.is_subset(&self.has[node]) {
                 return Some(format!("{} is called complete", NAMES[node]));
@@ -278,6 +292,12 @@ fn command(act: &Act, ledger: &Ledger, world: &mut World) -> Option<Command> {
             Command::SyncIn { epoch, generation: shifted(off), by, replica, instance }
         }
         Act::Release { by } => Command::Release { epoch, by: name(*by), boot: 1, why: Why::MysqlDead },
+        Act::AcceptLoss { node, off } => {
+            let loss = LossAccepted { by: "me".into(), at_most_ms: None };
+            let instance = instance(world.instances[*node % 2]);
+            Command::AcceptLoss { epoch, generation: shifted(off), node: name(*node), instance, loss, at }
+        }
+        Act::WithdrawLoss { node } => Command::WithdrawLoss { epoch, node: name(*node), by: "me".into(), at },
         Act::Write => {
             world.write(ledger);
             return None;
@@ -327,7 +347,13 @@ proptest! {
             let past_pivot = |l: &Ledger| l.run.as_ref().is_some_and(|run| run.is_past_pivot());
             if past_pivot(&ledger) && !past_pivot(&before) {
                 prop_assert!(ledger.in_sync.is_empty(), "the pivot clears the set");
+                let to = &ledger.run.as_ref().unwrap().plan.to;
+                if before.in_sync.get(to).is_some_and(Complete::is_accepted) {
+                    world.give_up_what_is_lacked_by(to);
+                }
             }
+            let ended = before.run.is_some() && ledger.run.is_none();
+            prop_assert!(!ended || !ledger.has_accepted_loss(), "an operator's word is used once");
             prop_assert!(ledger.history.len() <= HISTORY_MAX && ledger.sync_history.len() <= HISTORY_MAX);
             let incomplete = world.incomplete(&ledger);
             prop_assert!(incomplete.is_none(), "{} after {command}", incomplete.unwrap());

@@ -24,6 +24,8 @@ fn speaks_under(command: &Command) -> Option<Epoch> {
         Command::StartRun { plan, .. } => Some(plan.basis.epoch),
         Command::Journal { epoch, .. }
         | Command::AbandonRun { epoch, .. }
+        | Command::AcceptLoss { epoch, .. }
+        | Command::WithdrawLoss { epoch, .. }
         | Command::SyncOut { epoch, .. }
         | Command::SyncIn { epoch, .. }
         | Command::Release { epoch, .. } => Some(*epoch),

@@ -239,6 +239,8 @@ impl World {
             | Command::AbandonRun { .. }
             | Command::AbortRun { .. }
             | Command::AcknowledgeRun { .. }
+            | Command::AcceptLoss { .. }
+            | Command::WithdrawLoss { .. }
             | Command::SyncOut { .. }
             | Command::SyncIn { .. }
             | Command::Release { .. } => {}

@@ -156,6 +156,8 @@ fn deviate(command: &mut Command, ledger: &Ledger, planted: Option<Planted>) {
         | Command::AbandonRun { .. }
         | Command::AbortRun { .. }
         | Command::AcknowledgeRun { .. }
+        | Command::AcceptLoss { .. }
+        | Command::WithdrawLoss { .. }
         | Command::SyncOut { .. }
         | Command::SyncIn { .. }
         | Command::Release { .. } => {}

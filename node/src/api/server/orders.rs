@@ -3,12 +3,17 @@
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, Path, State};
+use baton_runbooks::decide::loss::Accept;
 use baton_runbooks::decide::switchover::Wanted;
+use baton_runbooks::ledger::LossAccepted;
 use baton_runbooks::model::RunId;
 use tokio::sync::oneshot;
 
 use super::{Caller, Operator, Refusal, Shared, ask};
-use crate::api::types::{AbortRequest, Done, ErrorCode, SwitchoverAnswer, SwitchoverRequest};
+use crate::api::types::{
+    AbortRequest, Done, ErrorCode, SwitchoverAnswer, SwitchoverRequest, TakeoverAnswer, TakeoverRequest,
+    WithdrawRequest,
+};
 
 fn unreadable(rejection: &JsonRejection, wanted: &str) -> Refusal {
     Refusal::new(ErrorCode::BadRequest, rejection.body_text(), format!("send {wanted}"))
@@ -41,4 +46,31 @@ pub(super) async fn switchover(
     let wanted = Wanted { to, by: caller.sign(&by), drain_patience_ms };
     let (reply, outcome) = oneshot::channel();
     ask(&shared.operator, Operator::Switchover { wanted, plan, reply }, outcome).await.map(Json)
+}
+
+pub(super) async fn takeover(
+    State(shared): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<TakeoverRequest>, JsonRejection>,
+) -> Result<Json<TakeoverAnswer>, Refusal> {
+    let wanted =
+        "{\"to\": NODE or null, \"by\": NAME, \"at_most_ms\": NUMBER or null, \"acceptance\": null or one}";
+    let Json(request) = body.map_err(|e| unreadable(&e, wanted))?;
+    let TakeoverRequest { to, by, at_most_ms, acceptance } = request;
+    let wanted = Accept { to, loss: LossAccepted { by: caller.sign(&by), at_most_ms } };
+    let (reply, outcome) = oneshot::channel();
+    ask(&shared.operator, Operator::AcceptLoss { wanted, acceptance, reply }, outcome).await.map(Json)
+}
+
+pub(super) async fn withdraw(
+    State(shared): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<WithdrawRequest>, JsonRejection>,
+) -> Result<Json<Done>, Refusal> {
+    let Json(request) = body.map_err(|e| unreadable(&e, "{\"node\": NODE, \"by\": NAME}"))?;
+    let (reply, outcome) = oneshot::channel();
+    let node = request.node.clone();
+    let command = Operator::WithdrawLoss { node: request.node, by: caller.sign(&request.by), reply };
+    ask(&shared.operator, command, outcome).await?;
+    Ok(Json(Done { done: format!("no loss is accepted for {node} any more") }))
 }

@@ -1,0 +1,152 @@
+//! `baton takeover --accept-data-loss`: lets a data node take over that may lack acknowledged writes, once.
+//!
+//! The operator's word starts nothing by itself: the leader decides as ever, when the lost holder's lease has ended, and only
+//! if what may be lost is within what was accepted. Without a takeover within the time-out the word is taken back.
+
+use std::time::{Duration, Instant};
+
+use baton_runbooks::decide::loss::LossPreflight;
+use baton_runbooks::model::NodeId;
+
+use super::run::is_confirmed;
+use super::switchover::{checks, conclude, follow};
+use super::{Exit, Failure, Global, Output, block_on, screen};
+use crate::api::client::{Client, ClientError};
+use crate::api::types::{ErrorCode, TakeoverRequest, WithdrawRequest};
+use crate::config::Ms;
+
+/// How often it is looked whether the takeover has begun.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtMost {
+    Any,
+    Span(Ms),
+}
+
+impl std::str::FromStr for AtMost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "any" { Ok(Self::Any) } else { text.parse().map(Self::Span) }
+    }
+}
+
+/// Arguments of `baton takeover`.
+#[derive(Debug, clap::Args)]
+pub(super) struct TakeoverArgs {
+    /// Writes of the last so much time may be lost: a span such as 3s, or any
+    #[arg(long, value_name = "SPAN")]
+    accept_data_loss: AtMost,
+    /// Who takes over [default: the data node that does not hold the baton]
+    #[arg(long, value_name = "NODE")]
+    to: Option<String>,
+    /// Show what may be lost, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// How long to wait for the takeover before the word is taken back
+    #[arg(long, default_value = "1m", value_name = "SPAN")]
+    timeout: Ms,
+    /// Your name, for the history
+    #[arg(long, default_value = "operator")]
+    by: String,
+}
+
+pub(super) fn run(global: &Global, args: &TakeoverArgs) -> Result<Exit, Failure> {
+    let client = global.client()?;
+    let mut request = TakeoverRequest {
+        to: args.to.as_deref().map(NodeId::from),
+        by: args.by.clone(),
+        at_most_ms: match args.accept_data_loss {
+            AtMost::Any => None,
+            AtMost::Span(span) => Some(span.as_ms()),
+        },
+        acceptance: None,
+    };
+    let seen = block_on(client.takeover(&request))??.preflight;
+    let is_json = global.output == Output::Json;
+    if is_json && (args.dry_run || seen.acceptance.is_none()) {
+        screen::say(&screen::json(&seen)?)?;
+    }
+    if !is_json {
+        screen::complain(&checks(&seen.checks));
+    }
+    let Some(acceptance) = seen.acceptance.clone() else {
+        return Err(Failure::new(Exit::Refused, "nothing was changed; see what is marked with NO above"));
+    };
+    let node = acceptance.node.clone();
+    if !is_json {
+        screen::complain(&warning(&seen, &node));
+    }
+    if args.dry_run {
+        return Ok(Exit::Done);
+    }
+    if !args.yes && !is_confirmed()? {
+        return Err(Failure::new(Exit::Refused, "nothing was changed"));
+    }
+    request.acceptance = Some(acceptance);
+    let expected = block_on(client.takeover(&request))??.run;
+    let number =
+        expected.ok_or_else(|| Failure::new(Exit::TimedOut, "no outcome; look at `baton history`"))?;
+    let until = Instant::now() + args.timeout.duration();
+    if !block_on(begins(&client, number.0, until))?? && withdraw(&client, &node, &args.by)? {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!(
+                "{node} did not take over within {}, and the word is taken back: nothing was changed. \
+                 `baton explain` on the leader says what stood in the way",
+                args.timeout
+            ),
+        ));
+    }
+    let record = follow(&client, number.0, args.timeout.duration(), is_json)?;
+    if is_json {
+        screen::say(&screen::json(&record)?)?;
+    }
+    conclude(&record)
+}
+
+fn warning(seen: &LossPreflight, node: &NodeId) -> String {
+    let loss = seen.checks.iter().find(|check| check.code == "loss");
+    let loss = loss.map_or("not known", |check| check.evidence.as_str());
+    format!(
+        "{node} takes over as soon as the leader knows that the old holder is closed.\n\
+         May be lost: {loss}.\n\
+         The old holder keeps what is lost; when it comes back it is not let in by itself."
+    )
+}
+
+/// True when the run is there before `until`.
+async fn begins(client: &Client, number: u64, until: Instant) -> Result<bool, Failure> {
+    loop {
+        match client.run(number).await {
+            Ok(_) => return Ok(true),
+            Err(ClientError::Answered { body, .. }) if body.code == ErrorCode::NotFound => {}
+            Err(ClientError::NoAgent { .. } | ClientError::Broken { .. } | ClientError::TimedOut { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Takes the word back. False when a takeover has used it meanwhile.
+fn withdraw(client: &Client, node: &NodeId, by: &str) -> Result<bool, Failure> {
+    let request = WithdrawRequest { node: node.clone(), by: by.to_owned() };
+    match block_on(client.withdraw(&request))? {
+        Ok(_) => Ok(true),
+        Err(ClientError::Answered { body, .. }) if body.code == ErrorCode::Refused => Ok(false),
+        Err(error) => Err(Failure::new(
+            Exit::TimedOut,
+            format!(
+                "the word could not be taken back ({error}); it stands until the old holder serves again"
+            ),
+        )),
+    }
+}
