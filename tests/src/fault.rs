@@ -61,6 +61,8 @@ pub struct Expectation {
     pub heal_after: Option<Duration>,
     /// The why code by which the agents must say, before the heal, that nothing is done.
     pub refusal: Option<&'static str>,
+    /// An operator accepts that acknowledged writes of MySQL are lost, and some are.
+    pub loses: bool,
 }
 
 /// Who is who when the fault is injected.
@@ -155,6 +157,8 @@ faults! {
         "the primary loses power; at a step the target's agent dies and is restarted by its supervisor";
     TargetLossDuringTakeover "target-loss-during-takeover"
         "the primary is cut off; at a step the target loses power and the primary is back; later the target is too";
+    LossAccepted "loss-accepted"
+        "as replica-behind, and an operator lets the backup take over with what it has";
     QuorumLoss "quorum-loss" "backup and witness lose power";
     Switchover "switchover" "no fault: an operator passes the baton";
     SwitchoverFails "switchover-fails" "an operator passes the baton, and a step before the point of no return fails";
@@ -183,6 +187,7 @@ impl Fault {
             outage_max_ms: Some(outage_max_ms),
             heal_after,
             refusal: None,
+            loses: false,
         };
         let healed = |heal_after| Expectation {
             changes: Changes::None,
@@ -190,6 +195,7 @@ impl Fault {
             outage_max_ms: None,
             heal_after: Some(heal_after),
             refusal: None,
+            loses: false,
         };
         match self {
             Self::PowerLoss | Self::MysqldKill | Self::RedisKill => of(Changes::One, 4_000, None),
@@ -220,6 +226,8 @@ impl Fault {
             Self::ReplicaBehind => {
                 Expectation { refusal: Some("candidate-not-in-sync"), ..healed(Duration::from_secs(10)) }
             }
+            // An operator's command, and the lease's end before it can be obeyed.
+            Self::LossAccepted => Expectation { loses: true, ..of(Changes::One, 20_000, None) },
             Self::QuorumLoss => healed(Duration::from_secs(6)),
             Self::Switchover => of(Changes::One, 2_000, None),
             Self::SwitchoverFails => of(Changes::None, 6_000, None),

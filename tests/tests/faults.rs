@@ -91,6 +91,7 @@ survives! {
     replica_behind ReplicaBehind;
     vip_removed VipRemoved;
     rules_flushed RulesFlushed;
+    loss_accepted LossAccepted;
     quorum_loss QuorumLoss;
     switchover Switchover;
 }

@@ -52,12 +52,10 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::PrimaryWitnessCut => wire.cut_both(primary, Port::Mon, Traffic::All),
         Fault::WitnessLoss => lab.power_off(Port::Mon),
         Fault::BackupLoss => lab.power_off(backup),
-        Fault::ReplicaBehind => {
-            wire.cut_both(primary, backup, Traffic::Tcp(mariadb::PORT))?;
-            wait::until_true("the replica to be out of sync", BEHIND_WITHIN, || {
-                Ok(!lab.standing()?.in_sync)
-            })?;
-            lab.power_off(primary)
+        Fault::ReplicaBehind => fall_behind(scene),
+        Fault::LossAccepted => {
+            fall_behind(scene)?;
+            accept_loss(scene)
         }
         Fault::VipRemoved => wire.remove_address(primary, VIP),
         Fault::RulesFlushed => {
@@ -91,6 +89,29 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
     }
 }
 
+/// Replication is cut until the ledger says so, and for a second of writes more; then the primary loses power.
+fn fall_behind(scene: Scene<'_>) -> Result<()> {
+    let Scene { lab, primary, backup } = scene;
+    lab.wire.cut_both(primary, backup, Traffic::Tcp(mariadb::PORT))?;
+    wait::until_true("the replica to be out of sync", BEHIND_WITHIN, || Ok(!lab.standing()?.in_sync))?;
+    wait::pass(Duration::from_secs(1))?;
+    lab.power_off(primary)
+}
+
+/// As an operator would, at the backup: too little is refused and changes nothing, all is granted.
+fn accept_loss(scene: Scene<'_>) -> Result<()> {
+    let config = scene.lab.config.as_ref().context("only agents are told what may be lost")?;
+    wait::until_true("the loss of the primary to be known", BITES_WITHIN, || {
+        Ok(agents::takeover(config, scene.backup, "any", &["--dry-run"])?.0 == 0)
+    })?;
+    let (code, said) = agents::takeover(config, scene.backup, "1ms", &["--yes"])?;
+    ensure!(code == 2, "a loss beyond what is accepted ended with {code}: {said}");
+    let (code, said) = agents::takeover(config, scene.backup, "any", &["--yes"])?;
+    println!("{said}");
+    ensure!(code == 0, "baton takeover ended with {code}: {said}");
+    Ok(())
+}
+
 /// As an operator would, at the backup. Any node takes the command.
 fn pass_baton(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let codes: &[i32] = match fault {
@@ -110,7 +131,7 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup } = scene;
     let host = lab.host(primary);
     match fault {
-        Fault::PowerLoss | Fault::ReplicaBehind => is_dark(scene, primary),
+        Fault::PowerLoss | Fault::ReplicaBehind | Fault::LossAccepted => is_dark(scene, primary),
         Fault::WitnessLoss => is_dark(scene, Port::Mon),
         Fault::BackupLoss | Fault::TargetLossDuringTakeover => is_dark(scene, backup),
         // The wait for the step was the proof.
@@ -210,6 +231,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::RedisKill
         | Fault::WitnessLoss
         | Fault::BackupLoss
+        | Fault::LossAccepted
         | Fault::LeaderLossDuringTakeover
         | Fault::TargetCrashDuringTakeover
         | Fault::Switchover

@@ -124,6 +124,18 @@ pub fn switchover(config: &Path, node: Port) -> Result<(i32, String)> {
     Ok((output.status.code().context("the command was killed")?, said))
 }
 
+/// Accepts a loss by `baton takeover` at a node, and returns the exit code and what it said.
+///
+/// # Errors
+/// The program cannot be run, or is killed.
+pub fn takeover(config: &Path, node: Port, at_most: &str, more: &[&str]) -> Result<(i32, String)> {
+    let mut command = std::process::Command::new(program()?);
+    command.args(["takeover", "--accept-data-loss", at_most, "--node", node.name(), "--config"]).arg(config);
+    let output = command.args(more).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok((output.status.code().context("the command was killed")?, said))
+}
+
 /// What an agent says of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
