@@ -285,6 +285,7 @@ fn core_setup(context: &Context, boot: u64) -> Setup {
             quorum_max_ms: config.timing.age_max.as_ms(),
             anti_flap_ms: config.timing.anti_flap.as_ms(),
             anti_flap_max: ANTI_FLAP_MAX,
+            cold_start_ms: config.timing.cold_start_patience.as_ms(),
         },
         patience: patience(config),
         sync_patience_ms: config.timing.sync_patience.as_ms(),

@@ -76,6 +76,8 @@ pub struct Agent {
     semi_sync_broken: Option<String>,
     /// Since when this leader suspects that the holder is lost.
     suspects_since: Option<Mono>,
+    /// The first input.
+    began_at: Option<Mono>,
     wish: Option<Wish>,
     decision: Option<Decision>,
 }
@@ -108,6 +110,7 @@ impl Agent {
             kept: None,
             semi_sync_broken: None,
             suspects_since: None,
+            began_at: None,
             wish: None,
             decision: None,
         }
@@ -117,6 +120,7 @@ impl Agent {
     pub fn handle(&mut self, stamped: Stamped) -> Vec<Output> {
         let Stamped { now, wall, input } = stamped;
         let mut out = Vec::new();
+        self.began_at.get_or_insert(now);
         self.cooling.retain(|_, until| now < *until);
         self.take(input, now, wall, &mut out);
         self.follow_run(wall, &mut out);

@@ -35,6 +35,8 @@ pub struct Policy {
     pub anti_flap_ms: u64,
     /// Number of failed takeovers to one node within that time after which the next one waits.
     pub anti_flap_max: u32,
+    /// After a start of all agents, the last holder is waited for so long, in milliseconds.
+    pub cold_start_ms: u64,
 }
 
 /// A report with the instant at which it arrived here.
@@ -203,9 +205,12 @@ fn may_take_over(facts: &Facts<'_>) -> Result<Why, Why> {
     let left_ms = takeover_at.since_ms(facts.now);
     let granted_ms_ago = facts.granted_at.map(|at| facts.now.since_ms(at));
     match (&ledger.holder, left_ms, granted_ms_ago) {
-        (Some(_), 0, _) => {
-            Ok(Why::LeaseEnded { epoch: ledger.epoch, ended_ms_ago: facts.now.since_ms(takeover_at) })
-        }
+        (Some(holder), 0, _) => match cold_start(facts, holder) {
+            Some(why) => Err(why),
+            None => {
+                Ok(Why::LeaseEnded { epoch: ledger.epoch, ended_ms_ago: facts.now.since_ms(takeover_at) })
+            }
+        },
         (None, 0, _) => Ok(Why::Vacant),
         (Some(holder), _, Some(ms)) if ms <= facts.policy.report_max_ms && !ledger.has_released() => {
             Err(Why::HolderHealthy { holder: holder.clone(), granted_ms_ago: ms })
@@ -213,6 +218,20 @@ fn may_take_over(facts: &Facts<'_>) -> Result<Why, Why> {
         (Some(_), left_ms, Some(_)) => Err(Why::LeaseNotEnded { epoch: ledger.epoch, left_ms }),
         (_, left_ms, _) => Err(Why::NewLeaderWaits { left_ms }),
     }
+}
+
+/// All that are there started lately, and the holder has not been heard since: it is starting too, and is waited for. A holder
+/// that was seen to serve since, or anybody who was there before, and its silence means what it always means.
+fn cold_start(facts: &Facts<'_>, holder: &NodeId) -> Option<Why> {
+    if facts.granted_at.is_some() || facts.reports.contains_key(holder) {
+        return None;
+    }
+    let mut oldest_ms = 0;
+    for (_, heard) in facts.reports.iter().filter(|(node, _)| !facts.is_silent(node)) {
+        oldest_ms = oldest_ms.max(heard.report.up_ms?);
+    }
+    let left_ms = facts.policy.cold_start_ms.saturating_sub(oldest_ms);
+    (left_ms > 0).then(|| Why::ColdStart { holder: holder.clone(), left_ms })
 }
 
 fn take_over(facts: &Facts<'_>, cause: Why) -> Decision {

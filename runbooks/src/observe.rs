@@ -281,6 +281,9 @@ pub struct NodeReport {
     pub heard_ms: BTreeMap<NodeId, u64>,
     /// The node holds a valid lease at this moment.
     pub serving: bool,
+    /// Milliseconds since this agent started; `None`: it does not say.
+    #[serde(default)]
+    pub up_ms: Option<u64>,
     /// Version of the agent.
     pub version: String,
     /// Hash of the configuration file.

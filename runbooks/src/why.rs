@@ -35,6 +35,14 @@ pub enum Why {
         /// Milliseconds left.
         left_ms: u64,
     },
+    /// All agents that are there have just started, and the last holder's has not been heard since. It is preferred, so it is
+    /// waited for: `timing.cold_start_patience` after the first start. Start its agent; or wait.
+    ColdStart {
+        /// Who is waited for.
+        holder: NodeId,
+        /// Milliseconds left.
+        left_ms: u64,
+    },
     /// The holder is silent, but the lease that it was granted has not ended: until then it may still serve.
     LeaseNotEnded {
         /// The holder's epoch.
@@ -285,6 +293,7 @@ impl Why {
             Self::NotLeader { .. } => "not-leader",
             Self::NoQuorum { .. } => "no-quorum",
             Self::NewLeaderWaits { .. } => "new-leader-waits",
+            Self::ColdStart { .. } => "cold-start",
             Self::LeaseNotEnded { .. } => "lease-not-ended",
             Self::LeaseEnded { .. } => "lease-ended",
             Self::HolderReleased { .. } => "holder-released",
@@ -347,6 +356,7 @@ impl fmt::Display for Why {
                 write!(f, ": last acknowledged {}", ago(*acknowledged_ms_ago))
             }
             Self::NewLeaderWaits { left_ms } => write!(f, ": {left_ms} ms left"),
+            Self::ColdStart { holder, left_ms } => write!(f, ": {holder} is waited for, {left_ms} ms left"),
             Self::LeaseNotEnded { epoch, left_ms } => write!(f, ": epoch {epoch}, {left_ms} ms left"),
             Self::LeaseEnded { epoch, ended_ms_ago } => write!(f, ": epoch {epoch}, {ended_ms_ago} ms ago"),
             Self::HolderReleased { epoch, because } => write!(f, ": epoch {epoch}, because {because}"),

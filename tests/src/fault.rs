@@ -159,6 +159,8 @@ faults! {
         "the primary is cut off; at a step the target loses power and the primary is back; later the target is too";
     LossAccepted "loss-accepted"
         "as replica-behind, and an operator lets the backup take over with what it has";
+    ClusterRestart "cluster-restart" "all three hosts lose power and come back, once in each order of the three";
+    AgentsRestart "agents-restart" "all three agents are killed; backup and witness are back first, the primary's seconds later";
     QuorumLoss "quorum-loss" "backup and witness lose power";
     Switchover "switchover" "no fault: an operator passes the baton";
     SwitchoverFails "switchover-fails" "an operator passes the baton, and a step before the point of no return fails";
@@ -228,6 +230,10 @@ impl Fault {
             }
             // An operator's command, and the lease's end before it can be obeyed.
             Self::LossAccepted => Expectation { loses: true, ..of(Changes::One, 20_000, None) },
+            // Six times without power, and up to three nodes to boot each time.
+            Self::ClusterRestart => of(Changes::None, 60_000, None),
+            // Longer than a lease and what a new leader waits: without patience the backup would have taken over.
+            Self::AgentsRestart => of(Changes::None, 15_000, None),
             Self::QuorumLoss => healed(Duration::from_secs(6)),
             Self::Switchover => of(Changes::One, 2_000, None),
             Self::SwitchoverFails => of(Changes::None, 6_000, None),

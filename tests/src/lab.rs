@@ -384,6 +384,22 @@ impl Lab {
         self.wire.address(port)
     }
 
+    /// The agent of a host is killed and stays down, until [`Lab::start_driver`]. All else lives on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill_driver(&self, port: Port) -> Result<()> {
+        let host = self.host(port);
+        let agent = host.process("agent")?;
+        // A service manager starts nothing again without power.
+        host.powered.store(false, Ordering::SeqCst);
+        agent.signal(nix::sys::signal::Signal::SIGKILL)?;
+        wait::until_true("the agent to end", Duration::from_secs(10), || Ok(agent.pid().is_none()))?;
+        wait::pass(2 * process::RESTART_AFTER)?;
+        host.powered.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Power is back: the host boots, its servers and its agent start as they always do.
     ///
     /// # Errors

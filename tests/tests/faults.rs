@@ -92,6 +92,8 @@ survives! {
     vip_removed VipRemoved;
     rules_flushed RulesFlushed;
     loss_accepted LossAccepted;
+    cluster_restart ClusterRestart;
+    agents_restart AgentsRestart;
     quorum_loss QuorumLoss;
     switchover Switchover;
 }

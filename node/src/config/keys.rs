@@ -414,7 +414,7 @@ pub const SECTIONS: &[Section] = &[
             ),
             span(
                 "cold_start_patience",
-                "Reserved for the restart of a whole cluster. This version reads it and does nothing with it.",
+                "After a start of all agents the last holder is waited for so long before another node may take over.",
             ),
             span(
                 "rtt",

@@ -104,6 +104,7 @@ mod tests {
                 quorum_max_ms: 600,
                 anti_flap_ms: 60_000,
                 anti_flap_max: 3,
+                cold_start_ms: 30_000,
             },
             patience: Patience {
                 refused_count: 2,

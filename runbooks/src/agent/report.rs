@@ -31,6 +31,7 @@ impl Agent {
             obstacles: self.obstacles(now),
             gateway_lost: self.detector.gateway_lost(now, GATEWAY_DOUBT_MS).map(str::to_owned),
             heard_ms,
+            up_ms: self.began_at.map(|began| now.since_ms(began)),
             serving: self.lease.held.is_some_and(|(_, until)| now < until),
             version: self.setup.version.clone(),
             config_hash: self.setup.config_hash.clone(),

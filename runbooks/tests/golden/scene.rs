@@ -150,6 +150,7 @@ fn policy() -> Policy {
         quorum_max_ms: 600,
         anti_flap_ms: 60_000,
         anti_flap_max: 2,
+        cold_start_ms: 30_000,
     }
 }
 

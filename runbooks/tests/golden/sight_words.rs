@@ -118,6 +118,7 @@ impl Scene {
             gateway_lost: None,
             heard_ms: Default::default(),
             serving: false,
+            up_ms: Some(maybe(case, "up")?.unwrap_or(86_400_000)),
             version: "test".to_owned(),
             config_hash: "test".to_owned(),
         };

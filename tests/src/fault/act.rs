@@ -16,6 +16,8 @@ use crate::lab::{Port, Traffic, agents, docker, mariadb, process, shell, wait};
 const BITES_WITHIN: Duration = Duration::from_secs(10);
 /// How long an agent may take to find the replica out of sync.
 const BEHIND_WITHIN: Duration = Duration::from_secs(20);
+/// How long a cluster may take to serve after its last node has started.
+const SERVED_AGAIN_WITHIN: Duration = Duration::from_secs(60);
 /// How long a takeover may take to reach the step at which it is struck.
 const STEP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -81,12 +83,49 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
             lab.power_off(backup)?;
             wire.mend()
         }
+        Fault::ClusterRestart => restart_cluster(scene),
+        Fault::AgentsRestart => {
+            [primary, backup, Port::Mon].into_iter().try_for_each(|port| lab.kill_driver(port))?;
+            lab.start_driver(backup)?;
+            lab.start_driver(Port::Mon)?;
+            wait::until_true("the primary to be waited for", BITES_WITHIN, || {
+                Ok(agents::reasons(
+                    lab.config.as_ref().context("agents")?,
+                    lab.standing()?.leader.context("no leader")?,
+                )?
+                .contains("cold-start"))
+            })?;
+            lab.start_driver(primary)
+        }
         Fault::QuorumLoss => {
             lab.power_off(backup)?;
             lab.power_off(Port::Mon)
         }
         Fault::Switchover | Fault::SwitchoverFails | Fault::SwitchoverCrash => pass_baton(fault, scene),
     }
+}
+
+/// All three lose power, and boot in each order, a second apart. Each time the old holder is to serve again.
+fn restart_cluster(scene: Scene<'_>) -> Result<()> {
+    let Scene { lab, primary, backup } = scene;
+    let (a, b, c) = (primary, backup, Port::Mon);
+    for order in [[a, b, c], [a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]] {
+        order.into_iter().try_for_each(|port| lab.power_off(port))?;
+        for port in order {
+            lab.power_on(port)?;
+            wait::pass(Duration::from_secs(1))?;
+        }
+        wait::until_true(
+            "the old holder to serve again, with a replica in sync",
+            SERVED_AGAIN_WITHIN,
+            || {
+                let standing = lab.standing()?;
+                Ok(standing.ok && standing.in_sync && lab.serving()? == Some(primary))
+            },
+        )
+        .with_context(|| format!("started in the order {order:?}"))?;
+    }
+    Ok(())
 }
 
 /// Replication is cut until the ledger says so, and for a second of writes more; then the primary loses power.
@@ -136,8 +175,8 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::BackupLoss | Fault::TargetLossDuringTakeover => is_dark(scene, backup),
         // The wait for the step was the proof.
         Fault::LeaderLossDuringTakeover | Fault::TargetCrashDuringTakeover => Ok(()),
-        // The command's exit code was the proof.
-        Fault::Switchover => Ok(()),
+        // The command's exit code, or the wait for what comes of it, was the proof.
+        Fault::Switchover | Fault::ClusterRestart | Fault::AgentsRestart => Ok(()),
         Fault::SwitchoverFails | Fault::SwitchoverCrash => at_the_step(scene),
         Fault::QuorumLoss => {
             is_dark(scene, backup)?;
@@ -232,6 +271,8 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::WitnessLoss
         | Fault::BackupLoss
         | Fault::LossAccepted
+        | Fault::ClusterRestart
+        | Fault::AgentsRestart
         | Fault::LeaderLossDuringTakeover
         | Fault::TargetCrashDuringTakeover
         | Fault::Switchover

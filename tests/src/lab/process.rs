@@ -18,7 +18,7 @@ use super::shell;
 use super::wait;
 
 /// How long a service manager waits before it starts a service again.
-const RESTART_AFTER: Duration = Duration::from_millis(100);
+pub const RESTART_AFTER: Duration = Duration::from_millis(100);
 
 /// What to start, and where.
 #[derive(Debug, Clone)]

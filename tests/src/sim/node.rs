@@ -190,6 +190,7 @@ fn setup(index: usize, boot: u64, opened: Option<String>) -> Setup {
             quorum_max_ms: 600,
             anti_flap_ms: 20_000,
             anti_flap_max: 3,
+            cold_start_ms: 10_000,
         },
         patience: Patience {
             refused_count: 2,
