@@ -14,6 +14,7 @@
 //! ```
 
 mod keeping;
+mod looks;
 mod message;
 mod proposals;
 mod report;
@@ -23,19 +24,19 @@ mod steps;
 use std::collections::BTreeMap;
 
 use crate::decide::local::{LocalFacts, Role, Wish, decide_local};
-use crate::decide::loss::{self, Accept, LossPreflight};
-use crate::decide::switchover::{self, Preflight, View, Wanted};
+use crate::decide::loss::Canaries;
 use crate::decide::{Action, Decision, Facts, Failure, Heard, decide};
 use crate::detect::{Detector, ServiceWatch};
 use crate::lease::granter::Office;
 use crate::ledger::Ledger;
 use crate::ledger::command::Command;
-use crate::model::{Epoch, Mono, NodeId, RunId, WallMs};
+use crate::model::{Epoch, Mono, NodeId, RunId, SyncGeneration, WallMs};
 use crate::observe::{Observation, ServiceState};
 use crate::plan::{Runbook, Step};
 use crate::run::{Entry, Event, Run, RunState};
 use crate::sync::{Keep, Keeper};
 use crate::why::Why;
+pub use looks::WORD_MAX_MS;
 pub use message::{Input, LeaseFacts, Output, Setup, Stamped, StepResult};
 use proposals::Purpose;
 use steps::Steps;
@@ -76,6 +77,9 @@ pub struct Agent {
     semi_sync_broken: Option<String>,
     /// Since when this leader suspects that the holder is lost.
     suspects_since: Option<Mono>,
+    canaries: Canaries,
+    /// The operator's word that stands in the ledger, and since when this node sees it.
+    word: Option<(SyncGeneration, Mono)>,
     /// The first input.
     began_at: Option<Mono>,
     wish: Option<Wish>,
@@ -110,6 +114,8 @@ impl Agent {
             kept: None,
             semi_sync_broken: None,
             suspects_since: None,
+            canaries: Canaries::default(),
+            word: None,
             began_at: None,
             wish: None,
             decision: None,
@@ -164,6 +170,9 @@ impl Agent {
             Input::Tick => {}
             Input::Observed { observation } => self.observe(&observation, now),
             Input::Report { report } => {
+                if self.ledger.holder.as_ref() == Some(&report.node) {
+                    self.canaries.hear(self.ledger.epoch, &report, now);
+                }
                 self.reports.insert(report.node.clone(), Heard { at: now, report: *report });
             }
             Input::Committed { index, ledger } => self.committed(index, *ledger, now),
@@ -338,35 +347,11 @@ impl Agent {
             }
             Action::Skip { step, reason } => self.skip(*step, reason.clone(), wall, out),
         }
+        self.forget_old_word(now, wall, out);
         if self.decision.as_ref().is_none_or(|old| differs(old, &decision)) {
             out.push(Output::Decided { decision: decision.clone() });
         }
         self.decision = Some(decision);
-    }
-
-    /// What stands in the way of a switchover, and its plan if nothing does.
-    #[must_use]
-    pub fn preflight(&self, now: Mono, wanted: &Wanted) -> Preflight {
-        switchover::preflight(&self.view(now), wanted)
-    }
-
-    fn view(&self, now: Mono) -> View<'_> {
-        View {
-            now,
-            ledger: &self.ledger,
-            reports: &self.reports,
-            report_max_ms: self.setup.policy.report_max_ms,
-            scope: self.setup.policy.scope,
-            redis: self.setup.redis,
-            config_hash: &self.setup.config_hash,
-            new_leader_ms: self.setup.new_leader_ms,
-        }
-    }
-
-    /// What stands in the way of accepting a loss, and what may be lost.
-    #[must_use]
-    pub fn loss_preflight(&self, now: Mono, wanted: &Accept) -> LossPreflight {
-        loss::preflight(&self.view(now), wanted)
     }
 
     fn facts(&self, now: Mono) -> Facts<'_> {
@@ -379,6 +364,7 @@ impl Agent {
             released_at: self.lease.released_at,
             granted_at: self.lease.granted_at,
             reports: &self.reports,
+            canaries: &self.canaries,
             ready_since: self.steps.ready_since(),
             failures: &self.failures,
             settling: self.detector.settling(now),

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use self::loss::Canaries;
 use crate::lease::granter::Office;
 use crate::ledger::{Complete, Ledger};
 use crate::model::{Mono, NodeId};
@@ -76,6 +77,8 @@ pub struct Facts<'a> {
     pub granted_at: Option<Mono>,
     /// Newest report of each node, this one included.
     pub reports: &'a BTreeMap<NodeId, Heard>,
+    /// When the holder was seen with which canary.
+    pub canaries: &'a Canaries,
     /// Since when each step of the current run could have been under way.
     pub ready_since: &'a BTreeMap<Step, Mono>,
     /// Takeovers that failed lately.

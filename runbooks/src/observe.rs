@@ -88,9 +88,6 @@ pub struct SemiSyncFacts {
     pub variables_as_wanted: bool,
 }
 
-/// The holder commits a canary this often, in milliseconds; the number that a replica lacks is the age of what it lacks.
-pub const CANARY_PERIOD_MS: u64 = 1_000;
-
 /// What the probe of the local MySQL or MariaDB saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MysqlFacts {
@@ -262,6 +259,9 @@ pub struct NodeReport {
     pub applied: u64,
     /// Newest facts of the local MySQL; `None` when unknown or not configured.
     pub mysql: Option<MysqlFacts>,
+    /// Milliseconds since those facts were seen; `None`: it does not say.
+    #[serde(default)]
+    pub mysql_age_ms: Option<u64>,
     /// The verdict on the local MySQL, as its code.
     pub mysql_verdict: String,
     /// Newest facts of the local Redis.

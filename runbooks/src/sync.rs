@@ -158,7 +158,9 @@ impl Keeper {
             return Keep::Nothing;
         };
         let stalled = self.stalled(&primary.semi_sync, at);
-        if facts.ledger.has_accepted_loss() {
+        // Old facts are no proof that the database is still there: then the loss may be accepted for good reason.
+        let seen = facts.now.since_ms(at) <= self.report_max_ms;
+        if seen && facts.ledger.has_accepted_loss() {
             let reason = "the holder serves: no loss has to be accepted".to_owned();
             return Keep::ProposeOut { reason, close_ports: false };
         }

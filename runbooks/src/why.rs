@@ -135,7 +135,8 @@ pub enum Why {
         loss: String,
     },
     /// The database of the node that could take over was restarted, or its replication threads were, after it was last
-    /// seen in sync. It may have thrown received transactions away.
+    /// seen in sync. It may have thrown received transactions away. Bring the last holder back; or, if it is lost for good,
+    /// `baton takeover --accept-data-loss`.
     CandidateRestarted {
         /// The node.
         node: NodeId,
@@ -369,7 +370,7 @@ impl fmt::Display for Why {
             Self::CandidateNotInSync { node, behind } => write!(f, ": {node}, {behind}"),
             Self::LossAccepted { node, by, loss } => write!(f, ": {node}, by {by}, {loss}"),
             Self::LossTooLarge { node, at_most_ms, loss } => {
-                write!(f, ": {node}, {at_most_ms} ms are accepted, but {loss}")
+                write!(f, ": {node}, {at_most_ms} ms are accepted: {loss}")
             }
             Self::CandidateRestarted { node, ledger, now } => write!(f, ": {node} was {ledger}, is {now}"),
             Self::CandidateUnfit { node, obstacles } => write!(f, ": {node}, {}", obstacles.join(", ")),

@@ -8,7 +8,6 @@ use baton_runbooks::agent::Input;
 use baton_runbooks::decide::local::Role;
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::ledger::Command;
-use baton_runbooks::observe::CANARY_PERIOD_MS;
 use baton_runbooks::sync::Keep;
 use tokio::sync::mpsc;
 
@@ -20,7 +19,7 @@ use crate::hands::mysql::Mysql;
 use crate::hands::mysql::semisync::Switch;
 
 /// A canary is committed this often; its age is the lag that status shows.
-const CANARY_PERIOD: Duration = Duration::from_millis(CANARY_PERIOD_MS);
+const CANARY_PERIOD: Duration = Duration::from_secs(1);
 /// A canary may wait for the replica for as long as a lease and more; then it is given up, and its session dropped.
 const CANARY_DEADLINE: Duration = Duration::from_secs(10);
 /// Switching takes milliseconds on MariaDB and a second on MySQL.

@@ -58,8 +58,8 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
                 Operator::AcceptLoss { wanted, acceptance, reply } => {
                     let _ = reply.send(loss::accept(&context, &looks, wanted, acceptance).await);
                 }
-                Operator::WithdrawLoss { node, by, reply } => {
-                    let _ = reply.send(loss::withdraw(&context, node, by).await);
+                Operator::WithdrawLoss { generation, node, by, reply } => {
+                    let _ = reply.send(loss::withdraw(&context, generation, node, by).await);
                 }
             }
         }

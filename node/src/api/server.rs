@@ -20,7 +20,7 @@ use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use baton_runbooks::decide::loss::{Accept, Acceptance};
 use baton_runbooks::decide::switchover::Wanted;
-use baton_runbooks::model::{Epoch, NodeId, RunId};
+use baton_runbooks::model::{Epoch, NodeId, RunId, SyncGeneration};
 use baton_runbooks::plan::Plan;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -86,6 +86,8 @@ pub enum Operator {
     },
     /// Propose `WithdrawLoss`.
     WithdrawLoss {
+        /// The generation that the acceptance began.
+        generation: SyncGeneration,
         /// For which node a loss was accepted.
         node: NodeId,
         /// Who, with the user id that the kernel reports.

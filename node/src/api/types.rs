@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use baton_runbooks::decide::loss::{Acceptance, LossPreflight};
 use baton_runbooks::decide::switchover::Preflight;
-use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, Term};
+use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, SyncGeneration, Term};
 use baton_runbooks::plan::Plan;
 use baton_runbooks::why::Why;
 use jiff::Timestamp;
@@ -343,6 +343,8 @@ pub struct TakeoverAnswer {
 /// Body of `POST /v1/takeover/withdraw`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WithdrawRequest {
+    /// The generation that the acceptance began.
+    pub generation: SyncGeneration,
     /// For which node a loss was accepted.
     pub node: NodeId,
     /// Name of the operator, for the history.

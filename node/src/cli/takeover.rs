@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use baton_runbooks::agent::WORD_MAX_MS;
 use baton_runbooks::decide::loss::LossPreflight;
 use baton_runbooks::model::NodeId;
 
@@ -12,7 +13,7 @@ use super::run::is_confirmed;
 use super::switchover::{checks, conclude, follow};
 use super::{Exit, Failure, Global, Output, block_on, screen};
 use crate::api::client::{Client, ClientError};
-use crate::api::types::{ErrorCode, TakeoverRequest, WithdrawRequest};
+use crate::api::types::{ErrorCode, RunResult, TakeoverRequest, WithdrawRequest};
 use crate::config::Ms;
 
 /// How often it is looked whether the takeover has begun.
@@ -82,32 +83,103 @@ pub(super) fn run(global: &Global, args: &TakeoverArgs) -> Result<Exit, Failure>
     if !is_json {
         screen::complain(&warning(&seen, &node));
     }
+    if args.timeout.as_ms() > WORD_MAX_MS {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "--timeout {} is too long: a word stands for {} s at most",
+                args.timeout,
+                WORD_MAX_MS / 1000
+            ),
+        ));
+    }
     if args.dry_run {
         return Ok(Exit::Done);
     }
     if !args.yes && !is_confirmed()? {
         return Err(Failure::new(Exit::Refused, "nothing was changed"));
     }
+    let word = WithdrawRequest {
+        // Its own entry raises the generation by one.
+        generation: acceptance.generation.next(),
+        node: node.clone(),
+        by: args.by.clone(),
+    };
     request.acceptance = Some(acceptance);
-    let expected = block_on(client.takeover(&request))??.run;
-    let number =
-        expected.ok_or_else(|| Failure::new(Exit::TimedOut, "no outcome; look at `baton history`"))?;
-    let until = Instant::now() + args.timeout.duration();
-    if !block_on(begins(&client, number.0, until))?? && withdraw(&client, &node, &args.by)? {
-        return Err(Failure::new(
-            Exit::Refused,
-            format!(
-                "{node} did not take over within {}, and the word is taken back: nothing was changed. \
-                 `baton explain` on the leader says what stood in the way",
-                args.timeout
-            ),
-        ));
-    }
-    let record = follow(&client, number.0, args.timeout.duration(), is_json)?;
+    let number = block_on(given(&client, &request, &word, args.timeout.duration()))??;
+    let record = follow(&client, number, args.timeout.duration(), is_json)?;
     if is_json {
         screen::say(&screen::json(&record)?)?;
     }
-    conclude(&record)
+    if let Some(why) = record.why.iter().find(|why| why.code() == "loss-accepted") {
+        screen::complain(&why.to_string());
+    }
+    match record.result {
+        RunResult::RolledBack | RunResult::Abandoned => Err(Failure::new(
+            Exit::RolledBack,
+            format!(
+                "run {number} was taken back, and nobody holds the baton: {}. Your word is used up; mend it, then try again",
+                record.failure.as_deref().unwrap_or("no reason was noted")
+            ),
+        )),
+        RunResult::Running
+        | RunResult::Undoing
+        | RunResult::Completed
+        | RunResult::Degraded
+        | RunResult::NeedsOperator => conclude(&record),
+    }
+}
+
+/// Gives the word and waits for the takeover that uses it; its number. Whatever else happens, an interrupt too, the word is
+/// taken back.
+async fn given(
+    client: &Client,
+    request: &TakeoverRequest,
+    word: &WithdrawRequest,
+    patience: Duration,
+) -> Result<u64, Failure> {
+    let until = Instant::now() + patience;
+    let waited = async {
+        let number = client.takeover(request).await?.run;
+        let number =
+            number.ok_or_else(|| Failure::new(Exit::TimedOut, "no outcome; look at `baton history`"))?;
+        Ok::<_, Failure>(begins(client, number.0, until).await?.then_some(number.0).ok_or(number.0))
+    };
+    let ended = tokio::select! {
+        ended = waited => ended,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Refused, "interrupted")),
+    };
+    let (number, cause) = match ended {
+        Ok(Ok(number)) => return Ok(number),
+        Ok(Err(number)) => {
+            let why = "`baton explain` on the leader says what stood in the way";
+            (Some(number), Failure::new(Exit::Refused, format!("{} did not take over; {why}", word.node)))
+        }
+        Err(failure) => (None, failure),
+    };
+    match client.withdraw(word).await {
+        Ok(_) => Err(Failure::new(
+            cause.exit,
+            format!("{}. The word is taken back: nothing was changed", cause.message),
+        )),
+        // Used, or ended by the holder, or never given.
+        Err(ClientError::Answered { body, .. }) if body.code == ErrorCode::Refused => match number {
+            Some(number) if client.run(number).await.is_ok() => Ok(number),
+            Some(_) => Err(Failure::new(
+                Exit::Refused,
+                "the word does not stand any more: the old holder serves again, or somebody else gave another",
+            )),
+            None => Err(cause),
+        },
+        Err(error) => Err(Failure::new(
+            Exit::TimedOut,
+            format!(
+                "{}. The word could not be taken back ({error}); it ends {} s after a leader is there, or when the old holder serves",
+                cause.message,
+                WORD_MAX_MS / 1000
+            ),
+        )),
+    }
 }
 
 fn warning(seen: &LossPreflight, node: &NodeId) -> String {
@@ -115,7 +187,7 @@ fn warning(seen: &LossPreflight, node: &NodeId) -> String {
     let loss = loss.map_or("not known", |check| check.evidence.as_str());
     format!(
         "{node} takes over as soon as the leader knows that the old holder is closed.\n\
-         May be lost: {loss}.\n\
+         Lost, as far as it is seen from here: {loss}.\n\
          The old holder keeps what is lost; when it comes back it is not let in by itself."
     )
 }
@@ -133,20 +205,5 @@ async fn begins(client: &Client, number: u64, until: Instant) -> Result<bool, Fa
             return Ok(false);
         }
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Takes the word back. False when a takeover has used it meanwhile.
-fn withdraw(client: &Client, node: &NodeId, by: &str) -> Result<bool, Failure> {
-    let request = WithdrawRequest { node: node.clone(), by: by.to_owned() };
-    match block_on(client.withdraw(&request))? {
-        Ok(_) => Ok(true),
-        Err(ClientError::Answered { body, .. }) if body.code == ErrorCode::Refused => Ok(false),
-        Err(error) => Err(Failure::new(
-            Exit::TimedOut,
-            format!(
-                "the word could not be taken back ({error}); it stands until the old holder serves again"
-            ),
-        )),
     }
 }

@@ -18,6 +18,7 @@ pub(super) enum Purpose {
     Release(Epoch),
     SyncIn(SyncGeneration),
     SyncOut(SyncGeneration),
+    WithdrawLoss(SyncGeneration),
 }
 
 /// After a proposal ended, however it did, the same is not proposed again before this time has passed, in milliseconds,
@@ -39,7 +40,8 @@ impl Agent {
                 | Purpose::Steps(_)
                 | Purpose::Release(_)
                 | Purpose::SyncIn(_)
-                | Purpose::SyncOut(_),
+                | Purpose::SyncOut(_)
+                | Purpose::WithdrawLoss(_),
                 _,
             ) => {}
         }
@@ -57,7 +59,8 @@ impl Agent {
             | Purpose::Skip(_)
             | Purpose::Steps(_)
             | Purpose::Release(_)
-            | Purpose::SyncIn(_) => false,
+            | Purpose::SyncIn(_)
+            | Purpose::WithdrawLoss(_) => false,
         })
     }
 

@@ -23,6 +23,7 @@ impl Agent {
             epoch: self.ledger.epoch,
             applied: self.applied,
             mysql: self.detector.mysql_facts().map(|(_, facts)| facts.clone()),
+            mysql_age_ms: self.detector.mysql_facts().map(|(at, _)| now.since_ms(at)),
             mysql_verdict: self.detector.mysql(now).as_str().to_owned(),
             redis: self.detector.redis_facts().map(|(_, facts)| facts.clone()),
             redis_verdict: self.detector.redis(now).as_str().to_owned(),
@@ -118,9 +119,15 @@ impl Agent {
         let now = self.reports.get(other).and_then(|heard| heard.report.mysql.as_ref()).map(|m| &m.instance);
         match self.ledger.in_sync.get(other) {
             Some(Complete::Holder) => None,
-            Some(Complete::Replica { instance }) if now == Some(instance) => None,
-            Some(Complete::Replica { .. }) => Some(format!("{other} was restarted since it was in sync")),
-            Some(Complete::Accepted { .. }) | None => Some(format!("{other} is not in sync")),
+            Some(Complete::Replica { instance } | Complete::Accepted { instance, .. })
+                if now == Some(instance) =>
+            {
+                None
+            }
+            Some(Complete::Replica { .. } | Complete::Accepted { .. }) => {
+                Some(format!("{other} was restarted since it was in sync"))
+            }
+            None => Some(format!("{other} is not in sync")),
         }
     }
 }

@@ -72,6 +72,7 @@ impl Purpose {
             | Self::Skip(_)
             | Self::Release(_)
             | Self::SyncIn(_)
+            | Self::WithdrawLoss(_)
             | Self::SyncOut(_) => false,
         }
     }

@@ -1,7 +1,7 @@
 //! Which data node could take over, and what stands in its way.
 
 use super::Facts;
-use super::loss::Loss;
+use super::loss::Lack;
 use crate::ledger::{Complete, LossAccepted};
 use crate::model::{Instance, NodeId, NodeKind};
 use crate::observe::MysqlFacts;
@@ -20,9 +20,10 @@ pub(super) fn choose(facts: &Facts<'_>) -> Result<NodeId, Vec<Why>> {
         .filter(|(node, kind)| **kind == NodeKind::Data && (returns || !is_holder(node)))
         .map(|(node, _)| node)
         .collect();
-    // The last holder first: its own data needs no proof.
+    // The last holder first: its own data needs no proof. Last of all who may lack something.
     nodes.sort_by_key(|node| {
-        (is_holder(node), ledger.in_sync.get(*node) != Some(&Complete::Holder), (*node).clone())
+        let accepted = ledger.in_sync.get(*node).is_some_and(Complete::is_accepted);
+        (accepted, is_holder(node), ledger.in_sync.get(*node) != Some(&Complete::Holder), (*node).clone())
     });
     let mut obstacles = Vec::new();
     for node in nodes {
@@ -72,18 +73,22 @@ fn restarted(node: &NodeId, seen: &Instance, mysql: Option<&MysqlFacts>) -> Opti
     })
 }
 
+fn lack<'a>(facts: &'a Facts<'_>, node: &'a NodeId) -> Lack<'a> {
+    Lack { ledger: facts.ledger, reports: facts.reports, canaries: facts.canaries, node }
+}
+
 fn too_large(facts: &Facts<'_>, node: &NodeId, accepted: &LossAccepted) -> Option<Why> {
-    let loss = Loss::of(facts.ledger, facts.reports, node, facts.takeover_at);
-    let at_most_ms = accepted.at_most_ms.filter(|_| !loss.is_within(accepted))?;
-    Some(Why::LossTooLarge { node: node.clone(), at_most_ms, loss: loss.detail })
+    let (lack, ended_at) = (lack(facts, node), facts.takeover_at.unwrap_or(facts.now));
+    let at_most_ms = accepted.at_most_ms.filter(|_| !accepted.covers(lack.at_most_ms(ended_at)))?;
+    Some(Why::LossTooLarge { node: node.clone(), at_most_ms, loss: lack.told(ended_at) })
 }
 
 /// What a takeover to `node` may lose, if an operator has accepted it.
 pub(super) fn accepted_loss(facts: &Facts<'_>, node: &NodeId) -> Option<Why> {
     match facts.ledger.in_sync.get(node)? {
         Complete::Accepted { loss, .. } => {
-            let found = Loss::of(facts.ledger, facts.reports, node, facts.takeover_at);
-            Some(Why::LossAccepted { node: node.clone(), by: loss.by.clone(), loss: found.detail })
+            let told = lack(facts, node).told(facts.takeover_at.unwrap_or(facts.now));
+            Some(Why::LossAccepted { node: node.clone(), by: loss.by.clone(), loss: told })
         }
         Complete::Holder | Complete::Replica { .. } => None,
     }

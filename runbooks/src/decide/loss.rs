@@ -1,75 +1,159 @@
 //! What a takeover to a node that is not in sync may lose, and the questions before an operator accepts it.
 //!
 //! ```text
-//! holder:   canary 41 ··· its newest report here ······ its lease ended
-//! replica:  canary 38
-//!           └─ at most 4 s ─┘└─ what no report tells ─┘
+//! holder:   canary 40 ─ 41 ─ 42 ─ 43 ···· its lease ended
+//! replica:  canary 40
+//!          seen with 39 │                 │
+//!                       └── at most this ─┘
 //! ```
 //!
-//! The holder writes a canary once a second, so the number that the replica lacks is the age of what it lacks. What the
-//! holder did between its newest report here and the end of its lease is added; only the leader knows that end. So the
-//! operator's node asks first, and the leader weighs again.
+//! The holder commits a canary now and then, and every report carries the newest. A replica that has applied canary 40 has all
+//! that was committed before it, and canary 40 was committed after the holder was last seen with less. So what the replica
+//! lacks was committed between that sight and the end of the lease. Only the leader knows that end: the operator's node shows
+//! how old what is lacked is at least, and the leader weighs how old it is at most.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::Heard;
 use super::switchover::{Check, View};
+use crate::detect::Verdict;
 use crate::ledger::{Complete, Ledger, LossAccepted};
 use crate::model::{Epoch, Instance, Mono, NodeId, NodeKind, SyncGeneration};
-use crate::observe::{CANARY_PERIOD_MS, MysqlFacts};
-use std::collections::BTreeMap;
+use crate::observe::{MysqlFacts, NodeReport};
 
-use super::Heard;
+/// Sights that are kept: ten minutes of a canary per second. A replica that is further behind lacks an unknown amount.
+const SIGHTS_MAX: usize = 600;
 
-/// What may be lost, as far as one node knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loss {
-    /// Writes of so many milliseconds before the holder ended; `None`: not known here.
-    pub at_most_ms: Option<u64>,
-    /// In words, with positions.
-    pub detail: String,
+/// When the serving holder was last seen with which canary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Canaries {
+    epoch: Epoch,
+    sights: VecDeque<(u64, Mono)>,
 }
 
-impl Loss {
-    /// What the reports say that `node` lacks. `ended_at`: the instant by which every lease had ended, if it is known.
-    #[must_use]
-    pub fn of(
-        ledger: &Ledger,
-        reports: &BTreeMap<NodeId, Heard>,
-        node: &NodeId,
-        ended_at: Option<Mono>,
-    ) -> Self {
-        let here = reports.get(node).and_then(|heard| heard.report.mysql.as_ref());
-        let holder = ledger.holder.as_ref().or(ledger.last_holder.as_ref()).filter(|holder| *holder != node);
-        let there = holder.and_then(|holder| reports.get(holder));
-        let newest = there.and_then(|heard| Some((heard.at, heard.report.mysql.as_ref()?)));
-        let (Some(here), Some((at, there))) = (here, newest) else {
-            return Self { at_most_ms: None, detail: unknown(here) };
-        };
-        let behind = there.canary_applied.saturating_sub(here.canary_applied);
-        let unseen_ms = ended_at.map_or(0, |end| end.since_ms(at));
-        let at_most_ms = (behind + 1).saturating_mul(CANARY_PERIOD_MS).saturating_add(unseen_ms);
-        let detail = format!(
-            "at most the writes of {at_most_ms} ms, {behind} canaries behind, position {} of {}",
-            here.position, there.position
-        );
-        Self { at_most_ms: Some(at_most_ms), detail }
+impl Canaries {
+    /// A report of the holder of `epoch` arrived at `now`. Numbers of another epoch are another history's.
+    pub fn hear(&mut self, epoch: Epoch, report: &NodeReport, now: Mono) {
+        if self.epoch != epoch {
+            *self = Self { epoch, sights: VecDeque::new() };
+        }
+        let (Some(mysql), Some(age_ms)) = (&report.mysql, report.mysql_age_ms) else { return };
+        if !report.serving || mysql.read_only {
+            return;
+        }
+        let (canary, at) = (mysql.canary_applied, now.minus_ms(age_ms));
+        if self.sights.back().is_some_and(|(newest, _)| *newest >= canary) {
+            if let Some((_, last)) = self.sights.back_mut().filter(|(newest, _)| *newest == canary) {
+                *last = at.max(*last);
+            }
+            return;
+        }
+        self.sights.push_back((canary, at));
+        if self.sights.len() > SIGHTS_MAX {
+            self.sights.pop_front();
+        }
     }
 
-    /// The operator's word covers it.
+    /// The last sight of the holder before it committed `canary`, in `epoch`.
+    fn before(&self, epoch: Epoch, canary: u64) -> Option<Mono> {
+        let same = self.epoch == epoch;
+        self.sights.iter().rev().find(|(seen, _)| same && *seen < canary).map(|(_, at)| *at)
+    }
+
+    /// The first sight of the holder with more than `canary`, in `epoch`: something was committed after it by then.
+    fn after(&self, epoch: Epoch, canary: u64) -> Option<Mono> {
+        let same = self.epoch == epoch;
+        self.sights.iter().find(|(seen, _)| same && *seen > canary).map(|(_, at)| *at)
+    }
+}
+
+/// What is known of the node that takes over and of what it lacks.
+#[derive(Debug)]
+pub struct Lack<'a> {
+    /// The committed state.
+    pub ledger: &'a Ledger,
+    /// Newest report of each node.
+    pub reports: &'a BTreeMap<NodeId, Heard>,
+    /// When the holder was seen with which canary.
+    pub canaries: &'a Canaries,
+    /// Who takes over.
+    pub node: &'a NodeId,
+}
+
+impl Lack<'_> {
+    fn here(&self) -> Option<&MysqlFacts> {
+        self.reports.get(self.node).and_then(|heard| heard.report.mysql.as_ref())
+    }
+
+    /// The node that has everything: the holder, or who held the baton last.
+    fn reference(&self) -> Option<&NodeId> {
+        reference(self.ledger).filter(|reference| *reference != self.node)
+    }
+
+    /// A node that replicates from nobody has a history of its own: its canaries say nothing.
+    fn canary(&self) -> Option<u64> {
+        self.here().filter(|here| here.replication.is_some()).map(|here| here.canary_applied)
+    }
+
+    /// The writes of how many milliseconds at most, if no lease was valid after `ended_at`; `None`: not known here.
     #[must_use]
-    pub fn is_within(&self, accepted: &LossAccepted) -> bool {
-        match (accepted.at_most_ms, self.at_most_ms) {
+    pub fn at_most_ms(&self, ended_at: Mono) -> Option<u64> {
+        let seen = self.canaries.before(self.ledger.epoch, self.canary()?)?;
+        let newest = self.canaries.sights.back().map_or(ended_at, |(_, at)| *at);
+        Some(ended_at.max(newest).since_ms(seen))
+    }
+
+    /// How old the oldest lacking write was at least when the holder was last seen here.
+    #[must_use]
+    pub fn at_least_ms(&self) -> u64 {
+        let (epoch, canary) = (self.ledger.epoch, self.canary().unwrap_or(u64::MAX));
+        let newest = self.canaries.sights.back().map(|(_, at)| *at);
+        self.canaries.after(epoch, canary).zip(newest).map_or(0, |(first, newest)| newest.since_ms(first))
+    }
+
+    /// Both positions, in words.
+    #[must_use]
+    pub fn positions(&self) -> String {
+        let there = self.reference().and_then(|node| self.reports.get(node)).map(|heard| &heard.report.mysql);
+        match (self.here(), there) {
+            (Some(here), Some(Some(there))) => format!("position {} of {}", here.position, there.position),
+            (Some(here), Some(None) | None) => {
+                format!("position {}, the last holder's is not known here", here.position)
+            }
+            (None, _) => "its database does not answer".to_owned(),
+        }
+    }
+
+    /// What may be lost at most, in words.
+    #[must_use]
+    pub fn told(&self, ended_at: Mono) -> String {
+        let most = self.at_most_ms(ended_at);
+        let most = most.map_or_else(
+            || "it is not known how much".to_owned(),
+            |ms| format!("the writes of at most {ms} ms"),
+        );
+        format!("{most}, {}", self.positions())
+    }
+}
+
+/// Who has everything, as far as the ledger knows.
+fn reference(ledger: &Ledger) -> Option<&NodeId> {
+    let complete =
+        || ledger.in_sync.iter().find(|(_, known)| **known == Complete::Holder).map(|(node, _)| node);
+    ledger.holder.as_ref().or_else(complete).or(ledger.last_holder.as_ref())
+}
+
+impl LossAccepted {
+    /// The operator's word covers a loss of this size; `None`: of unknown size.
+    #[must_use]
+    pub fn covers(&self, at_most_ms: Option<u64>) -> bool {
+        match (self.at_most_ms, at_most_ms) {
             (None, _) => true,
             (Some(bound), Some(ms)) => ms <= bound,
             (Some(_), None) => false,
         }
-    }
-}
-
-fn unknown(here: Option<&MysqlFacts>) -> String {
-    match here {
-        Some(here) => format!("not known, position {}, the last holder's is not known here", here.position),
-        None => "not known, its database does not answer".to_owned(),
     }
 }
 
@@ -134,9 +218,8 @@ impl Look<'_> {
         }
         self.holder_is_lost();
         let mysql = self.fit(&to);
-        self.incomplete(&to);
-        let loss = Loss::of(ledger, self.view.reports, &to, None);
-        self.note("loss", loss.is_within(&wanted.loss), loss.detail);
+        self.incomplete(&to, mysql.as_ref());
+        self.loss(&to, &wanted.loss);
         Some(Acceptance {
             epoch: ledger.epoch,
             generation: ledger.sync_generation,
@@ -148,8 +231,7 @@ impl Look<'_> {
 
     fn target(&mut self, wanted: &Accept) -> Option<NodeId> {
         let ledger = self.view.ledger;
-        let last = ledger.holder.as_ref().or(ledger.last_holder.as_ref());
-        let other = || last.and_then(|last| ledger.other_data_nodes(last).next().cloned());
+        let other = || reference(ledger).and_then(|last| ledger.other_data_nodes(last).next().cloned());
         let Some(to) = wanted.to.clone().or_else(other) else {
             self.note("target", false, "there is no other data node");
             return None;
@@ -178,7 +260,7 @@ impl Look<'_> {
         let age_ms = heard.map(|heard| self.view.now.since_ms(heard.at));
         let fresh = heard.filter(|_| age_ms.is_some_and(|ms| ms <= self.view.report_max_ms));
         match (fresh, age_ms) {
-            (Some(heard), _) if heard.report.serving && !ledger.has_released() => {
+            (Some(heard), _) if serves(&heard.report) && !ledger.has_released() => {
                 self.note("holder-lost", false, format!("{holder} serves; `baton switchover` loses nothing"));
             }
             (Some(_), _) => self.note("holder-lost", true, format!("{holder} does not serve")),
@@ -211,11 +293,14 @@ impl Look<'_> {
         }
     }
 
-    fn incomplete(&mut self, to: &NodeId) {
+    fn incomplete(&mut self, to: &NodeId, mysql: Option<&MysqlFacts>) {
         let ledger = self.view.ledger;
         match ledger.in_sync.get(to) {
             _ if !ledger.mysql => {
                 self.note("incomplete", false, "no MySQL is configured: nothing can be lost")
+            }
+            Some(Complete::Replica { instance }) if mysql.is_some_and(|now| now.instance != *instance) => {
+                self.note("incomplete", true, format!("{to} was restarted since it was in sync"));
             }
             Some(Complete::Holder | Complete::Replica { .. }) => self.note(
                 "incomplete",
@@ -228,4 +313,29 @@ impl Look<'_> {
             None => self.note("incomplete", true, format!("{to} may lack acknowledged writes")),
         }
     }
+
+    /// What is seen from here is a part of it; the leader weighs the whole.
+    fn loss(&mut self, to: &NodeId, accepted: &LossAccepted) {
+        let view = self.view;
+        let lack = Lack { ledger: view.ledger, reports: view.reports, canaries: view.canaries, node: to };
+        let least_ms = lack.at_least_ms();
+        let seen = lack.reference().and_then(|node| view.reports.get(node));
+        let unseen = seen.map_or_else(
+            || "the last holder was never heard here".to_owned(),
+            |heard| {
+                format!(
+                    "whatever it acknowledged after its last report, {} ms ago",
+                    view.now.since_ms(heard.at)
+                )
+            },
+        );
+        let evidence = format!("{}; the writes of {least_ms} ms, and {unseen}", lack.positions());
+        self.note("loss", accepted.covers(Some(least_ms)), evidence);
+    }
+}
+
+/// It holds a lease, and its database is there for clients.
+fn serves(report: &NodeReport) -> bool {
+    let lost = [Verdict::Dead, Verdict::Hung, Verdict::WriteStalled].map(Verdict::as_str);
+    report.serving && !lost.contains(&report.mysql_verdict.as_str())
 }

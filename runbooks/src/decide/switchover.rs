@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Heard;
+use super::loss::Canaries;
 use crate::ledger::{Complete, Ledger};
 use crate::model::{Mono, NodeId, NodeKind};
 use crate::observe::{MysqlFacts, NodeReport};
@@ -57,6 +58,8 @@ pub struct View<'a> {
     pub ledger: &'a Ledger,
     /// Newest report of each node, this one included.
     pub reports: &'a BTreeMap<NodeId, Heard>,
+    /// When the holder was seen with which canary.
+    pub canaries: &'a Canaries,
     /// A report older than this says nothing any more, in milliseconds.
     pub report_max_ms: u64,
     /// What the configuration has.

@@ -1,8 +1,8 @@
 //! `Ledger::apply`: one function per command. Those on runs are in [`super::runs`].
 
-use super::{Complete, HISTORY_MAX, Ledger, Released, SyncChange};
+use super::{Complete, HISTORY_MAX, Ledger, LossAccepted, Released, SyncChange};
 use crate::ledger::command::{Command, Rejection, Response};
-use crate::model::{Epoch, NodeId, NodeKind, SyncGeneration};
+use crate::model::{Epoch, Instance, NodeId, NodeKind, SyncGeneration};
 
 impl Ledger {
     /// Applies one committed command. Total and deterministic; never panics.
@@ -17,9 +17,11 @@ impl Ledger {
             Command::AbortRun { run, by, at: _ } => self.abort_run(run, &by),
             Command::AcknowledgeRun { run, by, at: _ } => self.acknowledge_run(run, &by),
             Command::AcceptLoss { epoch, generation, node, instance, loss, at: _ } => {
-                self.accept_loss(epoch, generation, node, Complete::Accepted { instance, loss })
+                self.accept_loss(epoch, generation, node, instance, loss)
             }
-            Command::WithdrawLoss { epoch, node, by, at: _ } => self.withdraw_loss(epoch, &node, &by),
+            Command::WithdrawLoss { epoch, generation, node, by: _, at: _ } => {
+                self.withdraw_loss(epoch, generation, &node)
+            }
             Command::SyncOut { epoch, generation, by, reason } => {
                 self.sync_out(epoch, generation, &by, reason)
             }
@@ -97,7 +99,8 @@ impl Ledger {
         epoch: Epoch,
         generation: SyncGeneration,
         node: NodeId,
-        accepted: Complete,
+        instance: Instance,
+        loss: LossAccepted,
     ) -> Result<(), Rejection> {
         self.same_epoch(epoch)?;
         self.same_sync(generation)?;
@@ -107,30 +110,35 @@ impl Ledger {
         if self.holder.as_ref() == Some(&node) || self.members.get(&node) != Some(&NodeKind::Data) {
             return Err(Rejection::NotAReplica { node });
         }
-        let is_complete = self.in_sync.get(&node).is_some_and(|known| !known.is_accepted());
+        let is_complete = match self.in_sync.get(&node) {
+            Some(Complete::Holder) => true,
+            Some(Complete::Replica { instance: seen }) => *seen == instance,
+            Some(Complete::Accepted { .. }) | None => false,
+        };
         if is_complete || !self.mysql {
             return Err(Rejection::NothingToAccept { node });
         }
-        let who = match &accepted {
-            Complete::Accepted { loss, .. } => loss.by.clone(),
-            Complete::Holder | Complete::Replica { .. } => return Err(Rejection::NothingToAccept { node }),
-        };
-        let reason = format!("{who} accepts for one takeover what {node} lacks");
-        self.in_sync.insert(node, accepted);
-        self.note_sync(None, reason);
+        self.sync_generation = self.sync_generation.next();
+        self.in_sync.insert(node, Complete::Accepted { instance, loss });
         Ok(())
     }
 
-    fn withdraw_loss(&mut self, epoch: Epoch, node: &NodeId, by: &str) -> Result<(), Rejection> {
+    fn withdraw_loss(
+        &mut self,
+        epoch: Epoch,
+        generation: SyncGeneration,
+        node: &NodeId,
+    ) -> Result<(), Rejection> {
         self.same_epoch(epoch)?;
+        self.same_sync(generation)?;
         if let Some(run) = &self.run {
             return Err(Rejection::RunInProgress { run: run.id });
         }
         if !self.in_sync.get(node).is_some_and(Complete::is_accepted) {
             return Err(Rejection::NothingToWithdraw { node: node.clone() });
         }
+        self.sync_generation = self.sync_generation.next();
         self.in_sync.remove(node);
-        self.note_sync(None, format!("{by} accepts no loss any more"));
         Ok(())
     }
 
@@ -143,14 +151,10 @@ impl Ledger {
 
     /// Replaces the in-sync set within an epoch; every change raises the generation.
     pub(super) fn change_sync(&mut self, now: Option<(NodeId, Complete)>, reason: String) {
+        self.sync_generation = self.sync_generation.next();
         self.in_sync.clear();
         let replica = now.as_ref().map(|(node, _)| node.clone());
         self.in_sync.extend(now);
-        self.note_sync(replica, reason);
-    }
-
-    fn note_sync(&mut self, replica: Option<NodeId>, reason: String) {
-        self.sync_generation = self.sync_generation.next();
         self.sync_history.push(SyncChange {
             epoch: self.epoch,
             generation: self.sync_generation,

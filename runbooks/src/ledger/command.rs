@@ -88,10 +88,12 @@ pub enum Command {
         /// Wall clock, for people.
         at: WallMs,
     },
-    /// An operator takes that back.
+    /// That is taken back: by the operator, or by a leader under which it has stood too long.
     WithdrawLoss {
         /// The epoch in which it was accepted.
         epoch: Epoch,
+        /// The generation that the acceptance began.
+        generation: SyncGeneration,
         /// The node.
         node: NodeId,
         /// Who.

@@ -216,7 +216,9 @@ impl Ledger {
         let complete = self.run.as_ref().is_some_and(|run| run.is_past_pivot() || run.has_drained());
         if let Some(holder) = self.holder.take() {
             let accepted = self.in_sync.get(&holder).is_some_and(Complete::is_accepted);
-            self.in_sync.retain(|_, known| !known.is_accepted());
+            if accepted {
+                self.in_sync.remove(&holder);
+            }
             if complete && !accepted {
                 self.in_sync.insert(holder.clone(), Complete::Holder);
             }

@@ -172,7 +172,7 @@ impl Scene {
             }
             "withdraw-loss" => {
                 let node = node(case, "to")?.unwrap_or_else(|| NodeId::from("db2"));
-                Command::WithdrawLoss { epoch, node, by: "an operator".to_owned(), at }
+                Command::WithdrawLoss { epoch, generation, node, by: "an operator".to_owned(), at }
             }
             "release" => {
                 let boot = maybe(case, "boot")?.unwrap_or(1);

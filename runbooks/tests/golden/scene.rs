@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use baton_runbooks::decide::loss::Canaries;
 use baton_runbooks::decide::{Failure, Heard, Policy};
 use baton_runbooks::detect::{Detector, Patience};
 use baton_runbooks::lease::Terms;
@@ -31,6 +32,7 @@ pub struct Scene {
     pub holder: Holder,
     pub policy: Policy,
     pub reports: BTreeMap<NodeId, Heard>,
+    pub canaries: Canaries,
     pub ready_since: BTreeMap<Step, Mono>,
     pub failures: Vec<Failure>,
     pub detector: Detector,
@@ -79,6 +81,7 @@ impl Default for Scene {
             holder: Holder::new(NodeId::from("db1"), TERMS, 1),
             policy: policy(),
             reports: BTreeMap::new(),
+            canaries: Canaries::default(),
             ready_since: BTreeMap::new(),
             failures: Vec::new(),
             detector: Detector::new(patience()),

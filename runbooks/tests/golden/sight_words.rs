@@ -109,7 +109,8 @@ impl Scene {
             epoch: self.ledger.epoch,
             applied: 1,
             mysql: Some(facts),
-            mysql_verdict: "healthy".to_owned(),
+            mysql_age_ms: Some(0),
+            mysql_verdict: if dead { "dead" } else { "healthy" }.to_owned(),
             redis: None,
             redis_verdict: "unknown".to_owned(),
             disk_verdict: "healthy".to_owned(),
@@ -117,11 +118,15 @@ impl Scene {
             obstacles,
             gateway_lost: None,
             heard_ms: Default::default(),
-            serving: false,
+            serving: self.ledger.holder.as_ref() == Some(&name)
+                && text(case, "serving")?.is_none_or(|word| word == "yes"),
             up_ms: Some(maybe(case, "up")?.unwrap_or(86_400_000)),
             version: "test".to_owned(),
             config_hash: "test".to_owned(),
         };
+        if self.ledger.holder.as_ref() == Some(&name) {
+            self.canaries.hear(self.ledger.epoch, &report, self.now);
+        }
         self.reports.insert(name, Heard { at: self.now, report });
         Ok(String::new())
     }
@@ -140,6 +145,7 @@ impl Scene {
             released_at,
             granted_at: self.granter.granted_at(),
             reports: &self.reports,
+            canaries: &self.canaries,
             ready_since: &self.ready_since,
             failures: &self.failures,
             settling: self.detector.settling(self.now),

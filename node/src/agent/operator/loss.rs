@@ -2,7 +2,7 @@
 
 use baton_runbooks::decide::loss::{Accept, Acceptance};
 use baton_runbooks::ledger::Command;
-use baton_runbooks::model::NodeId;
+use baton_runbooks::model::{NodeId, SyncGeneration};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Look, propose, refused};
@@ -34,8 +34,13 @@ pub(super) async fn accept(
 }
 
 /// Takes it back.
-pub(super) async fn withdraw(context: &Context, node: NodeId, by: String) -> Result<(), CommandError> {
+pub(super) async fn withdraw(
+    context: &Context,
+    generation: SyncGeneration,
+    node: NodeId,
+    by: String,
+) -> Result<(), CommandError> {
     let epoch = context.consensus.committed().borrow().ledger.epoch;
-    let command = Command::WithdrawLoss { epoch, node, by, at: clock::wall() };
+    let command = Command::WithdrawLoss { epoch, generation, node, by, at: clock::wall() };
     propose(context, command).await.map(drop)
 }

@@ -67,10 +67,12 @@ pub(super) async fn withdraw(
     ConnectInfo(caller): ConnectInfo<Caller>,
     body: Result<Json<WithdrawRequest>, JsonRejection>,
 ) -> Result<Json<Done>, Refusal> {
-    let Json(request) = body.map_err(|e| unreadable(&e, "{\"node\": NODE, \"by\": NAME}"))?;
+    let Json(request) =
+        body.map_err(|e| unreadable(&e, "{\"generation\": NUMBER, \"node\": NODE, \"by\": NAME}"))?;
     let (reply, outcome) = oneshot::channel();
-    let node = request.node.clone();
-    let command = Operator::WithdrawLoss { node: request.node, by: caller.sign(&request.by), reply };
+    let WithdrawRequest { generation, node, by } = request;
+    let named = node.clone();
+    let command = Operator::WithdrawLoss { generation, node: named, by: caller.sign(&by), reply };
     ask(&shared.operator, command, outcome).await?;
     Ok(Json(Done { done: format!("no loss is accepted for {node} any more") }))
 }

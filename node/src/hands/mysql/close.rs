@@ -52,7 +52,8 @@ const READ_BACK: Duration = Duration::from_millis(500);
 const ATTEMPTS_MAX: u32 = 20;
 
 impl Mysql {
-    /// Closes the server to writes of clients within `budget` and half a second for reading back. Ends all client
+    /// Closes the server to writes of clients within `budget`, and half a second each for making sure that nothing
+    /// of it still waits and for reading back. Ends all client
     /// sessions; replicas, the agent and the server's own threads stay.
     ///
     /// The event scheduler should be off before: an event of a privileged definer writes on a read-only MariaDB.
@@ -85,12 +86,34 @@ impl Mysql {
         let mut killer = self.session(Purpose::Control, left()).await.map_err(nothing_begun)?;
         let dialled = Session::dial(self.access(), Purpose::Control, left()).await;
         let mut closer = dialled.map_err(nothing_begun)?;
-        let out = match self.close_with(&mut closer, &mut killer, end, killed).await {
+        let mut is_set = false;
+        let out = match self.close_with(&mut closer, &mut killer, end, (killed, &mut is_set)).await {
             Ok(()) => Ok(()),
-            Err(error) => Err(GaveUp { error, is_over: end_session(&mut killer, closer.id).await }),
+            Err(error) => Err(GaveUp { error, is_over: self.end_session(&mut killer, closer.id).await }),
         };
         self.park(Purpose::Control, killer);
-        out
+        // What was set stays set, whoever could not be killed after it.
+        if is_set { Ok(()) } else { out }
+    }
+
+    /// Kills the session until the server knows it no more. False if that was not seen within [`READ_BACK`].
+    async fn end_session(&self, killer: &mut Session, id: u32) -> bool {
+        let end = Instant::now() + READ_BACK;
+        let left = || end.saturating_duration_since(Instant::now());
+        while !left().is_zero() {
+            if !killer.is_usable() {
+                match Session::dial(self.access(), Purpose::Control, left()).await {
+                    Ok(session) => *killer = session,
+                    Err(_) => return false,
+                }
+            }
+            match killer.query("kill own statement", format!("KILL {id}"), left()).await {
+                // ER_NO_SUCH_THREAD
+                Err(MysqlError::Server { code: 1094, .. }) => return true,
+                Ok(_) | Err(_) => tokio::time::sleep(ROUND / 10).await,
+            }
+        }
+        false
     }
 
     async fn close_with(
@@ -98,7 +121,7 @@ impl Mysql {
         closer: &mut Session,
         killer: &mut Session,
         end: Instant,
-        killed: &mut u64,
+        (killed, is_set): (&mut u64, &mut bool),
     ) -> Result<(), MysqlError> {
         let what = "close writes";
         let left = || end.saturating_duration_since(Instant::now());
@@ -119,6 +142,7 @@ impl Mysql {
                 Err(MysqlError::Server { code: 1205, .. }) if !left().is_zero() => {}
                 Err(error) => return Err(error),
                 Ok(_) => {
+                    *is_set = true;
                     // Transactions begun before cannot commit, but their sessions read through a closed port's back.
                     *killed += self.kill_clients_on(killer, left().max(READ_BACK)).await?;
                     return Ok(());
@@ -166,21 +190,6 @@ struct GaveUp {
     error: MysqlError,
     /// The statement that closes is gone for certain; otherwise it may yet take effect.
     is_over: bool,
-}
-
-/// Kills the session until the server knows it no more. False if that was not seen within [`READ_BACK`].
-async fn end_session(killer: &mut Session, id: u32) -> bool {
-    let end = Instant::now() + READ_BACK;
-    while killer.is_usable() {
-        let left = end.saturating_duration_since(Instant::now());
-        match killer.query("kill own statement", format!("KILL {id}"), left).await {
-            // ER_NO_SUCH_THREAD
-            Err(MysqlError::Server { code: 1094, .. }) => return true,
-            Ok(_) | Err(_) if left.is_zero() => return false,
-            Ok(_) | Err(_) => tokio::time::sleep(ROUND / 10).await,
-        }
-    }
-    false
 }
 
 fn chain(error: &MysqlError) -> String {
