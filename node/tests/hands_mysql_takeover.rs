@@ -26,6 +26,7 @@ on_both!(
     closing_a_frozen_or_lost_server_says_so,
     closing_while_commits_wait_for_the_replica,
     a_server_that_waits_to_close_is_open,
+    a_closed_primary_sends_to_nobody_any_more,
     relay_logs_of_a_restarted_replica_are_saved,
 );
 
@@ -361,6 +362,21 @@ async fn a_server_that_waits_to_close_is_open(flavour: Flavour) {
     closing.await.unwrap().unwrap();
     assert!(hands.is_read_only(D).await.unwrap() && hands.facts(D).await.unwrap().read_only);
     assert!(app.query_drop("INSERT INTO t (v) VALUES (10)").await.is_err());
+}
+
+async fn a_closed_primary_sends_to_nobody_any_more(flavour: Flavour) {
+    let mut pair = in_sync(flavour).await;
+    pair.on_primary.semi_sync_source(Switch::Off, D).await.unwrap();
+    assert!(matches!(pair.on_primary.close_writes(D).await, Closing::Closed { .. }));
+    pair.replica.process().freeze();
+    assert_eq!(pair.on_primary.end_old_dump_threads(D).await.unwrap(), 1);
+    eventually("no client is counted", || async {
+        (pair.on_primary.semi_sync_status(D).await.ok()?.clients == 0).then_some(())
+    })
+    .await;
+    assert_eq!(pair.on_primary.end_old_dump_threads(D).await.unwrap(), 0);
+    pair.replica.process().thaw();
+    pair.replica.kill();
 }
 
 async fn closing_a_frozen_or_lost_server_says_so(flavour: Flavour) {

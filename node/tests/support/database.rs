@@ -132,8 +132,13 @@ fn template(flavour: Flavour) -> &'static Path {
                 install
             }
         };
+        // A starting MariaDB deletes what looks like its own in a tmpdir, also what belongs to another server.
+        let tmpdir = dir.path().join("tmp");
+        std::fs::create_dir(&tmpdir).unwrap();
         install.arg(format!("--datadir={}", dir.path().join("data").display()));
-        assert!(install.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+        install.arg(format!("--tmpdir={}", tmpdir.display()));
+        let done = install.output().unwrap();
+        assert!(done.status.success(), "{:?} {}", done.status, String::from_utf8_lossy(&done.stderr));
         // Two servers with one identity would not replicate.
         let _ = std::fs::remove_file(dir.path().join("data/auto.cnf"));
         dir

@@ -91,7 +91,9 @@ impl Switchovers {
         }
         let end_us = origin.now_us();
         let history = load.stop()?;
-        history.save(&target_dir().join("bench").join(format!("switchover-{name}.history.jsonl")))?;
+        let dir = target_dir().join("bench");
+        std::fs::create_dir_all(&dir)?;
+        history.save(&dir.join(format!("switchover-{name}.history.jsonl")))?;
         for (from_us, to_us) in &moves {
             let gap_ms = |kind| gap_us(&history, kind, *from_us, *to_us).div_ceil(1000);
             self.series.entry(name.into()).or_default().push(gap_ms(Kind::Mysql));

@@ -107,6 +107,7 @@ pub fn template(cache: &Path) -> Result<PathBuf> {
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--innodb-log-file-size=16M",
+            &format!("--tmpdir={}", building.path().display()),
         ],
     )?;
     fill(&data_dir, building.path())?;

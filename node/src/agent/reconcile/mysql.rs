@@ -130,6 +130,12 @@ impl MysqlShare {
                 tracing::warn!(error = chain(&error), "semi-sync's source side is on at a replica");
             }
         }
+        if facts.semi_sync.clients > 0
+            && self.newest.is(wish)
+            && let Err(error) = mysql.end_old_dump_threads(STATEMENT).await
+        {
+            tracing::warn!(error = chain(&error), "threads that send to nobody are still there");
+        }
         let receiving = facts.replication.as_ref().is_some_and(|replication| replication.io_running);
         if receiving
             && !facts.semi_sync.replica_on

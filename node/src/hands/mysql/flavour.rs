@@ -363,17 +363,15 @@ pub fn client_sessions(flavour: Flavour, own_users: [&str; 2]) -> String {
     )
 }
 
-/// Lists the threads that send the binary log to replicas, as column `id`.
+/// Lists the threads that send the binary log to replicas, as column `id`; with a user, those of its replicas.
 #[must_use]
-pub const fn dump_sessions(flavour: Flavour) -> &'static str {
-    match flavour {
-        Flavour::Mariadb => {
-            "SELECT id AS id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
-        }
-        Flavour::Mysql => {
-            "SELECT ID AS id FROM performance_schema.processlist WHERE command LIKE 'Binlog Dump%'"
-        }
-    }
+pub fn dump_sessions(flavour: Flavour, user: Option<&str>) -> String {
+    let (table, id) = match flavour {
+        Flavour::Mariadb => ("information_schema.processlist", "id"),
+        Flavour::Mysql => ("performance_schema.processlist", "ID"),
+    };
+    let of_user = user.map_or_else(String::new, |user| format!(" AND user={}", quote(user)));
+    format!("SELECT {id} AS id FROM {table} WHERE command LIKE 'Binlog Dump%'{of_user}")
 }
 
 /// Position of this session's last transaction, or a set that has it, as column `position`.

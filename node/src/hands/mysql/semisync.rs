@@ -50,7 +50,9 @@ impl Mysql {
             // MariaDB 10.11: the statement can hang in the end of its acknowledgement thread, seen a few times in ten
             // thousand when semi-sync had been switched on a moment before. It ends when the dump threads do; the replica
             // that they serve connects again by itself.
-            Err(MysqlError::Timeout { .. }) if to == Switch::Off => self.end_dump_threads(deadline).await?,
+            Err(MysqlError::Timeout { .. }) if to == Switch::Off => {
+                self.end_dump_threads(None, deadline).await.map(drop)?
+            }
             ended => drop(ended?),
         }
         let after = self.facts(deadline).await?.semi_sync;
@@ -65,15 +67,33 @@ impl Mysql {
         }
     }
 
-    async fn end_dump_threads(&self, deadline: Duration) -> Result<(), MysqlError> {
+    /// Ends the threads that still send to a replica of the agents' on a server that is no primary any more, and says how
+    /// many. Such a thread notices only when it next sends that its replica has gone. Until then it counts as a semi-sync
+    /// client, and when this server is promoted and semi-sync switched on meanwhile, MariaDB was seen to hear no
+    /// acknowledgement for up to a second.
+    ///
+    /// # Errors
+    /// [`MysqlError`].
+    pub async fn end_old_dump_threads(&self, deadline: Duration) -> Result<u64, MysqlError> {
+        let user = self.access().replication_user.clone();
+        self.end_dump_threads(Some(user), deadline).await
+    }
+
+    async fn end_dump_threads(&self, of: Option<String>, deadline: Duration) -> Result<u64, MysqlError> {
         let what = "end the dump threads";
-        let answers =
-            self.control(what, |flavour| flavour::dump_sessions(flavour).to_owned(), deadline).await?;
+        let list = |flavour| flavour::dump_sessions(flavour, of.as_deref());
+        let answers = self.control(what, list, deadline).await?;
         let rows = answers.first().map_or(&[][..], |answer| answer.rows.as_slice());
+        let mut ended = 0;
         for id in rows.iter().filter_map(|row| cell::<u64>(row, "id")) {
-            self.control(what, |_| format!("KILL {id}"), deadline).await?;
+            match self.control(what, |_| format!("KILL {id}"), deadline).await {
+                Ok(_) => ended += 1,
+                // ER_NO_SUCH_THREAD: it went by itself.
+                Err(MysqlError::Server { code: 1094, .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        Ok(ended)
     }
 
     /// Switches the replica side on and restarts the receiving thread if it runs without it. Only that thread: with
