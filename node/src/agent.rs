@@ -22,6 +22,7 @@ mod keeper;
 mod local_state;
 mod operator;
 mod propose;
+mod quarantine;
 mod reconcile;
 mod reports;
 mod senses;
@@ -104,6 +105,7 @@ pub(crate) struct Context {
     pub(crate) hands: Arc<Hands>,
     pub(crate) local: Arc<LocalState>,
     pub(crate) sync: Arc<settlement::Settlement>,
+    pub(crate) ward: quarantine::Ward,
 }
 
 async fn live(config: Arc<Config>) -> anyhow::Result<()> {
@@ -118,7 +120,8 @@ async fn live(config: Arc<Config>) -> anyhow::Result<()> {
     let setup = lease_setup(&config, boot, tls, clock, &consensus, observed.clone());
     let lease = tokio::task::spawn_blocking(move || lease::spawn(setup)).await??;
     let sync = Arc::new(settlement::Settlement::default());
-    let context = Context { config: Arc::clone(&config), clock, consensus, lease, hands, local, sync };
+    let ward = quarantine::Ward::new(&config.state_dir);
+    let context = Context { config: Arc::clone(&config), clock, consensus, lease, hands, local, sync, ward };
     context.consensus.prefer(reports::preferred(&config, None));
     let core = core_setup(&context, boot);
     let stopped = stop_signal()?;

@@ -277,6 +277,9 @@ pub struct NodeReport {
     /// A clients' gateway that does not answer this node.
     #[serde(default)]
     pub gateway_lost: Option<String>,
+    /// Why this node is not attached, if it has transactions that the holder lacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
     /// For each other node: milliseconds since this node last heard from it; absent: never.
     pub heard_ms: BTreeMap<NodeId, u64>,
     /// The node holds a valid lease at this moment.
@@ -288,6 +291,33 @@ pub struct NodeReport {
     pub version: String,
     /// Hash of the configuration file.
     pub config_hash: String,
+}
+
+/// A data node whose database has transactions that the holder's lacks: it is kept out, since following would lose or
+/// mix them up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// The transactions, in the family's notation.
+    pub extra: String,
+    /// How many they are; before they are exported, how many at most.
+    pub transactions: u64,
+    /// Where they are saved; `None`: not yet.
+    pub export: Option<ExportFacts>,
+    /// Why they could not be saved so far.
+    pub problem: Option<String>,
+}
+
+/// Where a node saved its extra transactions, and what is in there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportFacts {
+    /// The file, on that node.
+    pub file: String,
+    /// Rows changed.
+    pub rows: u64,
+    /// Tables with changed rows.
+    pub tables: u64,
+    /// Statements that are logged as text, such as DDL.
+    pub statements: u64,
 }
 
 /// An observation with the instant at which its probe ended.

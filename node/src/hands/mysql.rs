@@ -27,6 +27,7 @@ use crate::hands::server::{self, ServerId};
 
 pub mod canary;
 pub mod close;
+pub mod export;
 pub mod facts;
 pub mod flavour;
 pub mod gtid;
