@@ -61,6 +61,8 @@ pub struct Config {
     pub raft_port: u16,
     /// Port of lease renewals, on every node.
     pub lease_port: u16,
+    /// TCP port of orders for a node and of copies of its database, on the data nodes.
+    pub copy_port: u16,
     /// At least one.
     pub vips: Vec<Vip>,
     /// `None`: this cluster has no MySQL.
@@ -133,6 +135,10 @@ pub struct Mysql {
     pub data_dir: PathBuf,
     /// Schema of the heartbeat and canary tables.
     pub schema: String,
+    /// Starts the server; `None`: the agent cannot.
+    pub start: Option<Hook>,
+    /// Stops the server; `None`: the agent cannot.
+    pub stop: Option<Hook>,
 }
 
 impl Mysql {
@@ -356,6 +362,12 @@ impl Config {
     #[must_use]
     pub const fn lease_address(&self, node: &Node) -> SocketAddr {
         SocketAddr::new(node.address, self.lease_port)
+    }
+
+    /// Where a data node's agent takes orders and hands out copies.
+    #[must_use]
+    pub const fn copy_address(&self, node: &Node) -> SocketAddr {
+        SocketAddr::new(node.address, self.copy_port)
     }
 
     /// The local API's socket.

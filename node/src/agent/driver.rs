@@ -238,7 +238,10 @@ impl Driver {
     /// This node's own report: to the peers, and to the core.
     fn report(&mut self) -> Input {
         let report = self.core.report(self.context.clock.now());
-        let report = NodeReport { quarantine: self.context.ward.facts(), ..report };
+        let (quarantine, resync) = (self.context.ward.facts(), self.context.resync.facts());
+        let mut report = NodeReport { quarantine, resync, ..report };
+        // Whoever decides must not count on it: it has no whole database.
+        report.obstacles.extend(self.context.resync.obstacle());
         self.reports.send(&self.context, &report);
         Input::Report { report: Box::new(report) }
     }

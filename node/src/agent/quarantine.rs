@@ -91,6 +91,12 @@ impl Ward {
         })
     }
 
+    /// The transactions that are refused, whether that stands or not, and where they are saved.
+    pub(crate) fn case(&self) -> Option<(String, Option<Export>)> {
+        let case = self.case.lock().unwrap_or_else(PoisonError::into_inner);
+        case.as_ref().map(|case| (case.extra.clone(), case.export.clone()))
+    }
+
     fn open(&self, flavour: Flavour, extra: &str, now: Instant) -> Case {
         let errant = gtid::errant(flavour, export::parts(extra).0);
         Case {

@@ -27,6 +27,7 @@ use crate::hands::server::{self, ServerId};
 
 pub mod canary;
 pub mod close;
+pub mod datadir;
 pub mod export;
 pub mod facts;
 pub mod flavour;
@@ -36,6 +37,7 @@ pub mod quiet;
 pub mod replica;
 pub mod rescue;
 pub mod schema;
+pub mod seed;
 pub mod semisync;
 mod session;
 

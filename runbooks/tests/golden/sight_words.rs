@@ -118,6 +118,7 @@ impl Scene {
             obstacles,
             gateway_lost: None,
             quarantine: None,
+            resync: None,
             heard_ms: Default::default(),
             serving: self.ledger.holder.as_ref() == Some(&name)
                 && text(case, "serving")?.is_none_or(|word| word == "yes"),

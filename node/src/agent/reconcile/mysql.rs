@@ -278,6 +278,7 @@ impl Share for MysqlShare {
             Role::Closed { follow } => {
                 if self.close(&mysql, &facts).await
                     && facts.read_only
+                    && !self.context.resync.holds_back()
                     && let Some(holder) = follow
                 {
                     self.follow(&mysql, &facts, holder, wish).await;

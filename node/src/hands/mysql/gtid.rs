@@ -175,6 +175,25 @@ impl Errant {
     }
 }
 
+/// A state of MariaDB brought up to a position: the position's transactions become the newest of their domain and server.
+///
+/// # Errors
+/// [`BadSet`] if one of the two cannot be read.
+pub fn advance_state(state: &str, position: &str) -> Result<String, BadSet> {
+    // The newest of a domain stands last: that is how the server reads it.
+    let mut all = maria(state)?;
+    for new in maria(position)? {
+        let known = all.iter().find(|have| (have.0, have.1) == (new.0, new.1)).map_or(0, |have| have.2);
+        if new.2 > known {
+            all.retain(|have| (have.0, have.1) != (new.0, new.1));
+            all.push(new);
+        }
+    }
+    let parts: Vec<String> =
+        all.iter().map(|(domain, server, seq)| format!("{domain}-{server}-{seq}")).collect();
+    Ok(parts.join(","))
+}
+
 /// Domain, server, sequence number.
 type Gtid = (u32, u32, u64);
 
