@@ -206,6 +206,7 @@ impl Lab {
         let primary = (host.port != Port::Db1).then(|| Port::Db1.address().to_string());
         let redis = redis::configuration(&host.dir, &address, primary.as_deref());
         std::fs::write(host.dir.join("redis.conf"), redis)?;
+        mariadb::write_scripts(&host.dir, host.port.address().octets()[3], &address)?;
         self.start_servers(host.port)?;
         if let Some(primary) = &primary {
             mariadb::follow(&host.mysql(), primary)?;

@@ -69,6 +69,8 @@ macro_rules! survives {
 }
 
 survives! {
+    resync Resync;
+    resync_interrupted ResyncInterrupted;
     power_loss PowerLoss;
     agent_kill AgentKill;
     agent_freeze AgentFreeze;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Fault, Scene};
+use super::{Fault, Scene, resync};
 use crate::lab::wire::VIP;
 use crate::lab::{Port, Traffic, agents, docker, mariadb, process, shell, wait};
 
@@ -41,7 +41,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::DiskFull => fill(&filler(scene)),
         Fault::LinkDown => wire.carrier(primary, false),
         Fault::GatewayCut => wire.cut_both(primary, Port::Client, Traffic::All),
-        Fault::PartitionPrimary => isolate(scene),
+        Fault::PartitionPrimary | Fault::Resync | Fault::ResyncInterrupted => isolate(scene),
         Fault::PartitionPair => wire.cut_both(primary, backup, Traffic::All),
         Fault::OneWayIn => {
             wire.cut(backup, primary, Traffic::All)?;
@@ -226,6 +226,7 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::PrimaryWitnessCut => wait::until_true("frames to be dropped", BITES_WITHIN, || {
             Ok(lab.wire.dropped()?.into_iter().any(|frames| frames > 0))
         }),
+        Fault::Resync | Fault::ResyncInterrupted => resync::stray(scene),
         // Both were verified by the program that made them: it fails if there is nothing to remove.
         Fault::VipRemoved | Fault::RulesFlushed => Ok(()),
     }
@@ -254,6 +255,8 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::OneWayIn
         | Fault::OneWayOut
         | Fault::PrimaryWitnessCut => lab.wire.mend(),
+        Fault::Resync => resync::come_back(scene),
+        Fault::ResyncInterrupted => resync::come_back_twice(scene),
         Fault::ReplicaBehind => {
             lab.wire.mend()?;
             lab.power_on(primary)

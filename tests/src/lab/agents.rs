@@ -84,6 +84,7 @@ fn configuration(dir: &Path, profile: &str, with_docker: bool) -> String {
          password_file = \"{dir}/password\"\n\
          check_user = \"{}\"\ncheck_password_file = \"{dir}/password\"\nreplication_user = \"repl\"\n\
          replication_password_file = \"{dir}/password\"\ndata_dir = \"{dir}/{{node}}/mysql\"\nschema = \"{}\"\n\
+         start = [\"/bin/sh\", \"{dir}/{{node}}/mysql-start\"]\nstop = [\"/bin/sh\", \"{dir}/{{node}}/mysql-stop\"]\n\
          [redis]\nport = {}\nsocket = \"{dir}/{{node}}/redis.sock\"\n\
          {services}",
         nodes.concat(),
@@ -132,6 +133,18 @@ pub fn takeover(config: &Path, node: Port, at_most: &str, more: &[&str]) -> Resu
     let mut command = std::process::Command::new(program()?);
     command.args(["takeover", "--accept-data-loss", at_most, "--node", node.name(), "--config"]).arg(config);
     let output = command.args(more).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok((output.status.code().context("the command was killed")?, said))
+}
+
+/// Replaces the database of `node` by `baton resync NODE --yes` at the node `at`, and returns the exit code and what it said.
+///
+/// # Errors
+/// The program cannot be run, or is killed.
+pub fn resync(config: &Path, at: Port, node: Port) -> Result<(i32, String)> {
+    let mut command = std::process::Command::new(program()?);
+    command.args(["resync", node.name(), "--yes", "--timeout", "90s", "--node", at.name(), "--config"]);
+    let output = command.arg(config).output()?;
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Ok((output.status.code().context("the command was killed")?, said))
 }
