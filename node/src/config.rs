@@ -139,6 +139,8 @@ pub struct Mysql {
     pub start: Option<Hook>,
     /// Stops the server; `None`: the agent cannot.
     pub stop: Option<Hook>,
+    /// Who begins a resync of a node in quarantine.
+    pub resync: ResyncPolicy,
 }
 
 impl Mysql {
@@ -220,6 +222,17 @@ impl Redis {
 pub struct Docker {
     /// Unix socket of the engine's API.
     pub socket: PathBuf,
+}
+
+/// Who begins a resync of a node in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResyncPolicy {
+    /// An operator, with `baton resync`.
+    #[default]
+    ByHand,
+    /// The node's agent, once everything is saved.
+    Automatic,
 }
 
 /// Which role a service is bound to.

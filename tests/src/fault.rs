@@ -169,6 +169,8 @@ faults! {
         "the primary is cut off and somebody writes into it; back, it is in quarantine, and an operator resyncs it";
     ResyncInterrupted "resync-interrupted"
         "the same, but the copy does not start and the agent dies; then the operator repeats the resync";
+    ResyncAutomatic "resync-automatic"
+        "the same, in a cluster whose agents resync by themselves";
     SwitchoverCrash "switchover-crash"
         "an operator passes the baton; at a step its actor's agent dies and is restarted by its supervisor";
 }
@@ -212,7 +214,8 @@ impl Fault {
             | Self::LinkDown
             | Self::PartitionPrimary
             | Self::Resync
-            | Self::ResyncInterrupted => of(Changes::One, 5_000, LONG),
+            | Self::ResyncInterrupted
+            | Self::ResyncAutomatic => of(Changes::One, 5_000, LONG),
             Self::GatewayCut | Self::OneWayIn | Self::OneWayOut => of(Changes::One, 6_000, LONG),
             // The driver's silence comes first, and the service goes on through it.
             Self::DriverHang => of(Changes::One, 6_000, Some(Duration::from_secs(12))),

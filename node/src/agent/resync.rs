@@ -12,6 +12,7 @@
 //!
 //! The order may be given at any node; its agent passes it on to the node's own ([`crate::copy`]).
 
+mod automatic;
 mod offer;
 mod preflight;
 mod run;
@@ -31,6 +32,7 @@ use super::{Context, clock};
 use crate::api::resync::{ResyncAnswer, ResyncRequest};
 use crate::api::server::CommandError;
 use crate::chain::chain;
+use crate::config::ResyncPolicy;
 use crate::copy::{self, OrderError, Ordered, Progress};
 
 /// What an agent asks of another's, over the port of copies.
@@ -241,8 +243,12 @@ pub(super) async fn ask(context: &Context, request: ResyncRequest) -> Result<Res
     }
 }
 
-/// Answers the orders that come over the port of copies.
+/// Answers the orders that come over the port of copies, and begins resyncs by itself if it is to.
 pub(super) fn serve(context: &Context, mut orders: mpsc::Receiver<Ordered>) {
+    let policy = context.config.mysql.as_ref().map(|mysql| mysql.resync);
+    if context.config.is_data_node() && policy == Some(ResyncPolicy::Automatic) {
+        tokio::spawn(automatic::watch(context.clone()));
+    }
     let context = context.clone();
     tokio::spawn(async move {
         while let Some(Ordered { from, body, reply }) = orders.recv().await {

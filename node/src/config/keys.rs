@@ -289,6 +289,12 @@ pub const SECTIONS: &[Section] = &[
                 Nothing("[\"/usr/bin/systemctl\", \"stop\", \"mariadb\"]"),
                 "Command that stops the server cleanly and returns when it has ended.",
             ),
+            key(
+                "resync",
+                "by-hand or automatic",
+                Value("\"by-hand\""),
+                "Who begins a resync of a node that is in quarantine: an operator with `baton resync`, or the node's agent as soon as its extra transactions are saved. Automatic needs `start` and `stop`.",
+            ),
         ],
     },
     Section {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::timing::{Profile, RawTiming};
-use super::{NodeKind, RunsOn};
+use super::{NodeKind, ResyncPolicy, RunsOn};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +108,7 @@ pub struct RawMysql {
     pub schema: Option<String>,
     pub start: Option<Vec<String>>,
     pub stop: Option<Vec<String>>,
+    pub resync: Option<ResyncPolicy>,
 }
 
 /// `[redis]`

@@ -13,7 +13,8 @@ use super::error::{ConfigError, Problem};
 use super::raw::{RawConfig, RawMysql, RawService, RawVip};
 use super::timing::{Profile, Timing};
 use super::{
-    Check, Config, Docker, Hook, Mysql, Node, NodeId, NodeKind, Pki, Redis, RunsOn, Service, Vip, Workload,
+    Check, Config, Docker, Hook, Mysql, Node, NodeId, NodeKind, Pki, Redis, ResyncPolicy, RunsOn, Service,
+    Vip, Workload,
 };
 
 pub(super) const DEFAULT_RUN: &str = "/run/baton";
@@ -122,6 +123,7 @@ fn mysql(raw: &RawMysql, node: &NodeId, problems: &mut Problems) -> Mysql {
         schema: raw.schema.clone().unwrap_or_else(|| "baton".to_owned()),
         start: command("mysql.start", raw.start.as_deref(), node, problems),
         stop: command("mysql.stop", raw.stop.as_deref(), node, problems),
+        resync: raw.resync.unwrap_or_default(),
     }
 }
 
@@ -463,6 +465,14 @@ fn check_paths(config: &Config, problems: &mut Problems) {
 
 fn check_mysql(config: &Config, problems: &mut Problems) {
     let Some(mysql) = &config.mysql else { return };
+    if mysql.resync == ResyncPolicy::Automatic && (mysql.start.is_none() || mysql.stop.is_none()) {
+        problems.add(
+            "mysql.resync",
+            "\"automatic\"",
+            "needs mysql.start and mysql.stop, by which the agent stops and starts the database",
+            "set both, or remove the key",
+        );
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if mysql.schema.is_empty() || mysql.schema.len() > 64 || !mysql.schema.chars().all(plain) {
         problems.add(

@@ -17,6 +17,8 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 const SAVED_WITHIN: Duration = Duration::from_secs(30);
 /// How long the copy may take to have what the holder has.
 const SAME_WITHIN: Duration = Duration::from_secs(30);
+/// How long a node may take to come back without anybody.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
 /// Rows that somebody writes into the closed database.
 const STRAY_ROWS: u64 = 5;
 
@@ -40,6 +42,21 @@ pub(super) fn come_back(scene: Scene<'_>) -> Result<()> {
     scene.lab.wire.mend()?;
     in_quarantine(scene)?;
     ended_with(scene, 0)?;
+    is_a_copy(scene)
+}
+
+/// Nobody does anything.
+pub(super) fn come_back_by_itself(scene: Scene<'_>) -> Result<()> {
+    scene.lab.wire.mend()?;
+    wait::until_true("the node to come back by itself", BACK_WITHIN, || {
+        let row = row(scene, Port::Mon)?;
+        ensure!(row["resync"]["phase"] == "done", "{row}");
+        Ok(true)
+    })?;
+    let state = scene.lab.host(scene.primary).dir.join("state/quarantine");
+    let saved =
+        std::fs::read_dir(&state)?.flatten().filter(|entry| entry.path().extension().is_some()).count();
+    ensure!(saved == 2, "{saved} files in {}: the transactions are saved first", state.display());
     is_a_copy(scene)
 }
 

@@ -35,11 +35,23 @@ pub(super) async fn ask(context: &Context, request: ResyncRequest) -> Answered<R
     Ok(ResyncAnswer { preflight: looked.preflight, number: Some(number) })
 }
 
+/// Begins without an operator, if nothing stands in its way; otherwise, what does.
+pub(super) async fn begin_by_itself(context: &Context) -> Answered<u64> {
+    let looked = look(context).await;
+    match looked.preflight.plan.clone() {
+        Some(plan) => begin(context, &looked, &plan, "mysql.resync = \"automatic\""),
+        None => Err(failed(&looked)),
+    }
+}
+
+fn failed(looked: &Looked) -> String {
+    let failed = looked.preflight.checks.iter().filter(|check| !check.ok);
+    failed.map(|check| format!("{}: {}", check.code, check.evidence)).collect::<Vec<_>>().join("; ")
+}
+
 fn begin(context: &Context, looked: &Looked, wanted: &ResyncPlan, by: &str) -> Answered<u64> {
     let (Some(plan), Some(offer)) = (&looked.preflight.plan, &looked.offer) else {
-        let failed = looked.preflight.checks.iter().filter(|check| !check.ok);
-        let failed: Vec<String> = failed.map(|check| format!("{}: {}", check.code, check.evidence)).collect();
-        return Err(failed.join("; "));
+        return Err(failed(looked));
     };
     if !plan.is_same(wanted) {
         return Err("something has changed since the plan was made; look again".to_owned());
