@@ -207,3 +207,6 @@ pub(crate) async fn order<T: DeserializeOwned>(
     let answer = answer.ok_or_else(|| OrderError::NoAnswer { to: to.clone() })?;
     serde_json::from_slice(&answer).map_err(|source| OrderError::Unreadable { to: to.clone(), source })
 }
+
+#[cfg(test)]
+mod tests;

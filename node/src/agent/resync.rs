@@ -13,6 +13,7 @@
 //! The order may be given at any node; its agent passes it on to the node's own ([`crate::copy`]).
 
 mod automatic;
+mod fetch;
 mod offer;
 mod preflight;
 mod run;

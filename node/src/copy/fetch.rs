@@ -29,6 +29,11 @@ impl Progress {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Told by somebody else who counts.
+    pub(crate) fn set(&self, bytes: u64) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
     fn add(&self, bytes: usize) {
         self.0.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
     }

@@ -26,6 +26,7 @@ use crate::hands::deadline::Elapsed;
 use crate::hands::server::{self, ServerId};
 
 pub mod canary;
+pub mod clone;
 pub mod close;
 pub mod datadir;
 pub mod export;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use baton_runbooks::model::Epoch;
+use baton_runbooks::model::{Epoch, NodeId};
 use baton_runbooks::observe::Flavour;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -11,6 +11,7 @@ use tokio::process::Command;
 use super::super::Context;
 use super::{Answered, STATEMENT};
 use crate::chain::chain;
+use crate::hands::mysql::Mysql;
 use crate::hands::mysql::datadir::{DataDir, bytes_in};
 
 /// The program that makes a copy, and unpacks and prepares one.
@@ -31,7 +32,7 @@ pub(super) struct Offer {
     pub(super) state: String,
     /// The verdict on its database, as code.
     pub(super) verdict: String,
-    /// Version of its `mariadb-backup`, or why there is none.
+    /// What makes the copy there: the version of its `mariadb-backup`, its clone plugin; or why there is none.
     pub(super) program: Result<String, String>,
 }
 
@@ -55,14 +56,32 @@ pub(super) async fn offer(context: &Context, epoch: Epoch) -> Answered<Offer> {
     }
     let dir = DataDir::new(&config.data_dir).path().to_owned();
     let bytes = tokio::task::spawn_blocking(move || copied_bytes(&dir)).await.unwrap_or(0);
+    let program = match facts.flavour {
+        Flavour::Mariadb => version_of(PROGRAM).await,
+        Flavour::Mysql => clone_plugin(mysql, me).await,
+    };
     Ok(Offer {
         flavour: facts.flavour,
         version: facts.version,
         bytes,
         state: facts.executed,
         verdict: "answers and is writable".to_owned(),
-        program: version_of(PROGRAM).await,
+        program,
     })
+}
+
+/// The clone plugin of a MySQL, or how to get it.
+pub(super) async fn clone_plugin(mysql: &Mysql, node: &NodeId) -> Result<String, String> {
+    match mysql.has_clone_plugin(STATEMENT).await {
+        Ok(true) => Ok("clone plugin".to_owned()),
+        Ok(false) => Err(format!(
+            "the MySQL of {node} has no clone plugin; write plugin_load_add = mysql_clone.so into its configuration, and \
+             load it now with INSTALL PLUGIN or by a restart"
+        )),
+        Err(error) => {
+            Err(format!("the MySQL of {node} was not asked for its clone plugin: {}", chain(&error)))
+        }
+    }
 }
 
 /// Everything but the logs of the server, which are not copied: tables lie in directories, the rest has known names.
@@ -72,7 +91,9 @@ fn copied_bytes(dir: &std::path::Path) -> u64 {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         match std::fs::metadata(&path) {
             Ok(found) if found.is_dir() => bytes_in(&path),
-            Ok(found) if ["ib", "undo", "aria"].iter().any(|start| name.starts_with(start)) => found.len(),
+            Ok(found) if ["ib", "undo", "aria", "mysql.ibd"].iter().any(|start| name.starts_with(start)) => {
+                found.len()
+            }
             Ok(_) | Err(_) => 0,
         }
     };

@@ -7,7 +7,7 @@ use baton_runbooks::model::{Epoch, NodeId};
 use baton_runbooks::observe::Flavour;
 
 use super::super::Context;
-use super::offer::{Offer, PROGRAM, series, version_of};
+use super::offer::{Offer, PROGRAM, clone_plugin, series, version_of};
 use super::run::{self, Job};
 use super::{Answered, Order, STATEMENT};
 use crate::api::resync::{ResyncAnswer, ResyncPlan, ResyncPreflight, ResyncRequest};
@@ -56,8 +56,8 @@ fn begin(context: &Context, looked: &Looked, wanted: &ResyncPlan, by: &str) -> A
     if !plan.is_same(wanted) {
         return Err("something has changed since the plan was made; look again".to_owned());
     }
-    let job =
-        Job { from: plan.from.clone(), epoch: plan.epoch, state: offer.state.clone(), keep: looked.keep };
+    let (flavour, state) = (offer.flavour, offer.state.clone());
+    let job = Job { from: plan.from.clone(), epoch: plan.epoch, flavour, state, keep: looked.keep };
     tracing::warn!(by, from = %plan.from, extra = plan.extra, "resync: this node's database is replaced");
     run::start(context, plan, job).ok_or_else(|| "another resync of this node is under way".to_owned())
 }
@@ -117,14 +117,14 @@ async fn look(context: &Context) -> Looked {
     );
     let offer = offer.ok();
     if let Some(offer) = &offer {
-        checks.note("programs", programs(&from, offer).await);
+        checks.note("programs", programs(context, &from, offer).await);
         checks.note("space", space(mysql, offer));
     }
     let (saved, extra, keep) = saved(context, offer.as_ref()).await;
     checks.note("export", saved);
     let is_ok = checks.0.iter().all(|check| check.ok);
     let plan = offer.as_ref().filter(|_| is_ok).map(|offer| ResyncPlan {
-        steps: steps(me, &from, mysql, keep),
+        steps: steps(me, &from, mysql, offer.flavour, keep),
         node: me.clone(),
         from,
         epoch,
@@ -189,12 +189,35 @@ async fn ask_holder(context: &Context, from: &NodeId, epoch: Epoch) -> Result<Of
         .map_err(|error| format!("{}; is TCP port {} open there?", chain(&error), context.config.copy_port))?
 }
 
-async fn programs(from: &NodeId, offer: &Offer) -> Result<String, String> {
-    if offer.flavour == Flavour::Mysql {
-        return Err(format!(
-            "{from} runs MySQL; only MariaDB is copied this way: seed by hand (docs/operating/install.md)"
-        ));
+async fn programs(context: &Context, from: &NodeId, offer: &Offer) -> Result<String, String> {
+    match offer.flavour {
+        Flavour::Mariadb => mariadb_programs(from, offer).await,
+        Flavour::Mysql => mysql_plugins(context, from, offer).await,
     }
+}
+
+/// The local server receives the copy, so it must answer.
+async fn mysql_plugins(context: &Context, from: &NodeId, offer: &Offer) -> Result<String, String> {
+    offer.program.as_ref().map_err(Clone::clone)?;
+    let me = &context.config.node;
+    let mysql = context.hands.mysql.as_ref().ok_or_else(|| format!("{me} has no database"))?;
+    let facts = mysql.facts(STATEMENT).await;
+    let facts = facts.map_err(|error| {
+        format!("the MySQL of {me} receives the copy and does not answer ({}); start it", chain(&error))
+    })?;
+    clone_plugin(mysql, me).await?;
+    match (series(&offer.version), series(&facts.version)) {
+        (Some(theirs), Some(own)) if theirs == own => {
+            Ok(format!("both servers are of series {own} and have the clone plugin"))
+        }
+        _ => Err(format!(
+            "the server of {from} is {}, that of {me} is {}; both must be of one series",
+            offer.version, facts.version
+        )),
+    }
+}
+
+async fn mariadb_programs(from: &NodeId, offer: &Offer) -> Result<String, String> {
     let missing = |node: &str, why: &str| format!("{why}; install the package mariadb-backup on {node}");
     let theirs = offer.program.as_ref().map_err(|why| missing(from.as_str(), why))?;
     let own = version_of(PROGRAM).await.map_err(|why| missing("this node", &why))?;
@@ -282,14 +305,18 @@ fn contents(export: &Export) -> String {
     )
 }
 
-fn steps(me: &NodeId, from: &NodeId, mysql: &MysqlConfig, keep: bool) -> Vec<String> {
+fn steps(me: &NodeId, from: &NodeId, mysql: &MysqlConfig, flavour: Flavour, keep: bool) -> Vec<String> {
+    let by = match flavour {
+        Flavour::Mariadb => PROGRAM,
+        Flavour::Mysql => "clone plugin",
+    };
     let dir = DataDir::new(&mysql.data_dir);
     let old = match keep {
         true => "keep the old data".to_owned(),
         false => format!("remove the old data, {}", dir.before().display()),
     };
     vec![
-        format!("copy the database of {from} into {} ({PROGRAM})", dir.incoming().display()),
+        format!("copy the database of {from} into {} ({by})", dir.incoming().display()),
         "bring the copy to one moment, and to disk".to_owned(),
         format!("stop the database of {me}"),
         format!("move {} to {}, and the copy in its place", dir.path().display(), dir.before().display()),

@@ -4,31 +4,24 @@
 //! node closed; repeating the resync begins with a new copy, and the node's own data are kept through all repetitions.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use baton_runbooks::ledger::Complete;
 use baton_runbooks::model::{Epoch, NodeId};
-use baton_runbooks::observe::ResyncPhase;
-use tokio::process::Command;
+use baton_runbooks::observe::{Flavour, ResyncPhase};
 use tokio::time::Instant;
 
 use super::super::Context;
-use super::offer::PROGRAM;
 use super::preflight::CATCH_UP_MAX;
-use super::{Resync, STATEMENT};
+use super::{Resync, STATEMENT, fetch};
 use crate::api::resync::ResyncPlan;
-use crate::copy::{Fetch, Progress};
+use crate::copy::Progress;
 use crate::hands::hooks;
 use crate::hands::mysql::Mysql;
-use crate::hands::mysql::datadir::{DataDir, DataDirError, Standing};
-use crate::hands::mysql::seed::{position_of_copy, state_of_copy};
+use crate::hands::mysql::datadir::{DataDir, DataDirError};
 use crate::hands::server;
 
-/// Preparing applies a log that is as long as the copy took. More than this is a disk that has stopped.
-const PREPARE_DEADLINE: Duration = Duration::from_secs(3600);
 /// A clean stop writes what is in memory.
 const STOP_DEADLINE: Duration = Duration::from_secs(300);
 /// The start command's own time, and then the server's until it answers.
@@ -46,6 +39,8 @@ pub(super) struct Job {
     pub(super) from: NodeId,
     /// Its epoch.
     pub(super) epoch: Epoch,
+    /// Family of its server.
+    pub(super) flavour: Flavour,
     /// What it had executed before the copy is begun.
     pub(super) state: String,
     /// The old data are kept.
@@ -88,17 +83,15 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
     let config = context.config.mysql.as_ref().ok_or_else(|| anyhow!("no [mysql] is configured"))?;
     let mysql = context.hands.mysql.as_ref().ok_or_else(|| anyhow!("this node has no database"))?;
     let dir = DataDir::new(&config.data_dir);
-    let copied = copy(context, job, &dir, progress).await;
-    let position = match copied {
-        Ok(position) => position,
+    let copied = fetch::fetch(context, job, &dir, progress).await;
+    let place = match copied {
+        Ok(place) => place,
         Err(error) => {
             // Rubbish now; the next one would remove it as well.
-            let _ = on_disk(&dir, |dir| dir.drop_incoming()).await;
+            let _ = on_disk(&dir, DataDir::drop_incoming).await;
             return Err(error);
         }
     };
-    let state = state_of_copy(&job.state, &position)?;
-
     resync.enter(ResyncPhase::Stopping);
     // After an interrupted one, what stands in place may be a copy that does not know its place.
     let is_own = !resync.holds_back();
@@ -116,7 +109,7 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
     resync.enter(ResyncPhase::Starting);
     start_server(context, mysql).await?;
     resync.enter(ResyncPhase::Seeding);
-    mysql.seed(&state, &position, STATEMENT).await?;
+    fetch::tell(mysql, job, &place).await?;
     resync.let_go_if(true).context("the marker is not removed")?;
     resync.enter(ResyncPhase::CatchingUp);
     catch_up(context, job).await?;
@@ -157,44 +150,8 @@ fn is_still_held(context: &Context, job: &Job) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The holder's data beside the old ones, whole and on disk; returns their position.
-async fn copy(context: &Context, job: &Job, dir: &DataDir, progress: Progress) -> anyhow::Result<String> {
-    let copies = context.copies.as_ref().ok_or_else(|| anyhow!("the port of copies is not open"))?;
-    let node = context.config.find(&job.from).ok_or_else(|| anyhow!("{} is not configured", job.from))?;
-    let standing = if context.resync.holds_back() { Standing::Attempt } else { Standing::Own };
-    let into = on_disk(dir, move |dir| dir.begin(standing)).await?;
-    let fetch = Fetch {
-        tls: context.tls.clone(),
-        from: job.from.clone(),
-        address: context.config.copy_address(node),
-        epoch: job.epoch,
-        into: into.clone(),
-        progress,
-    };
-    copies.fetch(fetch).await.context("the copy is not whole")?;
-    context.resync.enter(ResyncPhase::Preparing);
-    prepare(into.clone()).await?;
-    on_disk(dir, DataDir::dress).await?;
-    Ok(position_of_copy(&into)?)
-}
-
-/// Applies the log that came with the copy.
-async fn prepare(copy: PathBuf) -> anyhow::Result<()> {
-    let mut command = Command::new(PROGRAM);
-    command.args(["--no-defaults", "--prepare"]).arg(format!("--target-dir={}", copy.display()));
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let ended = tokio::time::timeout(PREPARE_DEADLINE, command.output()).await;
-    let output = ended.map_err(|_| anyhow!("{PROGRAM} --prepare did not end"))?.context(PROGRAM)?;
-    ensure!(
-        output.status.success(),
-        "{PROGRAM} --prepare ended with {}: {}",
-        output.status,
-        tail(&String::from_utf8_lossy(&output.stderr))
-    );
-    Ok(())
-}
-
-fn tail(words: &str) -> String {
+/// The end of what a program says: there it says why it failed.
+pub(super) fn tail(words: &str) -> String {
     let words = words.trim();
     words.chars().skip(words.chars().count().saturating_sub(WORDS_MAX)).collect()
 }
@@ -263,7 +220,7 @@ async fn catch_up(context: &Context, job: &Job) -> anyhow::Result<()> {
 }
 
 /// Files are large and disks may hang: on a thread that may block.
-async fn on_disk<T: Send + 'static>(
+pub(super) async fn on_disk<T: Send + 'static>(
     dir: &DataDir,
     work: impl FnOnce(&DataDir) -> Result<T, DataDirError> + Send + 'static,
 ) -> anyhow::Result<T> {

@@ -4,9 +4,10 @@
 //! DIR                  the server's directory
 //! DIR.baton-incoming   the copy, until it is whole; rubbish after an interruption
 //! DIR.baton-before     the old directory, until the node is in sync again
+//! DIR.baton-kept-N     an old directory that nobody is to remove
 //! ```
 //!
-//! All three lie beside each other, so that a swap is two renames. Everything here blocks. Nothing here looks whether a
+//! All lie beside each other, so that a swap is two renames. Everything here blocks. Nothing here looks whether a
 //! server runs: that is the caller's.
 
 use std::ffi::OsString;
@@ -18,8 +19,11 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::statvfs;
 
 /// Small files of the old directory that a copy does not bring and the server, or its package, wants back: certificates,
-/// and what says which version wrote the directory.
-const CARRIED: [&str; 3] = [".pem", ".flag", "_upgrade_info"];
+/// what says which version wrote the directory, and settings of this very server. Not its `auto.cnf`: under a new identity
+/// it never gives a number again that one of its old transactions had.
+const CARRIED: [&str; 4] = [".pem", ".flag", "_upgrade_info", "mysqld-auto.cnf"];
+/// A server that writes its copy itself makes the last directory.
+const NESTED: &str = "data";
 
 /// The directory, by its real path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +145,7 @@ impl DataDir {
     pub fn begin(&self, standing: Standing) -> Result<PathBuf, DataDirError> {
         let (incoming, before) = (self.incoming(), self.before());
         remove(&incoming)?;
+        remove(&self.beside(".baton-nested"))?;
         if !self.path.exists() && before.exists() {
             fs::rename(&before, &self.path).map_err(failed("put back", &before))?;
             self.sync_parent()?;
@@ -151,6 +156,30 @@ impl DataDir {
         }
         fs::DirBuilder::new().mode(0o700).create(&incoming).map_err(failed("make", &incoming))?;
         Ok(incoming)
+    }
+
+    /// As [`DataDir::begin`], for a copy that the local server writes: the answer does not exist, in a directory of the
+    /// server's account.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn begin_nested(&self, standing: Standing) -> Result<PathBuf, DataDirError> {
+        let incoming = self.begin(standing)?;
+        let old = fs::metadata(&self.path).map_err(failed("look at", &self.path))?;
+        give(&incoming, old.uid(), old.gid())?;
+        Ok(incoming.join(NESTED))
+    }
+
+    /// Takes a copy that was begun with [`DataDir::begin_nested`] out of its directory.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn unnest(&self) -> Result<(), DataDirError> {
+        let (incoming, outer) = (self.incoming(), self.beside(".baton-nested"));
+        remove(&outer)?;
+        fs::rename(&incoming, &outer).map_err(failed("rename", &incoming))?;
+        fs::rename(outer.join(NESTED), &incoming).map_err(failed("rename", &outer.join(NESTED)))?;
+        remove(&outer)
     }
 
     /// Gives the whole copy to the old directory's owner, brings what a copy lacks, and syncs its file system.
