@@ -49,7 +49,7 @@ const SILENCE_MAX: Duration = Duration::from_millis(1500);
 
 const fn greet_every(channel: Channel) -> Duration {
     match channel {
-        Channel::Raft | Channel::Peer | Channel::Lease => GREET_EVERY,
+        Channel::Raft | Channel::Peer | Channel::Lease | Channel::Order | Channel::Copy => GREET_EVERY,
         Channel::Snapshot => GREET_SNAPSHOT_EVERY,
     }
 }

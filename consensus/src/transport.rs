@@ -39,6 +39,8 @@ const PREAMBLE_MAX: usize = 4096;
 /// Unacknowledged data is given up after this long, so that a link into a black hole is noticed and dialed anew soon
 /// after the network heals. Shorter, and a hiccup of the network would cost a handshake.
 const USER_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same for a copy: a reader whose disk stalls must not end it. Longer, and a peer that is lost is noticed late.
+const COPY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a link is used for. Each has its own connection, so that a large frame on one delays nothing on another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,6 +54,10 @@ pub enum Channel {
     Peer,
     /// Lease renewals.
     Lease,
+    /// An operator's order for one node, and its answer.
+    Order,
+    /// The copy of a database.
+    Copy,
 }
 
 impl Channel {
@@ -61,6 +67,16 @@ impl Channel {
         match self {
             Self::Raft | Self::Snapshot | Self::Peer => 16 << 20,
             Self::Lease => 64 << 10,
+            Self::Order | Self::Copy => 1 << 20,
+        }
+    }
+
+    /// How long data may stay unacknowledged before the link is given up.
+    const fn user_timeout(self) -> Duration {
+        match self {
+            Self::Raft | Self::Snapshot | Self::Peer | Self::Lease | Self::Order => USER_TIMEOUT,
+            // Its reader waits for a disk that takes everything at once.
+            Self::Copy => COPY_TIMEOUT,
         }
     }
 }

@@ -16,7 +16,8 @@ use baton_runbooks::model::NodeId;
 use bytes::Bytes;
 use harness::{SOON, make_pki, tls};
 
-const ALL: [Channel; 4] = [Channel::Raft, Channel::Snapshot, Channel::Peer, Channel::Lease];
+const ALL: [Channel; 6] =
+    [Channel::Raft, Channel::Snapshot, Channel::Peer, Channel::Lease, Channel::Order, Channel::Copy];
 
 /// db1 listens for db2 and mon, and echoes.
 fn listen(dir: &Path) -> SocketAddr {

@@ -22,8 +22,10 @@ mod keeper;
 mod local_state;
 mod operator;
 mod propose;
+mod quarantine;
 mod reconcile;
 mod reports;
+mod resync;
 mod senses;
 mod services;
 mod settlement;
@@ -45,9 +47,11 @@ use baton_runbooks::lease::holder::Door;
 use baton_runbooks::ledger::Command;
 use baton_runbooks::model::NodeKind;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::cli::Exit;
 use crate::config::Config;
+use crate::copy::{self, Copies, Ordered};
 use crate::hands::mysql::close::Closing;
 use crate::hands::redis::Clients;
 use crate::lease::{self, LeaseHandle};
@@ -104,6 +108,11 @@ pub(crate) struct Context {
     pub(crate) hands: Arc<Hands>,
     pub(crate) local: Arc<LocalState>,
     pub(crate) sync: Arc<settlement::Settlement>,
+    pub(crate) ward: quarantine::Ward,
+    pub(crate) resync: resync::Resync,
+    pub(crate) tls: Tls,
+    /// `None` where there is no database to copy.
+    pub(crate) copies: Option<Copies>,
 }
 
 async fn live(config: Arc<Config>) -> anyhow::Result<()> {
@@ -115,10 +124,26 @@ async fn live(config: Arc<Config>) -> anyhow::Result<()> {
     let (consensus, inbox) = baton_consensus::start(consensus_options(&config, tls.clone()))?;
     let hands = Arc::new(Hands::open(&config).await?);
     let (observed, observations) = tokio::sync::mpsc::channel(driver::INPUTS_MAX);
-    let setup = lease_setup(&config, boot, tls, clock, &consensus, observed.clone());
+    let setup = lease_setup(&config, boot, tls.clone(), clock, &consensus, observed.clone());
     let lease = tokio::task::spawn_blocking(move || lease::spawn(setup)).await??;
     let sync = Arc::new(settlement::Settlement::default());
-    let context = Context { config: Arc::clone(&config), clock, consensus, lease, hands, local, sync };
+    let ward = quarantine::Ward::new(&config.state_dir);
+    let resync = resync::Resync::open(&config.state_dir);
+    let (copies, orders) = start_copies(&config, &tls, &consensus, &lease)?;
+    let context = Context {
+        config: Arc::clone(&config),
+        clock,
+        consensus,
+        lease,
+        hands,
+        local,
+        sync,
+        ward,
+        resync,
+        tls,
+        copies,
+    };
+    resync::serve(&context, orders);
     context.consensus.prefer(reports::preferred(&config, None));
     let core = core_setup(&context, boot);
     let stopped = stop_signal()?;
@@ -126,6 +151,35 @@ async fn live(config: Arc<Config>) -> anyhow::Result<()> {
     let ended = driver::run(context.clone(), core, observed, observations, inbox, stopped).await;
     leave(context).await;
     ended
+}
+
+/// The port and thread of copies, on a data node with a database; the orders that come over it.
+fn start_copies(
+    config: &Config,
+    tls: &Tls,
+    consensus: &Handle,
+    lease: &LeaseHandle,
+) -> anyhow::Result<(Option<Copies>, mpsc::Receiver<Ordered>)> {
+    let (orders, ordered) = mpsc::channel(copy::ORDERS_MAX);
+    let Some(mysql) = config.mysql.as_ref().filter(|_| config.is_data_node()) else {
+        return Ok((None, ordered));
+    };
+    let giver = copy::Giver {
+        me: config.node.clone(),
+        committed: consensus.committed(),
+        lease: lease.view(),
+        access: hands::access(mysql)?,
+        run_dir: config.run_dir.clone(),
+        given: Arc::default(),
+    };
+    let setup = copy::Setup {
+        tls: tls.clone(),
+        listen: config.copy_address(config.this()),
+        members: config.nodes.iter().map(|node| node.name.clone()).collect(),
+        orders,
+        giver,
+    };
+    Ok((Some(Copies::start(setup)?), ordered))
 }
 
 /// A clean stop: what is open is closed at once instead of when its lease ends, for an agent that is gone cannot stop what

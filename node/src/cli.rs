@@ -11,6 +11,7 @@ mod explain;
 mod history;
 mod pki;
 mod replay;
+mod resync;
 mod run;
 mod screen;
 mod settings;
@@ -88,6 +89,8 @@ enum Verb {
     Switchover(switchover::SwitchoverArgs),
     /// Let a node take over that may lack acknowledged writes, when the holder is lost for good
     Takeover(takeover::TakeoverArgs),
+    /// Replace a node's database by a copy of the holder's; what the node has extra is saved before
+    Resync(resync::ResyncArgs),
     /// Abort a switchover, or acknowledge a run that needs an operator
     Run(run::RunArgs),
     /// Check, print or explain the configuration
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Verb::History(verb) => history::run(&global, &verb),
         Verb::Switchover(verb) => switchover::run(&global, &verb),
         Verb::Takeover(verb) => takeover::run(&global, &verb),
+        Verb::Resync(verb) => resync::run(&global, &verb),
         Verb::Run(verb) => run::run(&global, &verb),
         Verb::Config(verb) => settings::run(&global, &verb),
         Verb::Pki(verb) => pki::run(&global, &verb),

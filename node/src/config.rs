@@ -61,6 +61,8 @@ pub struct Config {
     pub raft_port: u16,
     /// Port of lease renewals, on every node.
     pub lease_port: u16,
+    /// TCP port of orders for a node and of copies of its database, on the data nodes.
+    pub copy_port: u16,
     /// At least one.
     pub vips: Vec<Vip>,
     /// `None`: this cluster has no MySQL.
@@ -133,6 +135,12 @@ pub struct Mysql {
     pub data_dir: PathBuf,
     /// Schema of the heartbeat and canary tables.
     pub schema: String,
+    /// Starts the server; `None`: the agent cannot.
+    pub start: Option<Hook>,
+    /// Stops the server; `None`: the agent cannot.
+    pub stop: Option<Hook>,
+    /// Who begins a resync of a node in quarantine.
+    pub resync: ResyncPolicy,
 }
 
 impl Mysql {
@@ -214,6 +222,17 @@ impl Redis {
 pub struct Docker {
     /// Unix socket of the engine's API.
     pub socket: PathBuf,
+}
+
+/// Who begins a resync of a node in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResyncPolicy {
+    /// An operator, with `baton resync`.
+    #[default]
+    ByHand,
+    /// The node's agent, once everything is saved.
+    Automatic,
 }
 
 /// Which role a service is bound to.
@@ -356,6 +375,12 @@ impl Config {
     #[must_use]
     pub const fn lease_address(&self, node: &Node) -> SocketAddr {
         SocketAddr::new(node.address, self.lease_port)
+    }
+
+    /// Where a data node's agent takes orders and hands out copies.
+    #[must_use]
+    pub const fn copy_address(&self, node: &Node) -> SocketAddr {
+        SocketAddr::new(node.address, self.copy_port)
     }
 
     /// The local API's socket.

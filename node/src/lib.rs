@@ -5,6 +5,7 @@ pub mod api;
 pub mod chain;
 pub mod cli;
 pub mod config;
+mod copy;
 pub mod hands;
 pub mod lease;
 pub mod probe;

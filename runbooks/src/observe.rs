@@ -277,6 +277,12 @@ pub struct NodeReport {
     /// A clients' gateway that does not answer this node.
     #[serde(default)]
     pub gateway_lost: Option<String>,
+    /// Why this node is not attached, if it has transactions that the holder lacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
+    /// The newest resync of this node, while it runs and after it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync: Option<ResyncFacts>,
     /// For each other node: milliseconds since this node last heard from it; absent: never.
     pub heard_ms: BTreeMap<NodeId, u64>,
     /// The node holds a valid lease at this moment.
@@ -288,6 +294,78 @@ pub struct NodeReport {
     pub version: String,
     /// Hash of the configuration file.
     pub config_hash: String,
+}
+
+/// A data node whose database has transactions that the holder's lacks: it is kept out, since following would lose or
+/// mix them up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// The transactions, in the family's notation.
+    pub extra: String,
+    /// How many they are; before they are exported, how many at most.
+    pub transactions: u64,
+    /// Where they are saved; `None`: not yet.
+    pub export: Option<ExportFacts>,
+    /// Why they could not be saved so far.
+    pub problem: Option<String>,
+}
+
+/// Where a node saved its extra transactions, and what is in there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportFacts {
+    /// The file, on that node.
+    pub file: String,
+    /// Rows changed.
+    pub rows: u64,
+    /// Tables with changed rows.
+    pub tables: u64,
+    /// Statements that are logged as text, such as DDL.
+    pub statements: u64,
+}
+
+/// How far a resync is: a data node replaces its database by a copy of the holder's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResyncPhase {
+    /// The holder's data come in beside the old ones.
+    Copying,
+    /// The copy is brought to one moment, and to disk.
+    Preparing,
+    /// The old database is being stopped.
+    Stopping,
+    /// The copy takes the place of the old data, which stay beside.
+    Swapping,
+    /// The database is being started on the copy.
+    Starting,
+    /// It is told where in the holder's history it stands.
+    Seeding,
+    /// It follows, and is not in sync yet.
+    CatchingUp,
+    /// It is in sync.
+    Done,
+    /// It failed with the old data in place: nothing was changed.
+    Failed,
+    /// It failed, or was interrupted, with the old data out of place: the node stays closed until it is repeated.
+    Stuck,
+}
+
+/// The newest resync of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncFacts {
+    /// Tells it from an earlier one.
+    pub number: u64,
+    /// The node that is copied.
+    pub from: NodeId,
+    /// How far it is, or how it ended.
+    pub phase: ResyncPhase,
+    /// Bytes that have come in.
+    pub bytes: u64,
+    /// About as many are expected.
+    pub bytes_expected: u64,
+    /// Milliseconds since it was begun, or that it took.
+    pub took_ms: u64,
+    /// Why it failed, or what is to be known of its end.
+    pub note: Option<String>,
 }
 
 /// An observation with the instant at which its probe ended.

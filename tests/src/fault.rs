@@ -5,6 +5,7 @@
 //! links are made in the switch; the others are made from outside of the host, as a kernel or another program would.
 
 mod act;
+mod resync;
 
 use std::time::Duration;
 
@@ -164,6 +165,12 @@ faults! {
     QuorumLoss "quorum-loss" "backup and witness lose power";
     Switchover "switchover" "no fault: an operator passes the baton";
     SwitchoverFails "switchover-fails" "an operator passes the baton, and a step before the point of no return fails";
+    Resync "resync"
+        "the primary is cut off and somebody writes into it; back, it is in quarantine, and an operator resyncs it";
+    ResyncInterrupted "resync-interrupted"
+        "the same, but the copy does not start and the agent dies; then the operator repeats the resync";
+    ResyncAutomatic "resync-automatic"
+        "the same, in a cluster whose agents resync by themselves";
     SwitchoverCrash "switchover-crash"
         "an operator passes the baton; at a step its actor's agent dies and is restarted by its supervisor";
 }
@@ -205,7 +212,10 @@ impl Fault {
             | Self::HostFreeze
             | Self::MysqldFreeze
             | Self::LinkDown
-            | Self::PartitionPrimary => of(Changes::One, 5_000, LONG),
+            | Self::PartitionPrimary
+            | Self::Resync
+            | Self::ResyncInterrupted
+            | Self::ResyncAutomatic => of(Changes::One, 5_000, LONG),
             Self::GatewayCut | Self::OneWayIn | Self::OneWayOut => of(Changes::One, 6_000, LONG),
             // The driver's silence comes first, and the service goes on through it.
             Self::DriverHang => of(Changes::One, 6_000, Some(Duration::from_secs(12))),

@@ -69,6 +69,8 @@ pub struct Options {
     pub docker: bool,
     /// The databases' directories are on a small file system of their own, which can be filled.
     pub small_disk: bool,
+    /// Agents resync by themselves.
+    pub resync_by_itself: bool,
     /// Where an agent is to die or to be held, and which: `WHERE:WHEN:DO` of the agent's failpoints.
     pub failpoint: Option<(Port, String)>,
 }
@@ -77,7 +79,7 @@ impl Options {
     /// Only what is always there.
     #[must_use]
     pub fn plain(driver: Driver) -> Self {
-        Self { driver, docker: false, small_disk: false, failpoint: None }
+        Self { driver, docker: false, small_disk: false, resync_by_itself: false, failpoint: None }
     }
 }
 
@@ -176,7 +178,12 @@ impl Lab {
             started.into_iter().try_for_each(|thread| thread.join().expect("preparing returns its errors"))
         })?;
         if let Driver::Agents { profile } = &self.options.driver {
-            self.config = Some(agents::prepare(&self.dir, profile, self.options.docker)?);
+            let options = agents::Options {
+                profile,
+                docker: self.options.docker,
+                resync_by_itself: self.options.resync_by_itself,
+            };
+            self.config = Some(agents::prepare(&self.dir, options)?);
             if let Some((port, at)) = &self.options.failpoint {
                 let value = format!("{at}:{}", self.failpoint_file().display());
                 let mut env = self.host(*port).agent_env.lock().expect("nobody panics with it in hand");
@@ -206,6 +213,7 @@ impl Lab {
         let primary = (host.port != Port::Db1).then(|| Port::Db1.address().to_string());
         let redis = redis::configuration(&host.dir, &address, primary.as_deref());
         std::fs::write(host.dir.join("redis.conf"), redis)?;
+        mariadb::write_scripts(&host.dir, host.port.address().octets()[3], &address)?;
         self.start_servers(host.port)?;
         if let Some(primary) = &primary {
             mariadb::follow(&host.mysql(), primary)?;

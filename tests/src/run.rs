@@ -74,6 +74,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
         driver: plan.driver.clone(),
         docker: plan.docker || plan.fault.needs_docker(),
         small_disk: plan.fault.needs_small_disk(),
+        resync_by_itself: plan.fault == Fault::ResyncAutomatic,
         failpoint: plan.fault.failpoint(at),
     };
     let lab = Lab::up(options)?;

@@ -69,6 +69,9 @@ macro_rules! survives {
 }
 
 survives! {
+    resync Resync;
+    resync_interrupted ResyncInterrupted;
+    resync_automatic ResyncAutomatic;
     power_loss PowerLoss;
     agent_kill AgentKill;
     agent_freeze AgentFreeze;

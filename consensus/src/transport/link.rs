@@ -4,6 +4,7 @@ use baton_runbooks::model::NodeId;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
@@ -43,6 +44,12 @@ pub struct Link {
 impl Link {
     pub(super) fn new(peer: NodeId, channel: Channel, mut framed: Stream, place: Option<Place>) -> Self {
         framed.codec_mut().set_max_frame_length(channel.frame_max());
+        let tcp =
+            SockRef::from(framed.get_ref().get_ref().0).set_tcp_user_timeout(Some(channel.user_timeout()));
+        if let Err(error) = tcp {
+            // The one of the handshake stays, which is shorter.
+            tracing::debug!(%error, "the time for unacknowledged data is not set");
+        }
         Self { peer, channel, framed, place }
     }
 

@@ -13,7 +13,7 @@ use baton_consensus::Inbox;
 use baton_runbooks::agent::{Agent, Input, Output, Setup, Stamped, TICK_MAX_MS};
 use baton_runbooks::decide::local::Wish;
 use baton_runbooks::lease::granter::Office;
-use baton_runbooks::observe::Observation;
+use baton_runbooks::observe::{NodeReport, Observation};
 use tokio::sync::{mpsc, watch};
 
 use super::executor::{self, Job};
@@ -238,6 +238,10 @@ impl Driver {
     /// This node's own report: to the peers, and to the core.
     fn report(&mut self) -> Input {
         let report = self.core.report(self.context.clock.now());
+        let (quarantine, resync) = (self.context.ward.facts(), self.context.resync.facts());
+        let mut report = NodeReport { quarantine, resync, ..report };
+        // Whoever decides must not count on it: it has no whole database.
+        report.obstacles.extend(self.context.resync.obstacle());
         self.reports.send(&self.context, &report);
         Input::Report { report: Box::new(report) }
     }

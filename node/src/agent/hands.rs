@@ -130,7 +130,12 @@ impl Hands {
 }
 
 fn open_mysql(config: &crate::config::Mysql) -> anyhow::Result<Mysql> {
-    let access = MysqlAccess {
+    Mysql::new(access(config)?).context("read this host's boot id")
+}
+
+/// How to reach the local server; reads the passwords.
+pub(super) fn access(config: &crate::config::Mysql) -> anyhow::Result<MysqlAccess> {
+    Ok(MysqlAccess {
         socket: config.socket.clone(),
         user: config.user.clone(),
         password: config.read_password()?.expose().to_owned(),
@@ -138,8 +143,7 @@ fn open_mysql(config: &crate::config::Mysql) -> anyhow::Result<Mysql> {
         replication_password: config.read_replication_password()?.expose().to_owned(),
         schema: config.schema.clone(),
         port: config.port,
-    };
-    Mysql::new(access).context("read this host's boot id")
+    })
 }
 
 fn open_redis(config: &crate::config::Redis) -> anyhow::Result<Redis> {

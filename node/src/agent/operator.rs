@@ -12,7 +12,7 @@ use baton_runbooks::model::RunId;
 use baton_runbooks::plan::Plan;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Context, clock};
+use super::{Context, clock, resync};
 use crate::api::server::{CommandError, Operator};
 use crate::api::types::SwitchoverAnswer;
 
@@ -51,6 +51,13 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
                 Operator::AbortRun { run, by, reply } => {
                     let command = Command::AbortRun { run, by, at: clock::wall() };
                     let _ = reply.send(propose(&context, command).await.map(drop));
+                }
+                Operator::Resync { request, reply } => {
+                    // Other nodes are asked, which takes seconds; nobody else is to wait for that.
+                    let context = context.clone();
+                    tokio::spawn(async move {
+                        let _ = reply.send(resync::ask(&context, request).await);
+                    });
                 }
                 Operator::Switchover { wanted, plan, reply } => {
                     let _ = reply.send(switchover(&context, &looks, wanted, plan).await);

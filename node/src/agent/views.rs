@@ -8,7 +8,7 @@ use baton_runbooks::decide::Decision;
 use baton_runbooks::decide::local;
 use baton_runbooks::ledger::Complete;
 use baton_runbooks::model::{NodeId, NodeKind};
-use baton_runbooks::observe::{MysqlFacts, NodeReport};
+use baton_runbooks::observe::{MysqlFacts, NodeReport, ResyncPhase};
 use tokio::sync::{mpsc, watch};
 
 use super::{Context, clock};
@@ -183,6 +183,8 @@ fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRo
         redis: verdict(report, kind, |report| &report.redis_verdict, context.config.redis.is_some()),
         lag_ms: lag_ms(core, node),
         extra: if role == Role::Closed { extra(core, node) } else { None },
+        quarantine: report.filter(|_| role == Role::Closed).and_then(|report| report.quarantine.clone()),
+        resync: report.and_then(|report| report.resync.clone()),
         redis_behind_bytes: redis_behind(core, node),
         obstacles: report.map(|report| report.obstacles.clone()).unwrap_or_default(),
         heard_ms_ago,
@@ -225,6 +227,10 @@ fn describe(role: Role, report: Option<&NodeReport>, silent: bool) -> String {
         Role::Holder if report.serving => "serves".to_owned(),
         Role::Holder => "holds the baton, does not serve".to_owned(),
         Role::Replica => "follows".to_owned(),
+        Role::Closed if report.resync.as_ref().is_some_and(|resync| resync.phase < ResyncPhase::Done) => {
+            "is being resynced".to_owned()
+        }
+        Role::Closed if report.quarantine.is_some() => "in quarantine".to_owned(),
         Role::Closed => "closed and read-only".to_owned(),
         Role::Witness => "watches".to_owned(),
         Role::Unknown => "unknown".to_owned(),

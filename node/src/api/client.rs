@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
     AbortRequest, AckRequest, Done, ErrorBody, Explain, History, RunRecord, Status, SwitchoverAnswer,
     SwitchoverRequest, TakeoverAnswer, TakeoverRequest, WithdrawRequest,
@@ -22,6 +23,9 @@ const READ_DEADLINE: Duration = Duration::from_secs(3);
 
 /// For how long a command may take: the agent's own patience and a little.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The same for a command that other nodes are asked about.
+const FAR_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Largest answer that is taken. A full history with journals stays far below.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -166,13 +170,30 @@ impl Client {
         self.post("/v1/takeover/withdraw", request).await
     }
 
+    /// `POST /v1/resync`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn resync(&self, request: &ResyncRequest) -> Result<ResyncAnswer, ClientError> {
+        self.post_for(FAR_DEADLINE, "/v1/resync", request).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.request(Method::GET, path, Bytes::new(), READ_DEADLINE).await
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        self.post_for(COMMAND_DEADLINE, path, body).await
+    }
+
+    async fn post_for<T: DeserializeOwned>(
+        &self,
+        deadline: Duration,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|e| ClientError::Decode { detail: e.to_string() })?;
-        self.request(Method::POST, path, body.into(), COMMAND_DEADLINE).await
+        self.request(Method::POST, path, body.into(), deadline).await
     }
 
     async fn request<T: DeserializeOwned>(

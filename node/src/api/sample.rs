@@ -28,6 +28,8 @@ fn row(name: &str, kind: NodeKind, role: Role, state: &str, heard: u64) -> NodeR
         redis: data(),
         lag_ms: (role == Role::Replica).then_some(100),
         extra: None,
+        quarantine: None,
+        resync: None,
         redis_behind_bytes: None,
         obstacles: Vec::new(),
         heard_ms_ago: Some(heard),

@@ -25,6 +25,7 @@ use baton_runbooks::plan::Plan;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
     AckRequest, Done, ErrorBody, ErrorCode, Explain, History, RunRecord, Status, SwitchoverAnswer,
     TakeoverAnswer, View,
@@ -36,6 +37,9 @@ pub const COMMANDS_MAX: usize = 8;
 /// For how long a command waits for the driver. Longer than an election in every profile, shorter than the patience of
 /// the command line.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(8);
+
+/// The same for an order that other nodes are asked about: each of two links may take seconds.
+const FAR_PATIENCE: Duration = Duration::from_secs(25);
 
 /// For how long somebody at an existing socket may take to accept before the socket counts as stale.
 const KNOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -65,6 +69,13 @@ pub enum Operator {
         by: String,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// Look whether a node's database can be replaced by a copy of the holder's; with a plan, replace it.
+    Resync {
+        /// What is wanted, signed.
+        request: ResyncRequest,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<ResyncAnswer, CommandError>>,
     },
     /// Look whether the baton can be passed; with a plan, pass it.
     Switchover {
@@ -109,6 +120,14 @@ pub enum CommandError {
     /// There is no leader or no majority.
     #[error("there is no leader with a majority, so nothing can be decided")]
     NoQuorum,
+    /// The node that has to carry it out cannot be asked.
+    #[error("{node} cannot be asked: {reason}")]
+    Unreachable {
+        /// The node.
+        node: NodeId,
+        /// Why, in words.
+        reason: String,
+    },
     /// The time was up; the command may still take effect.
     #[error("no outcome in time; the command may still take effect")]
     TimedOut,
@@ -233,6 +252,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/switchover", post(orders::switchover))
         .route("/v1/takeover", post(orders::takeover))
         .route("/v1/takeover/withdraw", post(orders::withdraw))
+        .route("/v1/resync", post(orders::resync))
         .fallback(no_such_page)
         .with_state(shared)
 }
@@ -300,6 +320,15 @@ async fn ask<T>(
     command: Operator,
     outcome: oneshot::Receiver<Result<T, CommandError>>,
 ) -> Result<T, Refusal> {
+    ask_for(COMMAND_PATIENCE, operator, command, outcome).await
+}
+
+async fn ask_for<T>(
+    patience: Duration,
+    operator: &mpsc::Sender<Operator>,
+    command: Operator,
+    outcome: oneshot::Receiver<Result<T, CommandError>>,
+) -> Result<T, Refusal> {
     operator.try_send(command).map_err(|e| match e {
         mpsc::error::TrySendError::Full(_) => Refusal::new(
             ErrorCode::Busy,
@@ -308,7 +337,7 @@ async fn ask<T>(
         ),
         mpsc::error::TrySendError::Closed(_) => stopping(),
     })?;
-    match tokio::time::timeout(COMMAND_PATIENCE, outcome).await {
+    match tokio::time::timeout(patience, outcome).await {
         Ok(Ok(outcome)) => outcome.map_err(Refusal::from),
         Ok(Err(_)) => Err(stopping()),
         Err(_) => Err(CommandError::TimedOut.into()),
@@ -339,6 +368,10 @@ impl From<CommandError> for Refusal {
                 (ErrorCode::Refused, "look at `baton status` and `baton explain`")
             }
             CommandError::NoQuorum => (ErrorCode::NoQuorum, "bring a second node back, then try again"),
+            CommandError::Unreachable { .. } => (
+                ErrorCode::NoQuorum,
+                "is its agent up, and the port transport.copy_port open between the nodes?",
+            ),
             CommandError::TimedOut => (ErrorCode::TimedOut, "look at `baton status` before trying again"),
         };
         Self::new(code, error.to_string(), way_out)

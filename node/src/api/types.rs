@@ -6,6 +6,7 @@ use std::sync::Arc;
 use baton_runbooks::decide::loss::{Acceptance, LossPreflight};
 use baton_runbooks::decide::switchover::Preflight;
 use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, SyncGeneration, Term};
+use baton_runbooks::observe::{Quarantine, ResyncFacts};
 use baton_runbooks::plan::Plan;
 use baton_runbooks::why::Why;
 use jiff::Timestamp;
@@ -127,6 +128,12 @@ pub struct NodeRow {
     /// not attached because of them. `None`: none, or not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra: Option<String>,
+    /// It says itself that it is in quarantine because of such transactions, and whether they are saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
+    /// The newest resync of it, while it runs and after it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync: Option<ResyncFacts>,
     /// Bytes of the holder's Redis stream that it has not processed, by the newest reports of both. The reports are of
     /// different instants, so a busy primary shows some bytes always.
     #[serde(default, skip_serializing_if = "Option::is_none")]

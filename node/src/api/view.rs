@@ -17,6 +17,7 @@ use super::types::{
     Alarm, DecisionRow, NodeRow, Role, RunRecord, RunResult, Status, StepRecord, StepState, Sync,
 };
 
+mod away;
 #[cfg(test)]
 mod tests;
 
@@ -478,18 +479,7 @@ fn replica_trouble(row: &NodeRow, status: &Status) -> Option<String> {
         ));
     }
     if row.role == Role::Closed {
-        return Some(match &row.extra {
-            Some(extra) => format!(
-                "{} could not take over: its agent does not attach it, since it has transactions that {holder} lacks: \
-                 {extra}. Save what you need of them, then seed {} from {holder} (docs/operating/install.md).",
-                row.name, row.name
-            ),
-            None => format!(
-                "{} could not take over: it waits closed and read-only and does not replicate. Its agent attaches it as \
-                 soon as {holder} serves; if it stays so, the agent's log on {} says why.",
-                row.name, row.name
-            ),
-        });
+        return Some(away::closed(row, &holder));
     }
     if !row.obstacles.is_empty() {
         return Some(format!("{} could not take over now: {}.", row.name, row.obstacles.join(", ")));

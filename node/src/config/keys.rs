@@ -177,6 +177,12 @@ pub const SECTIONS: &[Section] = &[
                 Value("7401"),
                 "Port of lease renewals, served by a thread of their own.",
             ),
+            key(
+                "copy_port",
+                "port",
+                Value("7402"),
+                "Port of orders for a data node and of copies of its database (`baton resync`), served by a thread of their own.",
+            ),
         ],
     },
     Section {
@@ -270,6 +276,24 @@ pub const SECTIONS: &[Section] = &[
                 "schema name",
                 Value("\"baton\""),
                 "Schema of the agent's own small tables (write probe and canary).",
+            ),
+            key(
+                "start",
+                "list: absolute path, then arguments",
+                Nothing("[\"/usr/bin/systemctl\", \"start\", \"mariadb\"]"),
+                "Command that starts the server: absolute path and arguments. `baton resync` needs it; nothing else starts or stops the server. `{node}` is the node's name.",
+            ),
+            key(
+                "stop",
+                "list: absolute path, then arguments",
+                Nothing("[\"/usr/bin/systemctl\", \"stop\", \"mariadb\"]"),
+                "Command that stops the server cleanly and returns when it has ended.",
+            ),
+            key(
+                "resync",
+                "by-hand or automatic",
+                Value("\"by-hand\""),
+                "Who begins a resync of a node that is in quarantine: an operator with `baton resync`, or the node's agent as soon as its extra transactions are saved. Automatic needs `start` and `stop`.",
             ),
         ],
     },

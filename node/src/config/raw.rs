@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::timing::{Profile, RawTiming};
-use super::{NodeKind, RunsOn};
+use super::{NodeKind, ResyncPolicy, RunsOn};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,7 @@ pub struct RawNode {
 pub struct RawTransport {
     pub raft_port: Option<u16>,
     pub lease_port: Option<u16>,
+    pub copy_port: Option<u16>,
 }
 
 /// `[[vip]]`
@@ -105,6 +106,9 @@ pub struct RawMysql {
     pub replication_password_file: Option<PathBuf>,
     pub data_dir: Option<PathBuf>,
     pub schema: Option<String>,
+    pub start: Option<Vec<String>>,
+    pub stop: Option<Vec<String>>,
+    pub resync: Option<ResyncPolicy>,
 }
 
 /// `[redis]`

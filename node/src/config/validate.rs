@@ -13,7 +13,8 @@ use super::error::{ConfigError, Problem};
 use super::raw::{RawConfig, RawMysql, RawService, RawVip};
 use super::timing::{Profile, Timing};
 use super::{
-    Check, Config, Docker, Hook, Mysql, Node, NodeId, NodeKind, Pki, Redis, RunsOn, Service, Vip, Workload,
+    Check, Config, Docker, Hook, Mysql, Node, NodeId, NodeKind, Pki, Redis, ResyncPolicy, RunsOn, Service,
+    Vip, Workload,
 };
 
 pub(super) const DEFAULT_RUN: &str = "/run/baton";
@@ -71,8 +72,9 @@ pub(super) fn validate(
             .collect(),
         raft_port: raw.transport.raft_port.unwrap_or(7400),
         lease_port: raw.transport.lease_port.unwrap_or(7401),
+        copy_port: raw.transport.copy_port.unwrap_or(7402),
         vips: raw.vips.iter().map(|v| vip(v, node)).collect(),
-        mysql: raw.mysql.as_ref().map(|m| mysql(m, node)),
+        mysql: raw.mysql.as_ref().map(|m| mysql(m, node, &mut problems)),
         redis: raw.redis.as_ref().map(|r| Redis {
             port: r.port.unwrap_or(6379),
             socket: resolve(r.socket.as_deref(), "/run/redis/redis.sock", node),
@@ -84,7 +86,7 @@ pub(super) fn validate(
             .as_ref()
             .map(|d| Docker { socket: resolve(d.socket.as_deref(), DEFAULT_DOCKER, node) }),
         services,
-        fence_hook: fence_hook(raw, node, &mut problems),
+        fence_hook: command("hooks.fence", raw.hooks.fence.as_deref(), node, &mut problems),
         hash,
     };
     check_paths(&config, &mut problems);
@@ -106,7 +108,7 @@ fn vip(raw: &RawVip, node: &NodeId) -> Vip {
     Vip { address: raw.address, interface, gateway: raw.gateway }
 }
 
-fn mysql(raw: &RawMysql, node: &NodeId) -> Mysql {
+fn mysql(raw: &RawMysql, node: &NodeId, problems: &mut Problems) -> Mysql {
     let file = |path: &Option<PathBuf>| path.as_deref().map(|p| resolve(Some(p), "", node));
     Mysql {
         port: raw.port.unwrap_or(3306),
@@ -119,6 +121,9 @@ fn mysql(raw: &RawMysql, node: &NodeId) -> Mysql {
         replication_password_file: file(&raw.replication_password_file),
         data_dir: resolve(raw.data_dir.as_deref(), "/var/lib/mysql", node),
         schema: raw.schema.clone().unwrap_or_else(|| "baton".to_owned()),
+        start: command("mysql.start", raw.start.as_deref(), node, problems),
+        stop: command("mysql.stop", raw.stop.as_deref(), node, problems),
+        resync: raw.resync.unwrap_or_default(),
     }
 }
 
@@ -268,6 +273,7 @@ fn check_ports(raw: &RawConfig, problems: &mut Problems) {
     let mut ports = vec![
         ("transport.raft_port".to_owned(), raw.transport.raft_port.unwrap_or(7400)),
         ("transport.lease_port".to_owned(), raw.transport.lease_port.unwrap_or(7401)),
+        ("transport.copy_port".to_owned(), raw.transport.copy_port.unwrap_or(7402)),
     ];
     ports.extend(raw.mysql.as_ref().map(|m| ("mysql.port".to_owned(), m.port.unwrap_or(3306))));
     ports.extend(raw.redis.as_ref().map(|r| ("redis.port".to_owned(), r.port.unwrap_or(6379))));
@@ -399,18 +405,20 @@ fn in_order(mut left: Vec<Service>, problems: &mut Problems) -> Vec<Service> {
     sorted
 }
 
-fn fence_hook(raw: &RawConfig, node: &NodeId, problems: &mut Problems) -> Option<Hook> {
-    let (program, args) = raw.hooks.fence.as_deref()?.split_first()?;
-    let program = resolve(Some(Path::new(program)), "", node);
+/// A program with its arguments. Without any there is none.
+fn command(key: &str, words: Option<&[String]>, node: &NodeId, problems: &mut Problems) -> Option<Hook> {
+    let (program, args) = words?.split_first()?;
+    let resolved = |word: &String| resolve(Some(Path::new(word)), "", node);
+    let program = resolved(program);
     if !program.is_absolute() {
         problems.add(
-            "hooks.fence",
+            key,
             program.display(),
             "is not an absolute path, and an agent has no PATH to search",
             "write the program's full path as the first element",
         );
     }
-    Some(Hook { program, args: args.to_vec() })
+    Some(Hook { program, args: args.iter().map(|word| resolved(word).display().to_string()).collect() })
 }
 
 fn check_paths(config: &Config, problems: &mut Problems) {
@@ -457,6 +465,14 @@ fn check_paths(config: &Config, problems: &mut Problems) {
 
 fn check_mysql(config: &Config, problems: &mut Problems) {
     let Some(mysql) = &config.mysql else { return };
+    if mysql.resync == ResyncPolicy::Automatic && (mysql.start.is_none() || mysql.stop.is_none()) {
+        problems.add(
+            "mysql.resync",
+            "\"automatic\"",
+            "needs mysql.start and mysql.stop, by which the agent stops and starts the database",
+            "set both, or remove the key",
+        );
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if mysql.schema.is_empty() || mysql.schema.len() > 64 || !mysql.schema.chars().all(plain) {
         problems.add(

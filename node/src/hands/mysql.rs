@@ -26,7 +26,10 @@ use crate::hands::deadline::Elapsed;
 use crate::hands::server::{self, ServerId};
 
 pub mod canary;
+pub mod clone;
 pub mod close;
+pub mod datadir;
+pub mod export;
 pub mod facts;
 pub mod flavour;
 pub mod gtid;
@@ -35,6 +38,7 @@ pub mod quiet;
 pub mod replica;
 pub mod rescue;
 pub mod schema;
+pub mod seed;
 pub mod semisync;
 mod session;
 

@@ -114,6 +114,19 @@ fn mysqld() -> Command {
     command
 }
 
+/// A program that prints a binary log of `flavour`: the installed one, or the tree's behind a script in `dir`.
+pub fn binlog_reader(flavour: Flavour, dir: &Path) -> PathBuf {
+    if flavour == Flavour::Mariadb {
+        return "mariadb-binlog".into();
+    }
+    let server = format!("{:?}", mysqld());
+    let loader = server.split_once("sbin/mysqld\"").unwrap().0;
+    let script = dir.join("mysqlbinlog");
+    std::fs::write(&script, format!("#!/bin/sh\nexec {loader}bin/mysqlbinlog\" \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    script
+}
+
 /// A data directory as installed, made once for each test program and family.
 fn template(flavour: Flavour) -> &'static Path {
     static TEMPLATES: [OnceLock<TempDir>; 2] = [OnceLock::new(), OnceLock::new()];

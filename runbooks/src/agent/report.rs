@@ -9,7 +9,7 @@ use crate::observe::{NodeReport, ServiceState};
 use crate::why::Why;
 
 impl Agent {
-    /// This node's report. `heard` says how long ago each other node was last heard.
+    /// This node's report. What the core does not know, such as a quarantine, is for the driver to add.
     #[must_use]
     pub fn report(&self, now: Mono) -> NodeReport {
         let heard_ms = self
@@ -31,6 +31,8 @@ impl Agent {
             services: self.services.clone(),
             obstacles: self.obstacles(now),
             gateway_lost: self.detector.gateway_lost(now, GATEWAY_DOUBT_MS).map(str::to_owned),
+            quarantine: None,
+            resync: None,
             heard_ms,
             up_ms: self.began_at.map(|began| now.since_ms(began)),
             serving: self.lease.held.is_some_and(|(_, until)| now < until),

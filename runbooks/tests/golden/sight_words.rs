@@ -117,6 +117,8 @@ impl Scene {
             services: Default::default(),
             obstacles,
             gateway_lost: None,
+            quarantine: None,
+            resync: None,
             heard_ms: Default::default(),
             serving: self.ledger.holder.as_ref() == Some(&name)
                 && text(case, "serving")?.is_none_or(|word| word == "yes"),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Fault, Scene};
+use super::{Fault, Scene, resync};
 use crate::lab::wire::VIP;
 use crate::lab::{Port, Traffic, agents, docker, mariadb, process, shell, wait};
 
@@ -41,7 +41,9 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::DiskFull => fill(&filler(scene)),
         Fault::LinkDown => wire.carrier(primary, false),
         Fault::GatewayCut => wire.cut_both(primary, Port::Client, Traffic::All),
-        Fault::PartitionPrimary => isolate(scene),
+        Fault::PartitionPrimary | Fault::Resync | Fault::ResyncInterrupted | Fault::ResyncAutomatic => {
+            isolate(scene)
+        }
         Fault::PartitionPair => wire.cut_both(primary, backup, Traffic::All),
         Fault::OneWayIn => {
             wire.cut(backup, primary, Traffic::All)?;
@@ -84,23 +86,8 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
             wire.mend()
         }
         Fault::ClusterRestart => restart_cluster(scene),
-        Fault::AgentsRestart => {
-            [primary, backup, Port::Mon].into_iter().try_for_each(|port| lab.kill_driver(port))?;
-            lab.start_driver(backup)?;
-            lab.start_driver(Port::Mon)?;
-            wait::until_true("the primary to be waited for", BITES_WITHIN, || {
-                Ok(agents::reasons(
-                    lab.config.as_ref().context("agents")?,
-                    lab.standing()?.leader.context("no leader")?,
-                )?
-                .contains("cold-start"))
-            })?;
-            lab.start_driver(primary)
-        }
-        Fault::QuorumLoss => {
-            lab.power_off(backup)?;
-            lab.power_off(Port::Mon)
-        }
+        Fault::AgentsRestart => restart_agents(scene),
+        Fault::QuorumLoss => lab.power_off(backup).and_then(|()| lab.power_off(Port::Mon)),
         Fault::Switchover | Fault::SwitchoverFails | Fault::SwitchoverCrash => pass_baton(fault, scene),
     }
 }
@@ -149,6 +136,22 @@ fn accept_loss(scene: Scene<'_>) -> Result<()> {
     println!("{said}");
     ensure!(code == 0, "baton takeover ended with {code}: {said}");
     Ok(())
+}
+
+/// Every agent ends; the primary's comes back only when the others wait for it.
+fn restart_agents(scene: Scene<'_>) -> Result<()> {
+    let Scene { lab, primary, backup } = scene;
+    [primary, backup, Port::Mon].into_iter().try_for_each(|port| lab.kill_driver(port))?;
+    lab.start_driver(backup)?;
+    lab.start_driver(Port::Mon)?;
+    wait::until_true("the primary to be waited for", BITES_WITHIN, || {
+        Ok(agents::reasons(
+            lab.config.as_ref().context("agents")?,
+            lab.standing()?.leader.context("no leader")?,
+        )?
+        .contains("cold-start"))
+    })?;
+    lab.start_driver(primary)
 }
 
 /// As an operator would, at the backup. Any node takes the command.
@@ -226,6 +229,7 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::PrimaryWitnessCut => wait::until_true("frames to be dropped", BITES_WITHIN, || {
             Ok(lab.wire.dropped()?.into_iter().any(|frames| frames > 0))
         }),
+        Fault::Resync | Fault::ResyncInterrupted | Fault::ResyncAutomatic => resync::stray(scene),
         // Both were verified by the program that made them: it fails if there is nothing to remove.
         Fault::VipRemoved | Fault::RulesFlushed => Ok(()),
     }
@@ -254,6 +258,9 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::OneWayIn
         | Fault::OneWayOut
         | Fault::PrimaryWitnessCut => lab.wire.mend(),
+        Fault::Resync => resync::come_back(scene),
+        Fault::ResyncInterrupted => resync::come_back_twice(scene),
+        Fault::ResyncAutomatic => resync::come_back_by_itself(scene),
         Fault::ReplicaBehind => {
             lab.wire.mend()?;
             lab.power_on(primary)

@@ -34,11 +34,22 @@ pub fn is_built() -> bool {
     program().is_ok()
 }
 
+/// What the configuration is to say.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// Timing profile.
+    pub profile: &'a str,
+    /// A container engine and a service.
+    pub docker: bool,
+    /// `mysql.resync` is automatic.
+    pub resync_by_itself: bool,
+}
+
 /// Makes the certificates, the password files and the configuration file.
 ///
 /// # Errors
 /// A file cannot be written, or `baton pki` or `baton config check` fails.
-pub fn prepare(dir: &Path, profile: &str, with_docker: bool) -> Result<PathBuf> {
+pub fn prepare(dir: &Path, options: Options<'_>) -> Result<PathBuf> {
     let baton = program()?.display().to_string();
     let pki = dir.join("pki").display().to_string();
     shell::run(&baton, &["pki", "init", "--dir", &pki])?;
@@ -49,7 +60,7 @@ pub fn prepare(dir: &Path, profile: &str, with_docker: bool) -> Result<PathBuf> 
     std::fs::write(&password, mariadb::PASSWORD)?;
     std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let file = dir.join("baton.toml");
-    std::fs::write(&file, configuration(dir, profile, with_docker))?;
+    std::fs::write(&file, configuration(dir, options))?;
     for node in NODES {
         let args = ["config", "check", "--config", &file.display().to_string(), "--node", node.name()];
         shell::run(&baton, &args).context("the lab's own configuration is refused")?;
@@ -57,7 +68,9 @@ pub fn prepare(dir: &Path, profile: &str, with_docker: bool) -> Result<PathBuf> 
     Ok(file)
 }
 
-fn configuration(dir: &Path, profile: &str, with_docker: bool) -> String {
+fn configuration(dir: &Path, options: Options<'_>) -> String {
+    let Options { profile, docker: with_docker, resync_by_itself } = options;
+    let resync = if resync_by_itself { "automatic" } else { "by-hand" };
     let dir = dir.display();
     let nodes = NODES.map(|node| {
         let kind = if node == Port::Mon { "witness" } else { "data" };
@@ -84,6 +97,8 @@ fn configuration(dir: &Path, profile: &str, with_docker: bool) -> String {
          password_file = \"{dir}/password\"\n\
          check_user = \"{}\"\ncheck_password_file = \"{dir}/password\"\nreplication_user = \"repl\"\n\
          replication_password_file = \"{dir}/password\"\ndata_dir = \"{dir}/{{node}}/mysql\"\nschema = \"{}\"\n\
+         start = [\"/bin/sh\", \"{dir}/{{node}}/mysql-start\"]\nstop = [\"/bin/sh\", \"{dir}/{{node}}/mysql-stop\"]\n\
+         resync = \"{resync}\"\n\
          [redis]\nport = {}\nsocket = \"{dir}/{{node}}/redis.sock\"\n\
          {services}",
         nodes.concat(),
@@ -132,6 +147,18 @@ pub fn takeover(config: &Path, node: Port, at_most: &str, more: &[&str]) -> Resu
     let mut command = std::process::Command::new(program()?);
     command.args(["takeover", "--accept-data-loss", at_most, "--node", node.name(), "--config"]).arg(config);
     let output = command.args(more).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok((output.status.code().context("the command was killed")?, said))
+}
+
+/// Replaces the database of `node` by `baton resync NODE --yes` at the node `at`, and returns the exit code and what it said.
+///
+/// # Errors
+/// The program cannot be run, or is killed.
+pub fn resync(config: &Path, at: Port, node: Port) -> Result<(i32, String)> {
+    let mut command = std::process::Command::new(program()?);
+    command.args(["resync", node.name(), "--yes", "--timeout", "90s", "--node", at.name(), "--config"]);
+    let output = command.arg(config).output()?;
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Ok((output.status.code().context("the command was killed")?, said))
 }

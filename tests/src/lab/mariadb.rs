@@ -66,6 +66,28 @@ pub fn arguments(host_dir: &Path, server_id: u8, address: &str) -> Vec<String> {
     arguments
 }
 
+/// Writes the scripts by which the agent stops and starts the server, as a service manager would for it: `mysql-stop`
+/// returns when it has ended, `mysql-start` leaves it running.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_scripts(host_dir: &Path, server_id: u8, address: &str) -> Result<()> {
+    let quoted: Vec<String> =
+        arguments(host_dir, server_id, address).iter().map(|argument| format!("'{argument}'")).collect();
+    let dir = host_dir.display();
+    std::fs::write(
+        host_dir.join("mysql-start"),
+        format!("setsid mariadbd {} </dev/null >>{dir}/mysqld.log 2>&1 &\n", quoted.join(" ")),
+    )?;
+    // One that has ended and was not reaped has ended.
+    let ended = "grep -q '^State:.Z' /proc/$pid/status 2>/dev/null || [ ! -d /proc/$pid ]";
+    std::fs::write(
+        host_dir.join("mysql-stop"),
+        format!("pid=$(cat {dir}/mysql.pid) || exit 0\nkill $pid\nuntil {ended}; do sleep 0.05; done\n"),
+    )?;
+    Ok(())
+}
+
 fn base_arguments(data_dir: &Path, socket: &str) -> Vec<String> {
     vec![
         // Must be the first.

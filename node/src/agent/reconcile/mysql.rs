@@ -106,8 +106,9 @@ impl MysqlShare {
             Ok(Attached::Refused { extra }) => {
                 if self.refused.as_ref() != Some(&extra) {
                     tracing::error!(extra, %holder, "not followed: this server has transactions that the holder lacks");
-                    self.refused = Some(extra);
+                    self.refused = Some(extra.clone());
                 }
+                self.context.ward.refused(mysql, facts.flavour, &extra);
                 return;
             }
             Err(error) => Err(error),
@@ -121,6 +122,7 @@ impl MysqlShare {
     /// A replica that follows: semi-sync's replica side on, its source side off.
     async fn tend(&mut self, mysql: &Mysql, facts: &MysqlFacts, wish: &Numbered) {
         self.refused = None;
+        self.context.ward.discharged();
         if facts.semi_sync.source_enabled {
             let _alone = self.context.sync.exclusive().await;
             if !self.newest.is(wish) {
@@ -282,12 +284,14 @@ impl Share for MysqlShare {
             Role::Closed { follow } => {
                 if self.close(&mysql, &facts).await
                     && facts.read_only
+                    && !self.context.resync.holds_back()
                     && let Some(holder) = follow
                 {
                     self.follow(&mysql, &facts, holder, wish).await;
                 }
             }
             Role::Serving { ports: true, services, .. } => {
+                self.context.ward.discharged();
                 self.serve(&mysql, &facts, wish).await;
                 if *services {
                     self.start_events(&mysql).await;

@@ -9,7 +9,8 @@ use baton_runbooks::ledger::LossAccepted;
 use baton_runbooks::model::RunId;
 use tokio::sync::oneshot;
 
-use super::{Caller, Operator, Refusal, Shared, ask};
+use super::{Caller, FAR_PATIENCE, Operator, Refusal, Shared, ask, ask_for};
+use crate::api::resync::{ResyncAnswer, ResyncRequest};
 use crate::api::types::{
     AbortRequest, Done, ErrorCode, SwitchoverAnswer, SwitchoverRequest, TakeoverAnswer, TakeoverRequest,
     WithdrawRequest,
@@ -75,4 +76,17 @@ pub(super) async fn withdraw(
     let command = Operator::WithdrawLoss { generation, node: named, by: caller.sign(&by), reply };
     ask(&shared.operator, command, outcome).await?;
     Ok(Json(Done { done: format!("no loss is accepted for {node} any more") }))
+}
+
+pub(super) async fn resync(
+    State(shared): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<ResyncRequest>, JsonRejection>,
+) -> Result<Json<ResyncAnswer>, Refusal> {
+    let wanted = "{\"node\": NODE, \"by\": NAME, \"plan\": null or a plan}";
+    let Json(request) = body.map_err(|e| unreadable(&e, wanted))?;
+    let request = ResyncRequest { by: caller.sign(&request.by), ..request };
+    let (reply, outcome) = oneshot::channel();
+    let command = Operator::Resync { request, reply };
+    ask_for(FAR_PATIENCE, &shared.operator, command, outcome).await.map(Json)
 }

@@ -1,6 +1,7 @@
 //! Unit tests of what readers are told.
 
 use baton_runbooks::model::WallMs;
+use baton_runbooks::observe::{ExportFacts, Quarantine, ResyncFacts, ResyncPhase};
 use baton_runbooks::plan::Step;
 use baton_runbooks::run::Event;
 
@@ -43,6 +44,61 @@ fn not_in_sync() {
         "NOT OK: db2 could not take over now, since it may lack acknowledged writes: no acknowledgement for 1400 ms. It \
          is in sync again once it has caught up."
     );
+}
+
+fn quarantine(export: Option<ExportFacts>, problem: Option<&str>) -> Status {
+    after(|s| {
+        let extra = "0-11-40..43".to_owned();
+        s.nodes[1].role = Role::Closed;
+        s.nodes[1].quarantine =
+            Some(Quarantine { extra, transactions: 4, export, problem: problem.map(str::to_owned) });
+    })
+}
+
+#[test]
+fn a_node_in_quarantine_says_what_it_has_and_the_way_out() {
+    let file = "/var/lib/baton/quarantine/extra-1.sql".to_owned();
+    let status = quarantine(Some(ExportFacts { file, rows: 6, tables: 2, statements: 0 }), None);
+    assert!(!status.ok);
+    assert_eq!(
+        status.sentence,
+        "NOT OK: db2 could not take over, it is in quarantine: it has 4 transactions that db1 lacks (0-11-40..43). They \
+         are saved in /var/lib/baton/quarantine/extra-1.sql on db2 (6 rows in 2 tables, 0 statements). Look at them, then \
+         `baton resync db2` replaces its database by a copy of db1."
+    );
+    let failed = quarantine(None, Some("no space left on device"));
+    assert!(failed.sentence.contains("could not be saved: no space left on device. Mend that"));
+    assert!(quarantine(None, None).sentence.ends_with("Its agent is saving them."));
+}
+
+fn resync(phase: ResyncPhase, note: Option<&str>) -> Status {
+    after(|s| {
+        s.nodes[1].role = Role::Closed;
+        s.nodes[1].resync = Some(ResyncFacts {
+            number: 1,
+            from: "db1".into(),
+            phase,
+            bytes: 300 << 20,
+            bytes_expected: 650 << 20,
+            took_ms: 4_230,
+            note: note.map(str::to_owned),
+        });
+    })
+}
+
+#[test]
+fn a_node_under_resync_says_how_far_it_is_or_what_to_repeat() {
+    assert_eq!(
+        resync(ResyncPhase::Copying, None).sentence,
+        "NOT OK: db2 could not take over: its database is being replaced by a copy of db1, 300 of about 650 MiB have \
+         come, 4.2 s so far."
+    );
+    assert_eq!(
+        resync(ResyncPhase::Stuck, Some("mysql.start failed")).sentence,
+        "NOT OK: db2 could not take over: its resync stopped: mysql.start failed. It stays closed until `baton resync \
+         db2` is repeated."
+    );
+    assert!(resync(ResyncPhase::Failed, Some("x")).sentence.contains("it waits closed"), "it is as it was");
 }
 
 #[test]

@@ -118,6 +118,82 @@ pub fn is_same(flavour: Flavour, one: &str, other: &str) -> Result<bool, BadSet>
     Ok(contains(flavour, one, other)? && contains(flavour, other, one)?)
 }
 
+/// What [`extra`] answers, taken apart again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Errant {
+    /// MariaDB's, by domain and server: first and last number.
+    ranges: BTreeMap<(u32, u32), (u64, u64)>,
+    /// MySQL's.
+    set: Intervals,
+}
+
+/// The transactions that [`extra`] names.
+///
+/// # Errors
+/// [`BadSet`] if the text is not of that form.
+pub fn errant(flavour: Flavour, text: &str) -> Result<Errant, BadSet> {
+    let bad = || BadSet { text: text.to_owned(), flavour };
+    match flavour {
+        Flavour::Mysql => Ok(Errant { set: Intervals::parse(text)?, ..Errant::default() }),
+        Flavour::Mariadb => {
+            let mut ranges = BTreeMap::new();
+            for part in text.split(',').filter(|part| !part.is_empty()) {
+                let (first, last) = part.split_once("..").ok_or_else(bad)?;
+                let (domain, server, first) = one_gtid(first).ok_or_else(bad)?;
+                ranges.insert((domain, server), (first, last.parse().map_err(|_| bad())?));
+            }
+            Ok(Errant { ranges, ..Errant::default() })
+        }
+    }
+}
+
+impl Errant {
+    /// How many they are. On MariaDB at most: numbers of a domain are shared among its servers.
+    #[must_use]
+    pub fn count_max(&self) -> u64 {
+        let maria = self.ranges.values().fold(0, |sum: u64, (first, last)| {
+            sum.saturating_add(last.saturating_sub(*first).saturating_add(1))
+        });
+        maria.saturating_add(self.set.count())
+    }
+
+    /// True if `gtid` is one of MariaDB's.
+    #[must_use]
+    pub fn has_mariadb(&self, gtid: &str) -> bool {
+        one_gtid(gtid).is_some_and(|(domain, server, seq)| {
+            self.ranges.get(&(domain, server)).is_some_and(|(first, last)| (*first..=*last).contains(&seq))
+        })
+    }
+
+    /// True if a log file of MariaDB that begins after `state` lacks none of them.
+    ///
+    /// # Errors
+    /// [`BadSet`] if the state cannot be read.
+    pub fn all_begin_after(&self, state: &str) -> Result<bool, BadSet> {
+        let before = newest_per_server(&maria(state)?);
+        Ok(self.ranges.iter().all(|(place, (first, _))| before.get(place).is_none_or(|seq| seq < first)))
+    }
+}
+
+/// A state of MariaDB brought up to a position: the position's transactions become the newest of their domain and server.
+///
+/// # Errors
+/// [`BadSet`] if one of the two cannot be read.
+pub fn advance_state(state: &str, position: &str) -> Result<String, BadSet> {
+    // The newest of a domain stands last: that is how the server reads it.
+    let mut all = maria(state)?;
+    for new in maria(position)? {
+        let known = all.iter().find(|have| (have.0, have.1) == (new.0, new.1)).map_or(0, |have| have.2);
+        if new.2 > known {
+            all.retain(|have| (have.0, have.1) != (new.0, new.1));
+            all.push(new);
+        }
+    }
+    let parts: Vec<String> =
+        all.iter().map(|(domain, server, seq)| format!("{domain}-{server}-{seq}")).collect();
+    Ok(parts.join(","))
+}
+
 /// Domain, server, sequence number.
 type Gtid = (u32, u32, u64);
 
@@ -155,7 +231,7 @@ fn newest_per_server(gtids: &[Gtid]) -> BTreeMap<(u32, u32), u64> {
 }
 
 /// A MySQL set: source (uuid, or `uuid:tag`) to ascending, disjoint, inclusive ranges.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Intervals(BTreeMap<String, Vec<(u64, u64)>>);
 
 impl Intervals {

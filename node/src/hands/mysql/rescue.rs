@@ -88,7 +88,11 @@ impl Mysql {
         Ok(Replayed { from, to, transactions, copies })
     }
 
-    async fn copy_relay_logs(&self, aside: &Path, deadline: Duration) -> Result<Vec<PathBuf>, MysqlError> {
+    pub(super) async fn copy_relay_logs(
+        &self,
+        aside: &Path,
+        deadline: Duration,
+    ) -> Result<Vec<PathBuf>, MysqlError> {
         let what = "copy relay logs";
         let ask = "SELECT @@global.datadir AS datadir, @@global.relay_log_index AS relay_index";
         let answers = self.control(what, |_| ask.to_owned(), deadline).await?;

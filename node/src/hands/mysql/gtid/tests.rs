@@ -143,3 +143,16 @@ fn mysql_subtraction_agrees_with_plain_counting() {
         assert_eq!(backlog(Y, &text(&mine), &text(&theirs)).unwrap(), expected.len() as u64);
     }
 }
+
+#[test]
+fn errant_transactions_are_taken_apart() {
+    let errant = errant(Flavour::Mariadb, "0-1-12..13,0-2-7..7").unwrap();
+    assert_eq!(errant.count_max(), 3);
+    assert!(errant.has_mariadb("0-1-12") && errant.has_mariadb("0-2-7"));
+    assert!(!errant.has_mariadb("0-1-11") && !errant.has_mariadb("0-2-8") && !errant.has_mariadb("1-1-12"));
+    assert!(errant.all_begin_after("0-1-11,0-2-6,0-3-99").unwrap());
+    assert!(!errant.all_begin_after("0-1-12,0-2-6").unwrap(), "the first is in an earlier file");
+    super::errant(Flavour::Mariadb, "0-1-12").unwrap_err();
+    let uuid = "01234567-89ab-cdef-0123-456789abcdef";
+    assert_eq!(super::errant(Flavour::Mysql, &format!("{uuid}:3-5:9")).unwrap().count_max(), 4);
+}

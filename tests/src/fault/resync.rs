@@ -1,0 +1,161 @@
+//! Coming back with extra transactions: quarantine, export, resync.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::Scene;
+use crate::lab::{Port, agents, mariadb, wait};
+
+/// How long the cut-off primary may take to close itself.
+const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+/// How long the node that is back may take to say that it is in quarantine, with everything saved.
+const SAVED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the copy may take to have what the holder has.
+const SAME_WITHIN: Duration = Duration::from_secs(30);
+/// How long a node may take to come back without anybody.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// Rows that somebody writes into the closed database.
+const STRAY_ROWS: u64 = 5;
+
+/// While the primary is cut off, an administrator writes into its closed database.
+pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
+    let socket = scene.lab.host(scene.primary).mysql();
+    wait::until_true("the primary to close", CLOSED_WITHIN, || {
+        Ok(mariadb::value(&socket, "SELECT @@global.read_only")? == "1")
+    })?;
+    // Nobody is there to acknowledge, and the administrator does not wait.
+    mariadb::query(&socket, "SET GLOBAL rpl_semi_sync_master_enabled=0")?;
+    mariadb::query(&socket, "CREATE TABLE app.stray (id INT PRIMARY KEY)")?;
+    for id in 0..STRAY_ROWS {
+        mariadb::query(&socket, &format!("INSERT INTO app.stray VALUES ({id})"))?;
+    }
+    Ok(())
+}
+
+/// The network is whole again: quarantine, then one resync.
+pub(super) fn come_back(scene: Scene<'_>) -> Result<()> {
+    scene.lab.wire.mend()?;
+    in_quarantine(scene)?;
+    ended_with(scene, 0)?;
+    is_a_copy(scene)
+}
+
+/// Nobody does anything.
+pub(super) fn come_back_by_itself(scene: Scene<'_>) -> Result<()> {
+    scene.lab.wire.mend()?;
+    wait::until_true("the node to come back by itself", BACK_WITHIN, || {
+        let row = row(scene, Port::Mon)?;
+        ensure!(row["resync"]["phase"] == "done", "{row}");
+        Ok(true)
+    })?;
+    let state = scene.lab.host(scene.primary).dir.join("state/quarantine");
+    let saved =
+        std::fs::read_dir(&state)?.flatten().filter(|entry| entry.path().extension().is_some()).count();
+    ensure!(saved == 2, "{saved} files in {}: the transactions are saved first", state.display());
+    is_a_copy(scene)
+}
+
+/// As above, but the database cannot be started on its copy and the agent is restarted; the second attempt succeeds.
+pub(super) fn come_back_twice(scene: Scene<'_>) -> Result<()> {
+    scene.lab.wire.mend()?;
+    in_quarantine(scene)?;
+    let host = scene.lab.host(scene.primary);
+    let script = host.dir.join("mysql-start");
+    let right = std::fs::read(&script)?;
+    std::fs::write(&script, "echo no; exit 1\n")?;
+    ended_with(scene, 4)?;
+    let agent = host.process("agent")?;
+    let starts = agent.starts();
+    agent.signal(Signal::SIGKILL)?;
+    wait::until_true("the agent to be restarted and to say what was interrupted", SAVED_WITHIN, || {
+        Ok(agent.starts() > starts && row(scene, scene.primary)?["resync"]["phase"] == "stuck")
+    })?;
+    std::fs::write(&script, right)?;
+    ended_with(scene, 0)?;
+    is_a_copy(scene)
+}
+
+/// What the agent at a node says of the node that is back.
+fn row(scene: Scene<'_>, at: Port) -> Result<Value> {
+    let config = scene.lab.config.as_ref().context("only agents know a quarantine")?;
+    let status = agents::ask(config, at, &["status"])?;
+    let rows = status["nodes"].as_array().context("no nodes in the status")?;
+    let found = rows.iter().find(|row| row["name"] == scene.primary.name());
+    found.cloned().context("the node is not in the status")
+}
+
+/// Every node's status says so, with the way out, and what was saved is what is extra.
+fn in_quarantine(scene: Scene<'_>) -> Result<()> {
+    wait::until_true("the quarantine with its export", SAVED_WITHIN, || {
+        Ok(row(scene, Port::Mon)?["quarantine"]["export"]["file"].is_string())
+    })?;
+    let config = scene.lab.config.as_ref().context("only agents know a quarantine")?;
+    let way_out = format!("baton resync {}", scene.primary.name());
+    let sentence = wait::until("the status of the other data node to say so", SAVED_WITHIN, || {
+        let sentence = agents::ask(config, scene.backup, &["status"])?["sentence"].to_string();
+        Ok((sentence.contains("in quarantine") && sentence.contains(&way_out)).then_some(sentence))
+    })?;
+    let row = row(scene, Port::Mon)?;
+    let file = row["quarantine"]["export"]["file"].as_str().context("no file")?;
+    let summary: Value = serde_json::from_slice(&std::fs::read(PathBuf::from(file).with_extension("json"))?)?;
+    println!("{sentence}\n{}", summary["tables"]);
+    ensure!(summary["tables"]["app.stray"]["inserted"] == STRAY_ROWS, "{summary}");
+    ensure!(summary["statements"] == 1, "one table was made: {summary}");
+    // Written on the lost primary while it waited for an acknowledgement; nobody was told that they are there.
+    let missing = missing(scene, scene.primary, scene.backup)?.len();
+    let saved = summary["tables"]["app.writes"]["inserted"].as_u64().unwrap_or(0);
+    ensure!(saved == u64::try_from(missing)?, "{missing} rows are extra, {saved} are saved: {summary}");
+    let sql = std::fs::read_to_string(file)?;
+    ensure!(sql.matches("INSERT INTO `app`.`stray`").count() == usize::try_from(STRAY_ROWS)?, "{file}");
+    Ok(())
+}
+
+/// Rows of the writer that one node has and the other has not.
+fn missing(scene: Scene<'_>, has: Port, has_not: Port) -> Result<BTreeSet<u64>> {
+    let ids = |port| -> Result<BTreeSet<u64>> {
+        Ok(mariadb::contents(&scene.lab.host(port).mysql())?.into_keys().collect())
+    };
+    // In this order: the other one may get more meanwhile.
+    let (has, has_not) = (ids(has)?, ids(has_not)?);
+    Ok(has.difference(&has_not).copied().collect())
+}
+
+/// Gives the order at the other data node: any node takes it.
+fn ended_with(scene: Scene<'_>, wanted: i32) -> Result<()> {
+    let config = scene.lab.config.as_ref().context("only agents resync")?;
+    let (code, said) = agents::resync(config, scene.backup, scene.primary)?;
+    println!("{said}");
+    ensure!(code == wanted, "baton resync ended with {code}, not {wanted}: {said}");
+    Ok(())
+}
+
+/// In sync, with everything that the holder has and nothing else, and nothing left over.
+fn is_a_copy(scene: Scene<'_>) -> Result<()> {
+    let host = scene.lab.host(scene.primary);
+    ensure!(scene.lab.standing()?.in_sync, "the command has ended, and the ledger does not say in sync");
+    let there = missing(scene, scene.backup, scene.primary)?;
+    wait::until_true("the copy to have everything", SAME_WITHIN, || {
+        let ids = mariadb::contents(&host.mysql())?;
+        Ok(there.iter().all(|id| ids.contains_key(id)))
+    })?;
+    let extra = missing(scene, scene.primary, scene.backup)?;
+    ensure!(extra.is_empty(), "{} rows are extra still", extra.len());
+    let stray = mariadb::value(
+        &host.mysql(),
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='app' AND table_name='stray'",
+    )?;
+    ensure!(stray == "0", "the stray table is still there");
+    for left in ["mysql.baton-incoming", "mysql.baton-before"] {
+        ensure!(!host.dir.join(left).exists(), "{left} is left over");
+    }
+    // Its newest report may be on the way to that node.
+    wait::until_true("the witness to say so, too", SAME_WITHIN, || {
+        let row = row(scene, Port::Mon)?;
+        Ok(row["quarantine"].is_null() && row["resync"]["phase"] == "done")
+    })
+}
