@@ -289,6 +289,16 @@ impl Fault {
         ) || self.is_of_a_switchover()
     }
 
+    /// Whether the service is away already, or back again, when the injection has ended.
+    #[must_use]
+    pub fn bites_at_once(self) -> bool {
+        self.strikes_at_a_step()
+            || matches!(
+                self,
+                Self::Switchover | Self::LossAccepted | Self::ClusterRestart | Self::AgentsRestart
+            )
+    }
+
     /// Whether it strikes at a step of a switchover.
     #[must_use]
     pub fn is_of_a_switchover(self) -> bool {

@@ -167,6 +167,7 @@ fn outlast(
     let expected = fault.expectation();
     let injected = std::time::Instant::now();
     let early = match expected.served {
+        Served::DuringFault if fault.bites_at_once() => served(load, None)?,
         Served::DuringFault => served(load, expected.outage_max_ms)?,
         Served::AfterHeal => true,
     };
@@ -191,7 +192,7 @@ fn refusals(lab: &Lab) -> Vec<String> {
 }
 
 /// Waits until each kind is acknowledged steadily: half a second's worth of writes in half a second or so. Some faults
-/// bite only when a lease ends, so the wait begins after the longest outage that is expected.
+/// bite only when a lease ends: there the wait begins after the longest outage that is expected.
 fn served(load: &Load, outage_max_ms: Option<u64>) -> Result<bool> {
     wait::pass(Duration::from_millis(outage_max_ms.unwrap_or(0)))?;
     let steady = || -> Result<bool> {

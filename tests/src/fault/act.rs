@@ -130,7 +130,7 @@ fn accept_loss(scene: Scene<'_>) -> Result<()> {
     wait::until_true("the loss of the primary to be known", BITES_WITHIN, || {
         Ok(agents::takeover(config, scene.backup, "any", &["--dry-run"])?.0 == 0)
     })?;
-    let (code, said) = agents::takeover(config, scene.backup, "1ms", &["--yes"])?;
+    let (code, said) = agents::takeover(config, scene.backup, "1ms", &["--yes", "--timeout", "4s"])?;
     ensure!(code == 2, "a loss beyond what is accepted ended with {code}: {said}");
     let (code, said) = agents::takeover(config, scene.backup, "any", &["--yes"])?;
     println!("{said}");
