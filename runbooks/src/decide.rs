@@ -37,6 +37,7 @@ pub struct Policy {
     /// Number of failed takeovers to one node within that time after which the next one waits.
     pub anti_flap_max: u32,
     /// After a start of all agents, the last holder is waited for so long, in milliseconds.
+    #[serde(default)]
     pub cold_start_ms: u64,
 }
 
