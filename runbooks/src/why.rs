@@ -64,7 +64,8 @@ pub enum Why {
         /// The holder's reason, as its code.
         because: String,
     },
-    /// Nobody holds the baton.
+    /// Nobody holds the baton. The leader gives it to any node that could have it; the other codes beside this one say what
+    /// stands in each node's way.
     Vacant,
     /// A run is under way; nothing else is started beside it.
     RunInProgress {
@@ -74,7 +75,7 @@ pub enum Why {
         steps: Vec<String>,
     },
     /// A run stopped and waits for an operator. Both databases are closed to writes. Read the reason, mend it, then
-    /// `baton run ack`.
+    /// `baton run ack N`.
     RunNeedsOperator {
         /// Which run.
         run: RunId,
@@ -99,7 +100,7 @@ pub enum Why {
         /// Milliseconds since it could have started.
         waited_ms: u64,
     },
-    /// The only node that could take over sends no reports.
+    /// The only node that could take over sends no reports. Start its agent, or mend its network.
     CandidateSilent {
         /// The node.
         node: NodeId,
@@ -145,7 +146,8 @@ pub enum Why {
         /// Start identity now.
         now: String,
     },
-    /// The only node that could take over has something that stands in the way.
+    /// The only node that could take over has something that stands in the way. Each obstacle is a code of this page; mend it
+    /// there.
     CandidateUnfit {
         /// The node.
         node: NodeId,
@@ -201,54 +203,62 @@ pub enum Why {
         /// The epoch.
         epoch: Epoch,
     },
-    /// The local MySQL's process has ended.
+    /// The local MySQL's process has ended. Start it; its own log says why it ended.
     MysqlDead,
-    /// The local MySQL takes connections and gives no answer.
+    /// The local MySQL takes connections and gives no answer. Look for a disk that hangs, or a machine without memory; end it if
+    /// it does not come back.
     MysqlHung,
-    /// The local MySQL answers reads, but a write does not end.
+    /// The local MySQL answers reads, but a write does not end. Look for a full or hanging disk, and for a global lock
+    /// (`SHOW PROCESSLIST`).
     MysqlWriteStalled,
-    /// The local MySQL refuses the agent's credentials. Never taken for a dead server.
+    /// The local MySQL refuses the agent's credentials. Never taken for a dead server. Set the account's password again to what
+    /// `mysql.password_file` says, or the file to what the account has, and restart the agent.
     MysqlWrongCredentials,
-    /// The local MySQL has no connection left for the agent. Never taken for a dead server.
+    /// The local MySQL has no connection left for the agent. Never taken for a dead server. Raise `max_connections` or end
+    /// sessions; with CONNECTION ADMIN the agent has one in reserve.
     MysqlTooManyConnections,
     /// The local MySQL was started writable. It gets no lease: set `read_only=1` in its configuration and restart it.
     MysqlBootsWritable,
-    /// The semi-sync counters or variables moved while the ledger says 'in sync'. The ports are closed until it is clear why.
+    /// The semi-sync counters or variables moved while the ledger says 'in sync'. The ports are closed until the ledger says
+    /// 'out of sync', mostly for some milliseconds. If it comes again: somebody switches semi-sync, or another semi-sync replica
+    /// is attached; find them. If it stays: there is no quorum, or the database has not been seen since the agent started.
     SemiSyncBroken {
         /// What moved.
         detail: String,
     },
-    /// The local Redis does not answer.
+    /// The local Redis does not answer. Start it, or look at its log.
     RedisDown {
         /// How it failed.
         detail: String,
     },
     /// The local Redis came back without data while the other node has it. It is not made the primary: its replica would
-    /// be wiped.
+    /// be wiped. The baton goes to the other node if that is fit; this Redis then gets its data back as a replica. Find out
+    /// why it was empty: `appendonly`, or a removed file.
     RedisEmpty {
         /// Number of keys at the other node.
         keys: u64,
     },
-    /// The data disk is full.
+    /// The data disk is full. Make room; the databases go on by themselves.
     DiskFull {
         /// Free bytes left.
         free_bytes: u64,
     },
-    /// The data disk is read-only.
+    /// The data disk is read-only. The kernel's log says why; mend or replace it.
     DiskReadOnly,
-    /// A write on the data disk does not end.
+    /// A write on the data disk does not end. The kernel's log says which device hangs.
     DiskStalled,
-    /// The interface that bears the VIP has no carrier.
+    /// The interface that bears the VIP has no carrier. Cable, port, switch.
     LinkDown {
         /// Interface.
         interface: String,
     },
-    /// The clients' gateway does not answer this node, and answers the other one.
+    /// The clients' gateway does not answer this node, and answers the other one. Cable, port, switch, VLAN of this node.
     GatewayLost {
         /// Its address.
         address: String,
     },
-    /// Another program takes the VIP away and it cannot be restored.
+    /// Another program takes the VIP away and it cannot be restored. Find it (`ip monitor address`): keepalived, networkd, a
+    /// script.
     VipLost {
         /// What was tried.
         detail: String,

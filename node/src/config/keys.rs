@@ -291,7 +291,7 @@ pub const SECTIONS: &[Section] = &[
             ),
             key(
                 "resync",
-                "by-hand or automatic",
+                "\"by-hand\" or \"automatic\"",
                 Value("\"by-hand\""),
                 "Who begins a resync of a node that is in quarantine: an operator with `baton resync`, or the node's agent as soon as its extra transactions are saved. Automatic needs `start` and `stop`.",
             ),

@@ -121,7 +121,7 @@ pub const TABLE: &[StepDef] = &[
         kind: Kind::Forward,
         limit_ms: 2_000,
         attempts: 3,
-        effect: "through the VIP: which machine answers, do MySQL and Redis take a write and give it back",
+        effect: "through the VIP: which machine answers, do MySQL (without `check_user` its greeting only) and Redis take a write and give it back, services' own checks",
         undo: "never",
     },
 ];

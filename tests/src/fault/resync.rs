@@ -28,6 +28,10 @@ pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
     wait::until_true("the primary to close", CLOSED_WITHIN, || {
         Ok(mariadb::value(&socket, "SELECT @@global.read_only")? == "1")
     })?;
+    // The agent ends sessions once more after that; one that lives for a while is past it.
+    wait::until_true("the primary to leave sessions alone", CLOSED_WITHIN, || {
+        Ok(mariadb::value(&socket, "SELECT SLEEP(1)")? == "0")
+    })?;
     // Nobody is there to acknowledge, and the administrator does not wait.
     mariadb::query(&socket, "SET GLOBAL rpl_semi_sync_master_enabled=0")?;
     mariadb::query(&socket, "CREATE TABLE app.stray (id INT PRIMARY KEY)")?;
