@@ -3,7 +3,7 @@
 //! - A vote and an append are synced before they are answered for. The sync happens on the calling thread, which is
 //!   the consensus thread: a disk that hangs stops this node's heartbeats and votes, and nothing else.
 //! - An error of the disk is passed on once and never tried again; openraft stops, and the process with it
-//!   (see [`crate::engine`]). A second `fsync` after a failed one can report success over lost data.
+//!   (see `crate::engine`). A second `fsync` after a failed one can report success over lost data.
 //! - *Committed* is written without a sync of its own. It may be behind after a crash, which costs a replay from the
 //!   leader and nothing else.
 //! - The [`Stamp`] only ever goes forward: when an unconfirmed tail is cut off, its highest log id is written down in

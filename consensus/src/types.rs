@@ -2,7 +2,7 @@
 //!
 //! A node has two identities. Its *name* is configured and certified. Its *incarnation* is drawn at random when its
 //! log is created and lives in that log. A Raft id belongs to exactly one incarnation and is never used again, so a
-//! node that lost its disk cannot vote under the id of the log that it lost (see [`crate::founding`]).
+//! node that lost its disk cannot vote under the id of the log that it lost (see `crate::founding`).
 
 use std::fmt;
 

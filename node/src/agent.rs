@@ -10,7 +10,7 @@
 //!                        reconciler · executors · senses · keeper · reports · API
 //! ```
 //!
-//! One task owns the pure core ([`driver`]). Everything else runs beside it, takes what it needs from watches, and comes
+//! One task owns the pure core (`driver`). Everything else runs beside it, takes what it needs from watches, and comes
 //! back as an input. Order at the start: the local state and the kernel's leftovers first, so that an agent that was killed
 //! is closed or continued before it talks to anybody.
 

@@ -1,6 +1,6 @@
 //! The command line: `baton agent` is the daemon, every other verb is a client of its local API or works on files.
 //!
-//! One file per verb. [`Args`] is what was typed; each verb resolves what it needs (the file, the node, the socket)
+//! One file per verb. `Args` is what was typed; each verb resolves what it needs (the file, the node, the socket)
 //! itself, so that `baton status` works although the configuration was spoilt after the agent had read it.
 //! A closed pipe on standard output ends a verb quietly.
 

@@ -83,7 +83,7 @@ impl Listener {
         Self::from_std(listen(addr)?, tls, members, channels)
     }
 
-    /// The same on a socket of [`listen`].
+    /// The same on a socket of `listen`.
     ///
     /// # Errors
     /// [`BindError`].
