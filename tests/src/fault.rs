@@ -22,8 +22,8 @@ pub enum Changes {
     One,
     /// Once or never.
     AtMostOne,
-    /// Once or more often.
-    AtLeastOne,
+    /// Once or twice.
+    OneOrTwo,
     /// As often as it takes.
     Any,
 }
@@ -36,7 +36,7 @@ impl Changes {
             Self::None => changes == 0,
             Self::One => changes == 1,
             Self::AtMostOne => changes <= 1,
-            Self::AtLeastOne => changes >= 1,
+            Self::OneOrTwo => (1..=2).contains(&changes),
             Self::Any => true,
         }
     }
@@ -234,8 +234,8 @@ impl Fault {
             Self::VipRemoved | Self::RulesFlushed => of(Changes::None, 1_000, None),
             Self::LeaderLossDuringTakeover => of(Changes::One, 10_000, None),
             // Only target and witness are left, so its restart is a loss of the quorum for about as long as a lease lasts: it
-            // goes on with its run, or its lease has ended and it gets the baton anew.
-            Self::TargetCrashDuringTakeover => of(Changes::AtLeastOne, 6_000, None),
+            // goes on with its run, or its lease has ended and it gets the baton anew, once.
+            Self::TargetCrashDuringTakeover => of(Changes::OneOrTwo, 6_000, None),
             // Before the point of no return the last holder serves again; after it only the target may.
             Self::TargetLossDuringTakeover => {
                 Expectation { changes: Changes::Any, ..healed(Duration::from_secs(10)) }
@@ -245,8 +245,8 @@ impl Fault {
             }
             // An operator's command, and the lease's end before it can be obeyed.
             Self::LossAccepted => Expectation { loses: true, ..of(Changes::One, 20_000, None) },
-            // Six times without power, and up to three nodes to boot each time.
-            Self::ClusterRestart => of(Changes::None, 60_000, None),
+            // The longest of six times without power, with up to three nodes to boot.
+            Self::ClusterRestart => of(Changes::None, 20_000, None),
             // Longer than a lease and what a new leader waits: without patience the backup would have taken over.
             Self::AgentsRestart => of(Changes::None, 15_000, None),
             Self::QuorumLoss => healed(Duration::from_secs(6)),

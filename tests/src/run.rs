@@ -38,6 +38,8 @@ const JITTER_MS: u64 = 1_500;
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
 /// How long the lab is watched after it serves again, and again after the heal.
 const SETTLE: Duration = Duration::from_secs(2);
+/// The same after a fault that has bitten when it is injected: nothing was waited for before, and agents come back late.
+const SETTLE_AFTER_A_BITE: Duration = Duration::from_secs(5);
 /// A writer whose timers were later than this has measured nothing.
 const LATE_MAX_US: u64 = 200_000;
 
@@ -172,7 +174,7 @@ fn outlast(
         Served::AfterHeal => true,
     };
     let Some(lasts) = expected.heal_after else {
-        wait::pass(SETTLE)?;
+        wait::pass(if fault.bites_at_once() { SETTLE_AFTER_A_BITE } else { SETTLE })?;
         return Ok(Outlasted { served: early, refusals: Vec::new() });
     };
     wait::pass(lasts.saturating_sub(injected.elapsed()))?;

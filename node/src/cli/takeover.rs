@@ -169,7 +169,10 @@ async fn given(
                 Exit::Refused,
                 "the word does not stand any more: the old holder serves again, or somebody else gave another",
             )),
-            None => Err(cause),
+            None => Err(Failure::new(
+                cause.exit,
+                format!("{}; `baton history` says whether a takeover used the word", cause.message),
+            )),
         },
         Err(error) => Err(Failure::new(
             Exit::TimedOut,
