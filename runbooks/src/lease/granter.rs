@@ -52,12 +52,15 @@ struct Noted {
 /// Starts of agents whose surrender is remembered: two data nodes that are restarted now and then.
 const SURRENDERED_MAX: usize = 16;
 
-/// When the first grant of the present stretch was given.
+/// Grants to one start of a holder's agent, without a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stretch {
     epoch: Epoch,
     boot: u64,
+    /// When the first was given.
     began_at: Mono,
+    /// When the newest could have been given.
+    asked_at: Mono,
 }
 
 /// The leader's half: grants, and remembers until when it must not decide a takeover.
@@ -245,21 +248,26 @@ impl Granter {
     /// Inbound loss must not keep a closed holder in office (design, 4.3). A stretch of grants lasts `L` without an echo;
     /// after that it must be heard, or one whole lease and margin must pass without any grant, so that a takeover can be
     /// decided if there is somebody to take over.
+    ///
+    /// A stretch ends where for half a lease nothing could be granted, for want of a quorum or because nobody asked: nothing
+    /// was sent then that could have been heard, and silence that is the leader's own does not make a holder deaf.
     fn hears(&mut self, now: Mono, renewal: &Renewal) -> Result<(), Refusal> {
-        let same = self.stretch.filter(|s| s.epoch == renewal.epoch && s.boot == renewal.boot);
-        let Some(stretch) = same else {
-            self.stretch = Some(Stretch { epoch: renewal.epoch, boot: renewal.boot, began_at: now });
+        let lease_ms = self.terms.lease_ms;
+        let goes_on = |s: &Stretch| {
+            s.epoch == renewal.epoch && s.boot == renewal.boot && now.since_ms(s.asked_at) < lease_ms / 2
+        };
+        let Some(before) = self.stretch.filter(goes_on) else {
+            let (epoch, boot) = (renewal.epoch, renewal.boot);
+            self.stretch = Some(Stretch { epoch, boot, began_at: now, asked_at: now });
             return Ok(());
         };
-        if renewal.heard_ms.is_some_and(|ms| ms < self.terms.lease_ms) {
-            return Ok(());
-        }
-        let grace_ms = self.terms.lease_ms;
-        if now.since_ms(stretch.began_at) < grace_ms {
+        let stretch = Stretch { asked_at: now, ..before };
+        self.stretch = Some(stretch);
+        if renewal.heard_ms.is_some_and(|ms| ms < lease_ms) || now.since_ms(stretch.began_at) < lease_ms {
             return Ok(());
         }
         let noted = self.noted.values().map(|noted| noted.end).max();
-        let ended = noted.is_none_or(|end| now >= end.plus_ms(self.terms.margin_ms + self.terms.lease_ms));
+        let ended = noted.is_none_or(|end| now >= end.plus_ms(self.terms.margin_ms + lease_ms));
         if ended {
             self.stretch = Some(Stretch { began_at: now, ..stretch });
             return Ok(());
