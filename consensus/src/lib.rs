@@ -26,6 +26,7 @@ mod start;
 mod steering;
 #[doc(hidden)]
 pub mod store;
+pub mod timer;
 pub mod transport;
 #[doc(hidden)]
 pub mod types;

@@ -175,7 +175,7 @@ impl Node {
     }
 
     /// A period on this thread's grid.
-    pub fn every(&self, period: std::time::Duration) -> tokio::time::Interval {
+    pub fn every(&self, period: std::time::Duration) -> crate::pace::Ends {
         crate::pace::every(self.began, period)
     }
 

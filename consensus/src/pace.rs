@@ -17,20 +17,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::Instant;
 
 use crate::node::Node;
 use crate::observe::heartbeat;
+use crate::timer::Timer;
 use crate::types::Raft;
 
 /// A leader that was heard within this many heartbeats is there. Fewer than the shortest election time-out has.
 const LATELY_HEARTBEATS: u32 = 2;
 
 /// A period on the grid that starts at `began`. Periods that are multiples of each other end in the same wake-up.
-pub fn every(began: Instant, period: Duration) -> Interval {
-    let mut interval = interval_at(next(began, Instant::now(), period), period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    interval
+pub fn every(began: Instant, period: Duration) -> Ends {
+    let end = next(began, Instant::now(), period);
+    Ends { began, period, timer: Timer::until(end.into_std()) }
+}
+
+/// The ends of a period on the grid. One that was missed is left out.
+#[derive(Debug)]
+pub struct Ends {
+    began: Instant,
+    period: Duration,
+    timer: Timer,
+}
+
+impl Ends {
+    /// Waits for the next end. Dropping the future loses none.
+    pub async fn tick(&mut self) {
+        self.timer.wait().await;
+        self.timer.reset(next(self.began, Instant::now(), self.period).into_std());
+    }
 }
 
 /// The first end of a period after `now`.
@@ -44,6 +60,7 @@ pub async fn keep(node: Arc<Node>, raft: Raft) {
     let lately = heartbeat(&node) * LATELY_HEARTBEATS;
     let mut beat = node.every(heartbeat(&node));
     let mut standing = node.standing.subscribe();
+    let mut silence = Timer::until(Instant::now().into_std());
     while !node.is_stopping() {
         let leads = standing.borrow_and_update().is_leader;
         let until = node.leader_heard_at().map(|at| at + lately).filter(|until| *until > Instant::now());
@@ -54,13 +71,14 @@ pub async fn keep(node: Arc<Node>, raft: Raft) {
         }
         match until.filter(|_| !leads) {
             // A leader that was made one by its predecessor has not ticked before.
-            Some(until) => tokio::select! {
-                () = sleep_until(until) => {}
-                made = standing.wait_for(|standing| standing.is_leader) => if made.is_err() { return },
-            },
-            None => {
-                beat.tick().await;
+            Some(until) => {
+                silence.reset(until.into_std());
+                tokio::select! {
+                    () = silence.wait() => {}
+                    made = standing.wait_for(|standing| standing.is_leader) => if made.is_err() { return },
+                }
             }
+            None => beat.tick().await,
         }
     }
 }

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use baton_consensus::{Handle, Member, Options, Tls};
 use baton_netops::{GateSpec, VipSpec};
-use baton_runbooks::agent::Setup;
+use baton_runbooks::agent::{Setup, TICK_MAX_MS};
 use baton_runbooks::decide::Policy;
 use baton_runbooks::detect::Patience;
 use baton_runbooks::lease::Terms;
@@ -336,7 +336,8 @@ fn core_setup(context: &Context, boot: u64) -> Setup {
         policy: Policy {
             scope: config.scope(),
             report_max_ms: report_max_ms.max(config.timing.lease.as_ms() / 2),
-            quorum_max_ms: config.timing.age_max.as_ms(),
+            // The core is told its standing at ticks.
+            quorum_max_ms: config.timing.age_max.as_ms() + TICK_MAX_MS,
             anti_flap_ms: config.timing.anti_flap.as_ms(),
             anti_flap_max: ANTI_FLAP_MAX,
             cold_start_ms: config.timing.cold_start_patience.as_ms(),

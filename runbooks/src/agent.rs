@@ -6,7 +6,7 @@
 //! 3. Carry out every output that came back, in order. A proposal runs outside; its fate comes back as
 //!    [`Input::Proposed`], what it changed as [`Input::Committed`]. An effect is only ever asked for by an output that was
 //!    made from a *committed* ledger.
-//! 4. Feed [`Input::Tick`] at least every [`TICK_MAX_MS`], so that deadlines are seen.
+//! 4. Feed [`Input::Tick`] at least every [`TICK_MAX_MS`], and at [`Agent::lease_ends_at`], so that deadlines are seen.
 //!
 //! ```text
 //! Observed ─▶ Detector ─▶ decide_local ─▶ Wish ─────────────▶ hands, level-triggered
@@ -41,8 +41,9 @@ pub use message::{Input, LeaseFacts, Output, Setup, Stamped, StepResult};
 use proposals::Purpose;
 use steps::Steps;
 
-/// The driver ticks at least this often, in milliseconds. Longer, and a lease's end is noticed late (never early).
-pub const TICK_MAX_MS: u64 = 50;
+/// The driver ticks at least this often, in milliseconds. Longer, and what is late is noticed late (never early). The end
+/// of a lease does not wait for it: see [`Agent::lease_ends_at`].
+pub const TICK_MAX_MS: u64 = 100;
 
 /// The core.
 #[derive(Debug)]
@@ -133,6 +134,15 @@ impl Agent {
         self.look_after_itself(now, &mut out);
         self.lead(now, wall, &mut out);
         out
+    }
+
+    /// The next instant after `now` at which a lease ends, or may be taken over: the driver ticks then, since every
+    /// millisecond that passes unnoticed is outage.
+    #[must_use]
+    pub fn lease_ends_at(&self, now: Mono) -> Option<Mono> {
+        let LeaseFacts { held, takeover_at, released_at, granted_at: _ } = &self.lease;
+        let ends = [held.map(|(_, ends_at)| ends_at), *takeover_at, *released_at];
+        ends.into_iter().flatten().filter(|at| *at > now).min()
     }
 
     /// The committed state as this node knows it.

@@ -23,7 +23,7 @@
 //! bugs show what happens otherwise.
 //!
 //! 1. **One input at a time**, stamped with the present instant; all its outputs are begun, in order, before the next one.
-//!    A [`Tick`](agent::Input::Tick) comes at least every [`agent::TICK_MAX_MS`].
+//!    A [`Tick`](agent::Input::Tick) comes at least every [`agent::TICK_MAX_MS`], and when a lease ends.
 //! 2. **Only what is committed.** [`Committed`](agent::Input::Committed) carries an applied ledger, never an older one than
 //!    an earlier start of this agent acted upon: either applied state is durable, or a linearizable read comes first.
 //! 3. **Every proposal comes back** as [`Proposed`](agent::Input::Proposed), within a deadline of the driver's:

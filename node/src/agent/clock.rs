@@ -1,11 +1,9 @@
 //! The agent's clock: the one place where `Instant` becomes [`Mono`].
 
-use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use baton_runbooks::agent::TICK_MAX_MS;
+use baton_consensus::timer::Timer;
 use baton_runbooks::model::{Mono, WallMs};
-use tokio::time::{Sleep, sleep_until};
 
 /// Counts from a moment shortly before the agent's start. Cheap to copy; all copies count alike.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +35,7 @@ impl Clock {
     /// Ticks of `period`, the first one at once, or `after` that. See [`Ticks`].
     pub(crate) fn every(&self, period: Duration, after: Duration) -> Ticks {
         let at = self.on_grid(Instant::now()) + after;
-        Ticks { clock: *self, period, is_first: true, at, timer: Box::pin(sleep_until(at.into())) }
+        Ticks { clock: *self, period, is_first: true, at, timer: Timer::until(at) }
     }
 
     /// The last point of the grid before `instant`.
@@ -53,11 +51,11 @@ impl Clock {
     }
 }
 
-/// The grid of the agent's periods: the driver wakes at each point of it anyway.
-const GRID: Duration = Duration::from_millis(TICK_MAX_MS);
+/// The grid of the agent's periods, which are multiples of it.
+const GRID: Duration = Duration::from_millis(50);
 
 /// The ticks of one task. What is periodic wakes the process at the points of one grid, since a wake-up costs more than
-/// most of what is done in it. The next tick comes one period after the last, or, after one that came late, up to a quarter
+/// most of what is done in it. The next tick comes one period after the last, or, after one that came late, up to half of one
 /// sooner: never later than the period says, and never two at once.
 #[derive(Debug)]
 pub(crate) struct Ticks {
@@ -65,26 +63,26 @@ pub(crate) struct Ticks {
     period: Duration,
     is_first: bool,
     at: Instant,
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
 }
 
 impl Ticks {
     /// Waits for the next tick. Dropping the future loses none.
     pub(crate) async fn tick(&mut self) {
-        self.timer.as_mut().await;
+        self.timer.wait().await;
         self.at = self.after(Instant::now());
         self.is_first = false;
-        self.timer.as_mut().reset(self.at.into());
+        self.timer.reset(self.at);
     }
 
     /// When the tick after one that is taken `now` comes.
     fn after(&self, now: Instant) -> Instant {
-        let quarter = self.period / 4;
-        if self.is_first || now.saturating_duration_since(self.at) <= quarter {
+        let half = self.period / 2;
+        if self.is_first || now.saturating_duration_since(self.at) <= half {
             return self.at + self.period;
         }
         let next = now + self.period;
-        if GRID <= quarter { self.clock.on_grid(next) } else { next }
+        if GRID <= half { self.clock.on_grid(next) } else { next }
     }
 }
 
@@ -109,7 +107,7 @@ mod tests {
     async fn ticks_in_time_stay_on_the_grid() {
         let clock = Clock::start();
         let mut ticks = clock.every(PERIOD, GRID);
-        assert_eq!(since(clock, ticks.at) % 50, 0);
+        assert_eq!(since(clock, ticks.at) % GRID.as_millis(), 0);
         ticks.is_first = false;
         let next = ticks.after(ticks.at + Duration::from_millis(7));
         assert_eq!(next - ticks.at, PERIOD);
@@ -120,11 +118,11 @@ mod tests {
         let clock = Clock::start();
         let mut ticks = clock.every(PERIOD, Duration::ZERO);
         ticks.is_first = false;
-        for late_ms in [51, 99, 100, 199, 200, 201, 1_234] {
+        for late_ms in [101, 149, 150, 199, 200, 201, 1_234] {
             let now = ticks.at + Duration::from_millis(late_ms);
             let next = ticks.after(now);
-            assert_eq!(since(clock, next) % 50, 0);
-            assert!(next - now <= PERIOD && next - now >= PERIOD * 3 / 4, "{late_ms}: {:?}", next - now);
+            assert_eq!(since(clock, next) % GRID.as_millis(), 0);
+            assert!(next - now <= PERIOD && next - now >= PERIOD / 2, "{late_ms}: {:?}", next - now);
         }
     }
 

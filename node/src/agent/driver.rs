@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use baton_consensus::Inbox;
-use baton_runbooks::agent::{Agent, Input, Output, Setup, Stamped, TICK_MAX_MS};
+use baton_consensus::timer::Timer;
+use baton_runbooks::agent::{Agent, Input, LeaseFacts, Output, Setup, Stamped, TICK_MAX_MS};
 use baton_runbooks::decide::local::Wish;
 use baton_runbooks::lease::granter::Office;
 use baton_runbooks::observe::{NodeReport, Observation};
@@ -26,6 +27,9 @@ use crate::recorder::Recorder;
 /// Inputs that may wait for the core. It takes each within microseconds; more than this waiting means that the process
 /// had no processor for seconds, and then senders wait.
 pub(super) const INPUTS_MAX: usize = 1024;
+/// No lease is known that could end: the driver looks again after this, or at the next input.
+const FAR: Duration = Duration::from_secs(60);
+
 /// A wish and its number. Orders to the lease thread carry it, so that what belongs to an older wish opens nothing.
 #[derive(Debug, Clone)]
 pub(super) struct Numbered {
@@ -67,6 +71,8 @@ pub(super) async fn run(
         wish_number: 0,
         canaries,
         office: Office::default(),
+        lease: LeaseFacts::default(),
+        prolonged: None,
         recorder,
         publisher,
         reports: reports::Sender::default(),
@@ -99,6 +105,10 @@ struct Driver {
     wish_number: u64,
     canaries: keeper::Orders,
     office: Office,
+    /// What the core knows of the lease.
+    lease: LeaseFacts,
+    /// What it does not know yet.
+    prolonged: Option<LeaseFacts>,
     recorder: Recorder,
     publisher: Publisher,
     reports: reports::Sender,
@@ -125,7 +135,9 @@ impl Driver {
         // What was applied before this agent started is its first input, or a restarted holder would wait for news.
         committed.mark_changed();
         standing.mark_changed();
+        let mut lease_end = Timer::until(self.lease_ends_at());
         loop {
+            lease_end.reset(self.lease_ends_at());
             let input = tokio::select! {
                 () = &mut stopped => return Ok(()),
                 changed = committed.changed() => {
@@ -146,7 +158,15 @@ impl Driver {
                 }
                 changed = lease.changed() => {
                     changed.context("the lease thread has ended")?;
-                    Input::Lease { lease: lease.borrow_and_update().facts.clone() }
+                    let newest = lease.borrow_and_update().facts.clone();
+                    // A renewal can wait for the next tick, long before what it prolongs would have ended.
+                    if newest.only_prolongs(&self.lease) {
+                        self.prolonged = Some(newest);
+                        continue;
+                    }
+                    self.prolonged = None;
+                    self.lease = newest.clone();
+                    Input::Lease { lease: newest }
                 }
                 Some(input) = input.recv() => input,
                 Some(look) = looks.recv() => {
@@ -154,8 +174,12 @@ impl Driver {
                     continue;
                 }
                 _ = report.tick() => self.report(),
+                () = lease_end.wait() => self.prolongation().unwrap_or(Input::Tick),
                 _ = tick.tick() => {
                     self.beat();
+                    if let Some(input) = self.prolongation() {
+                        self.feed(input);
+                    }
                     // The times of acknowledgements move without a notice, and on a leader at every tick; one input does for
                     // both, since time passes with each.
                     self.new_office().unwrap_or(Input::Tick)
@@ -163,6 +187,20 @@ impl Driver {
             };
             self.feed(input);
         }
+    }
+
+    /// When a lease ends next, as far as the core knows.
+    fn lease_ends_at(&self) -> Instant {
+        let clock = self.context.clock;
+        let at = self.core.lease_ends_at(clock.now());
+        at.map_or_else(|| Instant::now() + FAR, |at| clock.instant(at))
+    }
+
+    /// What the lease thread has said since, and could wait.
+    fn prolongation(&mut self) -> Option<Input> {
+        let lease = self.prolonged.take()?;
+        self.lease = lease.clone();
+        Some(Input::Lease { lease })
     }
 
     /// Whoever asked may have gone.

@@ -23,7 +23,7 @@ use super::driver::{Inputs, Numbered, Wishes};
 use super::senses::Seen;
 
 /// What was not achieved is tried again after this.
-const PERIOD: Duration = Duration::from_millis(250);
+const PERIOD: Duration = Duration::from_millis(300);
 
 /// What was found as it should be is looked at again after this: it costs orders to the lease thread and statements on the
 /// database, and whoever changes it says so to the core.

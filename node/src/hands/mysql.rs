@@ -235,8 +235,8 @@ impl Mysql {
     /// An idle session that still answers, or a new one.
     async fn session(&self, purpose: Purpose, deadline: Duration) -> Result<Session, MysqlError> {
         let started = tokio::time::Instant::now();
-        if let Some(mut idle) = self.shared.lot.take(purpose)
-            && idle.ping(deadline.min(PING_MAX)).await.is_ok()
+        if let Some((mut idle, warm)) = self.shared.lot.take(purpose)
+            && (warm && server::is_alive(idle.server) || idle.ping(deadline.min(PING_MAX)).await.is_ok())
         {
             return Ok(idle);
         }

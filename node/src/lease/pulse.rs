@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use baton_runbooks::model::Mono;
 
-/// A driver that is silent for longer hangs. Thirty of its ticks, so that a machine that is busy for a moment costs no
+/// A driver that is silent for longer hangs. Fifteen of its ticks, so that a machine that is busy for a moment costs no
 /// holder its lease; and with the lease of `standard` behind it still within the 3 s in which the loss of a holder is to
 /// be noticed (design, G4).
 pub(super) const SILENCE_MAX: Duration = Duration::from_millis(1500);

@@ -12,6 +12,7 @@ use std::future::pending;
 use std::pin::Pin;
 use std::time::Instant;
 
+use baton_consensus::timer::Timer;
 use baton_consensus::transport::{Channel, Listener};
 use baton_netops::{Event, WatchError, Watcher};
 use baton_runbooks::agent::LeaseFacts;
@@ -20,7 +21,6 @@ use baton_runbooks::lease::granter::{Appointment, Granter, Office};
 use baton_runbooks::lease::holder::{Door, Holder};
 use baton_runbooks::model::{Mono, NodeId};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep_until;
 
 use super::kernel::Kernel;
 use super::links::{Arrived, Frame, IN_MAX, Links};
@@ -99,6 +99,8 @@ struct Thread {
     /// Until when a permit written here lets packets pass, at the latest; by door.
     permitted: BTreeMap<Door, Mono>,
     tickets: BTreeMap<u64, Mono>,
+    /// The ticket of the newest permit, and until when its grant lasts.
+    granted: Option<(u64, Mono)>,
     exit: Option<(ServerId, Exit)>,
     renew_at: Instant,
     refresh_at: Instant,
@@ -156,6 +158,7 @@ impl Thread {
             inherits,
             permitted: BTreeMap::new(),
             tickets: BTreeMap::new(),
+            granted: None,
             exit: None,
             renew_at: now,
             refresh_at: now,
@@ -171,7 +174,9 @@ impl Thread {
     /// Ends when the driver is gone; what is open then ends with its ticket.
     async fn run(mut self) {
         let mut committed = self.setup.committed.clone();
+        let mut renewal = Timer::until(self.renew_at);
         loop {
+            renewal.reset(self.renew_at);
             tokio::select! {
                 biased;
                 // Before any order: one that opens for a new server must not meet doors that stand open for the last one.
@@ -187,7 +192,7 @@ impl Thread {
                 Some(message) = self.arrived.recv() => self.take(message).await,
                 // What was refused because the ledger had not come so far here.
                 Ok(()) = committed.changed() => self.answer_again().await,
-                () = sleep_until(self.renew_at.into()) => self.tick().await,
+                () = renewal.wait() => self.tick().await,
             }
             self.publish();
         }

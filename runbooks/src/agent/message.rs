@@ -26,6 +26,22 @@ pub struct LeaseFacts {
     pub granted_at: Option<Mono>,
 }
 
+impl LeaseFacts {
+    /// The same but for instants that have moved on, which is what a renewal does: nothing ends sooner, nothing begins.
+    #[must_use]
+    pub fn only_prolongs(&self, before: &Self) -> bool {
+        let Self { held, takeover_at, released_at, granted_at } = self;
+        let later = |new: &Option<Mono>, old: &Option<Mono>| new.is_some() == old.is_some() && new >= old;
+        let epoch = |held: &Option<(Epoch, Mono)>| held.map(|(epoch, _)| epoch);
+        let end = |held: &Option<(Epoch, Mono)>| held.map(|(_, end)| end);
+        epoch(held) == epoch(&before.held)
+            && later(&end(held), &end(&before.held))
+            && later(takeover_at, &before.takeover_at)
+            && later(granted_at, &before.granted_at)
+            && *released_at == before.released_at
+    }
+}
+
 /// What a step's actor brings back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "result")]

@@ -48,7 +48,7 @@ impl Mysql {
     }
 
     async fn probe_until(&self, end: Instant) -> Result<MysqlFacts, MysqlError> {
-        if let Some(mut idle) = self.shared.lot.take(Purpose::Probe) {
+        if let Some((mut idle, _)) = self.shared.lot.take(Purpose::Probe) {
             match self.probe_on(&mut idle, end).await {
                 // The connection broke or had been closed meanwhile: a new one tells what is the matter.
                 Err(MysqlError::Broken { .. }) => {}

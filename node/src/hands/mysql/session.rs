@@ -174,11 +174,16 @@ pub(super) struct Lot {
 /// on some installations after a minute.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// A session that was used this lately is not asked whether it still answers: what is done every second needs no second
+/// round trip, and whoever finds it broken after all tries again anyway.
+const WARM_MAX: Duration = Duration::from_millis(1500);
+
 impl Lot {
-    pub(super) fn take(&self, purpose: Purpose) -> Option<Session> {
+    /// A session and whether it was used a moment ago.
+    pub(super) fn take(&self, purpose: Purpose) -> Option<(Session, bool)> {
         let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (session, since) = idle[purpose as usize].take()?;
-        (since.elapsed() < IDLE_MAX).then_some(session)
+        (since.elapsed() < IDLE_MAX).then(|| (session, since.elapsed() < WARM_MAX))
     }
 
     pub(super) fn put(&self, purpose: Purpose, session: Session) {

@@ -248,6 +248,11 @@ impl Thread {
             }
         };
         self.refusal = None;
+        // The same question was asked by way of a peer, too. Its answer is no news, if the first one is in the kernel.
+        let is_known = self.granted.is_some_and(|(seq, end)| seq == grant.seq && accepted.ends_at <= end);
+        if is_known && accepted.doors.iter().all(|door| self.permitted.contains_key(door)) {
+            return;
+        }
         let Some(kernel) = &mut self.kernel else { return };
         let timeout = Duration::from_millis(accepted.ends_at.since_ms(now));
         match kernel.permit(&accepted.doors, accepted.slot, timeout).await {
@@ -262,6 +267,7 @@ impl Thread {
                 return;
             }
         }
+        self.granted = Some((grant.seq, accepted.ends_at));
         let until = self.tickets.get(&grant.seq).copied().unwrap_or(now).min(accepted.ends_at);
         for door in accepted.doors {
             let noted = self.permitted.entry(door).or_insert(until);
