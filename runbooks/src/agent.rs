@@ -22,6 +22,7 @@ mod services;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::decide::local::{LocalFacts, Role, Wish, decide_local};
 use crate::decide::loss::Canaries;
@@ -48,7 +49,7 @@ pub const TICK_MAX_MS: u64 = 50;
 #[derive(Debug)]
 pub struct Agent {
     setup: Setup,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     applied: u64,
     office: Office,
     lease: LeaseFacts,
@@ -95,7 +96,7 @@ impl Agent {
             keeper: Keeper::new(setup.sync_patience_ms, setup.policy.report_max_ms),
             opened: setup.opened.clone(),
             setup,
-            ledger: Ledger::default(),
+            ledger: Arc::default(),
             applied: 0,
             office: Office::default(),
             lease: LeaseFacts::default(),
@@ -127,7 +128,9 @@ impl Agent {
         let Stamped { now, wall, input } = stamped;
         let mut out = Vec::new();
         self.began_at.get_or_insert(now);
-        self.cooling.retain(|_, until| now < *until);
+        if !self.cooling.is_empty() {
+            self.cooling.retain(|_, until| now < *until);
+        }
         self.take(input, now, wall, &mut out);
         self.follow_run(wall, &mut out);
         self.look_after_itself(now, &mut out);
@@ -137,7 +140,7 @@ impl Agent {
 
     /// The committed state as this node knows it.
     #[must_use]
-    pub const fn ledger(&self) -> &Ledger {
+    pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
@@ -173,9 +176,9 @@ impl Agent {
                 if self.ledger.holder.as_ref() == Some(&report.node) {
                     self.canaries.hear(self.ledger.epoch, &report, now);
                 }
-                self.reports.insert(report.node.clone(), Heard { at: now, report: *report });
+                self.reports.insert(report.node.clone(), Heard { at: now, report });
             }
-            Input::Committed { index, ledger } => self.committed(index, *ledger, now),
+            Input::Committed { index, ledger } => self.committed(index, ledger, now),
             Input::Office { office } => self.office = office,
             Input::Lease { lease } => self.lease = lease,
             Input::Proposed { ticket, accepted } => self.proposed(ticket, accepted, now),
@@ -210,7 +213,7 @@ impl Agent {
         self.detector.observe(observation, now);
     }
 
-    fn committed(&mut self, index: u64, ledger: Ledger, now: Mono) {
+    fn committed(&mut self, index: u64, ledger: Arc<Ledger>, now: Mono) {
         if index < self.applied {
             return;
         }
@@ -231,7 +234,7 @@ impl Agent {
         }
         let window_ms = self.setup.policy.anti_flap_ms;
         self.failures.retain(|failure| now.since_ms(failure.at) < window_ms);
-        self.steps.follow(ledger.run.as_ref(), now);
+        self.steps.follow(&self.setup.me, ledger.run.as_ref(), now);
         self.ledger = ledger;
         self.applied = index;
     }
@@ -293,6 +296,8 @@ impl Agent {
     fn local_wish(&self, now: Mono) -> Wish {
         let fresh = |at: &Mono| now.since_ms(*at) <= self.setup.policy.report_max_ms;
         let facts = self.detector.mysql_facts().filter(|(at, _)| fresh(at));
+        // Only who holds the baton could give it up for the other.
+        let holds = self.ledger.holder.as_ref() == Some(&self.setup.me);
         let waiting = facts.map_or(0, |(_, facts)| facts.semi_sync.waiting);
         decide_local(&LocalFacts {
             now,
@@ -306,7 +311,7 @@ impl Agent {
             service_lost: self.service_lost(now),
             redis_empty: self.redis_empty(now),
             gateway_lost: self.gateway_lost(now),
-            other_lacks: self.other_lacks(now),
+            other_lacks: if holds { self.other_lacks(now) } else { None },
             releasing: self.releasing,
             mysql: self.setup.policy.scope.mysql,
             redis: self.setup.redis,

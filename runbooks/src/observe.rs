@@ -3,6 +3,7 @@
 //!
 //! An observation carries facts or the way in which the probe failed; it never says what the facts mean.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -263,13 +264,13 @@ pub struct NodeReport {
     #[serde(default)]
     pub mysql_age_ms: Option<u64>,
     /// The verdict on the local MySQL, as its code.
-    pub mysql_verdict: String,
+    pub mysql_verdict: Cow<'static, str>,
     /// Newest facts of the local Redis.
     pub redis: Option<RedisFacts>,
     /// The verdict on the local Redis, as its code.
-    pub redis_verdict: String,
+    pub redis_verdict: Cow<'static, str>,
     /// The verdict on the local disk, as its code.
-    pub disk_verdict: String,
+    pub disk_verdict: Cow<'static, str>,
     /// States of the role-bound services.
     pub services: BTreeMap<String, ServiceState>,
     /// Reasons why this node could not hold the baton at this moment; empty: it could.

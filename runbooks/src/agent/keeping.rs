@@ -14,7 +14,9 @@ impl Agent {
         if !self.setup.policy.scope.mysql {
             return Keep::Nothing;
         }
-        let replica = self.ledger.other_data_nodes(&self.setup.me).next();
+        // Only a holder has a replica to look at.
+        let replica =
+            if serving { self.ledger.other_data_nodes(&self.setup.me).next() } else { None };
         let heard = replica.and_then(|node| self.reports.get(node));
         self.keeper.keep(&KeepFacts {
             now,
@@ -134,7 +136,7 @@ mod tests {
         let lease = LeaseFacts { held: Some((Epoch(1), Mono(2_000))), ..LeaseFacts::default() };
         let mut agent = holder();
         for input in
-            [Input::Committed { index: 1, ledger: Box::new(ledger) }, Input::Lease { lease }, Input::Tick]
+            [Input::Committed { index: 1, ledger: ledger.into() }, Input::Lease { lease }, Input::Tick]
         {
             agent.handle(Stamped { now: Mono(1_000), wall: WallMs(0), input });
         }

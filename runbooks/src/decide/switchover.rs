@@ -165,7 +165,7 @@ impl Look<'_> {
 
     fn fresh(&self, node: &NodeId) -> Option<NodeReport> {
         let heard = self.view.reports.get(node)?;
-        (self.view.now.since_ms(heard.at) <= self.view.report_max_ms).then(|| heard.report.clone())
+        (self.view.now.since_ms(heard.at) <= self.view.report_max_ms).then(|| heard.report.as_ref().clone())
     }
 
     fn serving(&mut self, holder: &NodeId) -> Option<NodeReport> {

@@ -110,10 +110,10 @@ impl Scene {
             applied: 1,
             mysql: Some(facts),
             mysql_age_ms: Some(0),
-            mysql_verdict: if dead { "dead" } else { "healthy" }.to_owned(),
+            mysql_verdict: if dead { "dead" } else { "healthy" }.into(),
             redis: None,
-            redis_verdict: "unknown".to_owned(),
-            disk_verdict: "healthy".to_owned(),
+            redis_verdict: "unknown".into(),
+            disk_verdict: "healthy".into(),
             services: Default::default(),
             obstacles,
             gateway_lost: None,
@@ -129,7 +129,7 @@ impl Scene {
         if self.ledger.holder.as_ref() == Some(&name) {
             self.canaries.hear(self.ledger.epoch, &report, self.now);
         }
-        self.reports.insert(name, Heard { at: self.now, report });
+        self.reports.insert(name, Heard { at: self.now, report: Box::new(report) });
         Ok(String::new())
     }
 
@@ -233,7 +233,7 @@ impl Scene {
             boot: 1,
         });
         let mut feed = |input| drop(agent.handle(Stamped { now: self.now, wall: WallMs(0), input }));
-        feed(Input::Committed { index: 1, ledger: Box::new(self.ledger.clone()) });
+        feed(Input::Committed { index: 1, ledger: self.ledger.clone().into() });
         for line in self.seen.drain(..) {
             feed(Input::Observed { observation: line });
         }

@@ -1,6 +1,6 @@
 //! What happens between the nodes' copies of the log: elections, heartbeats, commits.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use baton_runbooks::ledger::Command;
 
@@ -225,7 +225,7 @@ impl World {
             format!("ledger {}: {command}{refused}", standing(&committed.after))
         });
         self.committed(&command, &committed);
-        let moved = !Rc::ptr_eq(&committed.before, &committed.after);
+        let moved = !Arc::ptr_eq(&committed.before, &committed.after);
         match &command {
             Command::StartRun { .. } if moved => self.entry_committed(),
             Command::Journal { entries, .. } if moved => {

@@ -23,11 +23,7 @@ impl World {
         if self.has(Planted::ReleaseBeforeClosing) && self.keeps_open_while_releasing(node, &wish) {
             return;
         }
-        if self.nodes[node].holder.epoch() != wish.renew {
-            self.close(node, &BOTH);
-            self.nodes[node].holder.appoint(wish.renew);
-            self.renew(node);
-        }
+        self.appoint(node, wish.renew);
         match wish.role {
             Role::Witness | Role::Acquiring { .. } | Role::Receiving { .. } => {}
             Role::Closed { follow } => {

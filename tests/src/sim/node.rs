@@ -109,8 +109,13 @@ pub struct Node {
 
 impl Node {
     /// A node whose agent has not been started.
-    pub fn new(index: usize, rate: u64, offset: u64, planted: Option<Planted>) -> Self {
-        let name = NodeId::from(NAMES[index]);
+    pub fn new(
+        name: NodeId,
+        index: usize,
+        rate: u64,
+        offset: u64,
+        planted: Option<Planted>,
+    ) -> Self {
         Self {
             host_down_until: 0,
             agent_down_until: 0,
@@ -160,7 +165,7 @@ impl Node {
         self.boot += 1;
         self.holder = Holder::new(self.name.clone(), TERMS, self.boot);
         self.granter = Granter::new(self.name.clone(), terms(planted));
-        self.agent = Some(Agent::new(setup(index, self.boot, self.opened.clone())));
+        self.agent = Some(Agent::new(setup(self.name.clone(), index, self.boot, self.opened.clone())));
         self.wish = None;
         self.standing = None;
         self.lease = LeaseFacts::default();
@@ -180,9 +185,9 @@ fn terms(planted: Option<Planted>) -> Terms {
     if planted == Some(Planted::NoMargin) { Terms { margin_ms: 0, ..TERMS } } else { TERMS }
 }
 
-fn setup(index: usize, boot: u64, opened: Option<String>) -> Setup {
+fn setup(me: NodeId, index: usize, boot: u64, opened: Option<String>) -> Setup {
     Setup {
-        me: NodeId::from(NAMES[index]),
+        me,
         own_address: address(index).to_owned(),
         policy: Policy {
             scope: Scope { mysql: true, independent_services: true, services: true },

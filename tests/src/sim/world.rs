@@ -78,8 +78,12 @@ impl World {
     pub fn new(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed);
         let swarm = if options.calm { Swarm::calm(&mut rng) } else { Swarm::draw(&mut rng) };
+        let names = NAMES.map(NodeId::from);
         let nodes = (0..3)
-            .map(|index| Node::new(index, swarm.rates[index], rng.range(10_000, 90_000), options.planted))
+            .map(|index| {
+                let (name, offset) = (names[index].clone(), rng.range(10_000, 90_000));
+                Node::new(name, index, swarm.rates[index], offset, options.planted)
+            })
             .collect();
         let mut world = Self {
             seed,
@@ -102,9 +106,10 @@ impl World {
             invariants: Invariants::default(),
             trace: Vec::new(),
         };
-        let members = [("db1", NodeKind::Data), ("db2", NodeKind::Data), ("mon", NodeKind::Witness)];
-        let members: BTreeMap<NodeId, NodeKind> = members.map(|(n, k)| (NodeId::from(n), k)).into();
-        let (cluster, initial_holder) = ("shop".to_owned(), NodeId::from("db1"));
+        let [db1, db2, mon] = names;
+        let initial_holder = db1.clone();
+        let members = [(db1, NodeKind::Data), (db2, NodeKind::Data), (mon, NodeKind::Witness)];
+        let (cluster, members) = ("shop".to_owned(), BTreeMap::from(members));
         world.commit(Command::Bootstrap { cluster, members, initial_holder, mysql: true });
         world.begin();
         world
