@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -179,7 +180,8 @@ pub enum Observation {
     /// The local MySQL or MariaDB answered.
     Mysql {
         /// The answer.
-        facts: Box<MysqlFacts>,
+        #[serde(with = "crate::shared")]
+        facts: Arc<MysqlFacts>,
     },
     /// The local MySQL or MariaDB did not answer as it should.
     MysqlFailed {
@@ -259,7 +261,8 @@ pub struct NodeReport {
     /// Raft log index that this node has applied.
     pub applied: u64,
     /// Newest facts of the local MySQL; `None` when unknown or not configured.
-    pub mysql: Option<MysqlFacts>,
+    #[serde(default, with = "crate::shared::option")]
+    pub mysql: Option<Arc<MysqlFacts>>,
     /// Milliseconds since those facts were seen; `None`: it does not say.
     #[serde(default)]
     pub mysql_age_ms: Option<u64>,

@@ -6,6 +6,7 @@
 //! | [`one_holder`] | G1 one holder | after every event |
 //! | [`lease_never_overlaps`] | G1, as the agents believe | after every event |
 //! | [`no_lost_write`] | G2 no acknowledged write is lost | at acknowledgements and promotions |
+//! | [`accepted_loss`] | G2, the exception: an operator's word | at commits |
 //! | [`acked_at_replica`] | G2, the promise of the in-sync flag | at acknowledgements |
 //! | [`run_settles`] | G5 a run is never forgotten, never done twice | at commits, after every event |
 //! | [`one_change`] | G6 one fault, one change | at commits, in seeds with one fault |
@@ -17,6 +18,7 @@
 //! | [`no_storm`] | no protocol proposes without end | after every event |
 //! | [`served_again`] | liveness after the repair | at the end |
 
+pub mod accepted_loss;
 pub mod acked_at_replica;
 pub mod epoch_monotonic;
 pub mod lease_never_overlaps;
@@ -67,6 +69,7 @@ pub struct Effect {
 pub struct Invariants {
     /// The first violation.
     pub found: Option<Violation>,
+    pub(crate) accepted_loss: accepted_loss::Words,
     pub(crate) no_lost_write: no_lost_write::Acknowledged,
     pub(crate) no_storm: no_storm::Proposals,
     pub(crate) one_change: one_change::Changes,

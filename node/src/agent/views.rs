@@ -204,7 +204,7 @@ fn verdict(
 }
 
 fn mysql(report: Option<&NodeReport>) -> Option<&MysqlFacts> {
-    report.and_then(|report| report.mysql.as_ref())
+    report.and_then(|report| report.mysql.as_deref())
 }
 
 fn role(core: &Agent, node: &NodeId, kind: NodeKind, report: Option<&NodeReport>) -> Role {

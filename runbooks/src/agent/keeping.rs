@@ -24,7 +24,7 @@ impl Agent {
             serving,
             unopened: self.is_unopened(),
             primary: self.detector.mysql_facts(),
-            replica: replica.zip(heard).map(|(n, h)| (n, now.since_ms(h.at), h.report.mysql.as_ref())),
+            replica: replica.zip(heard).map(|(n, h)| (n, now.since_ms(h.at), h.report.mysql.as_deref())),
             own_address: &self.setup.own_address,
             canary_started: self.canary.0,
             canary_committed: self.canary.1,

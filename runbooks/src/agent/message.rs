@@ -65,7 +65,7 @@ pub enum Input {
         /// Raft log index.
         index: u64,
         /// The state. Shared: it is whole, with every journal, and comes with every entry.
-        #[serde(with = "shared")]
+        #[serde(with = "crate::shared")]
         ledger: Arc<Ledger>,
     },
     /// This node's standing in Raft changed, or was refreshed.
@@ -210,21 +210,4 @@ pub struct Setup {
     pub opened: Option<String>,
     /// Drawn at random at this start of the agent, as in its renewals.
     pub boot: u64,
-}
-
-/// What is shared in memory is written as if it were not.
-mod shared {
-    use std::sync::Arc;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::ledger::Ledger;
-
-    pub(super) fn serialize<S: Serializer>(ledger: &Arc<Ledger>, serializer: S) -> Result<S::Ok, S::Error> {
-        ledger.as_ref().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Arc<Ledger>, D::Error> {
-        Ledger::deserialize(deserializer).map(Arc::new)
-    }
 }

@@ -22,7 +22,7 @@ impl Agent {
             node: self.setup.me.clone(),
             epoch: self.ledger.epoch,
             applied: self.applied,
-            mysql: self.detector.mysql_facts().map(|(_, facts)| facts.clone()),
+            mysql: self.detector.mysql_shared(),
             mysql_age_ms: self.detector.mysql_facts().map(|(at, _)| now.since_ms(at)),
             mysql_verdict: self.detector.mysql(now).as_str().into(),
             redis: self.detector.redis_facts().map(|(_, facts)| facts.clone()),
@@ -118,7 +118,7 @@ impl Agent {
         if !self.ledger.mysql {
             return None;
         }
-        let now = self.reports.get(other).and_then(|heard| heard.report.mysql.as_ref()).map(|m| &m.instance);
+        let now = self.reports.get(other).and_then(|heard| heard.report.mysql.as_deref()).map(|m| &m.instance);
         match self.ledger.in_sync.get(other) {
             Some(Complete::Holder) => None,
             Some(Complete::Replica { instance } | Complete::Accepted { instance, .. })

@@ -84,7 +84,7 @@ pub struct Lack<'a> {
 
 impl Lack<'_> {
     fn here(&self) -> Option<&MysqlFacts> {
-        self.reports.get(self.node).and_then(|heard| heard.report.mysql.as_ref())
+        self.reports.get(self.node).and_then(|heard| heard.report.mysql.as_deref())
     }
 
     /// The node that has everything: the holder, or who held the baton last.
@@ -288,7 +288,7 @@ impl Look<'_> {
             }
             Some(mysql) => {
                 self.note("target-fit", true, format!("{to}: nothing stands in the way"));
-                Some(mysql.clone())
+                Some(mysql.as_ref().clone())
             }
         }
     }

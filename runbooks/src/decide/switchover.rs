@@ -97,7 +97,7 @@ impl Look<'_> {
         self.no_run();
         let source = self.serving(&holder);
         let target = self.fit(&to);
-        self.in_sync(&to, target.as_ref().and_then(|report| report.mysql.as_ref()));
+        self.in_sync(&to, target.as_ref().and_then(|report| report.mysql.as_deref()));
         if let (Some(source), Some(target)) = (&source, &target) {
             self.versions(source, target);
             self.redis(target);

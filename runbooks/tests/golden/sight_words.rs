@@ -62,7 +62,7 @@ impl Scene {
         let detail = text(case, "detail")?.unwrap_or_default();
         let server = || if detail.is_empty() { "1@1".to_owned() } else { detail.clone() };
         let observation = match what.as_str() {
-            "mysql" => Observation::Mysql { facts: Box::new(mysql(&server())) },
+            "mysql" => Observation::Mysql { facts: mysql(&server()).into() },
             "mysql-refused" => Observation::MysqlFailed { failure: ProbeFailure::Refused },
             "mysql-timeout" => Observation::MysqlFailed { failure: ProbeFailure::Timeout { after_ms: 300 } },
             "mysql-1040" => Observation::MysqlFailed { failure: ProbeFailure::TooManyConnections },
@@ -108,7 +108,7 @@ impl Scene {
             node: name.clone(),
             epoch: self.ledger.epoch,
             applied: 1,
-            mysql: Some(facts),
+            mysql: Some(facts.into()),
             mysql_age_ms: Some(0),
             mysql_verdict: if dead { "dead" } else { "healthy" }.into(),
             redis: None,

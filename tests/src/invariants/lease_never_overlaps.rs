@@ -18,8 +18,9 @@ pub fn check(at: u64, one: &Node, other: &Node, newest: &Ledger) -> Result<(), S
     let older = a.min(b);
     // The older one may have ended by a release, after its doors were closed for good.
     let runs = newest.history.iter().map(|ended| &ended.run).chain(&newest.run);
-    let began = runs.map(|run| &run.plan).find(|plan| plan.basis.epoch == older);
-    let released = began.is_some_and(|plan| {
+    // Switchovers that were taken back began from that epoch too.
+    let mut ends = runs.map(|run| &run.plan).filter(|plan| plan.basis.epoch == older);
+    let released = ends.any(|plan| {
         plan.why.iter().any(|why| matches!(why, baton_runbooks::why::Why::HolderReleased { .. }))
     });
     if released {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use baton_runbooks::ledger::Command;
+use baton_runbooks::plan::Runbook;
 
 use super::event::Event;
 use super::node::{NAMES, TERMS};
+use super::operator::OperatorAct;
 use super::planted::Planted;
 use super::raft::Proposal;
 use super::world::World;
@@ -227,7 +229,13 @@ impl World {
         self.committed(&command, &committed);
         let moved = !Arc::ptr_eq(&committed.before, &committed.after);
         match &command {
-            Command::StartRun { .. } if moved => self.entry_committed(),
+            Command::StartRun { plan, .. } if moved => {
+                if plan.runbook == Runbook::Switchover && self.rng.chance(self.swarm.aborts) {
+                    let soon = self.now + self.rng.range(0, 900);
+                    self.queue.put(soon, Event::Order(OperatorAct::AbortRun));
+                }
+                self.entry_committed();
+            }
             Command::Journal { entries, .. } if moved => {
                 for _ in entries {
                     self.entry_committed();

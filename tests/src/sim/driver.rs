@@ -322,7 +322,7 @@ impl World {
                 _ => ProbeFailure::Error { message: "server is shutting down".to_owned() },
             }
         } else {
-            return Observation::Mysql { facts: Box::new(db.facts(node)) };
+            return Observation::Mysql { facts: db.facts(node).into() };
         };
         Observation::MysqlFailed { failure }
     }
@@ -346,7 +346,7 @@ impl World {
         if let Some(Complete::Replica { instance }) = self.applied(node).in_sync.get(&report.node)
             && let Some(mysql) = &mut report.mysql
         {
-            mysql.instance = instance.clone();
+            Arc::make_mut(mysql).instance = instance.clone();
         }
     }
 

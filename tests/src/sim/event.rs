@@ -60,8 +60,10 @@ pub enum Event {
     FallBack(usize),
     /// Semi-sync is set late, which a planted bug lets happen.
     LateSource(usize),
-    /// An operator does something.
+    /// An operator does something, and will again.
     Operator(OperatorAct),
+    /// An operator does something once.
+    Order(OperatorAct),
     /// Everything is repaired.
     Heal,
 }

@@ -271,6 +271,7 @@ impl World {
         self.swarm.step_fails = 0;
         self.swarm.undo_fails = 0;
         self.swarm.armed.clear();
+        self.swarm.aborts = 0;
         self.cut = [[0; 3]; 3];
         self.slow = [[(0, 0); 3]; 3];
         for node in 0..3 {

@@ -23,7 +23,9 @@ impl World {
         if self.has(Planted::ReleaseBeforeClosing) && self.keeps_open_while_releasing(node, &wish) {
             return;
         }
-        self.appoint(node, wish.renew);
+        if self.appoint(node, wish.renew) && self.has(Planted::SurrenderBeforeClosing) {
+            return;
+        }
         match wish.role {
             Role::Witness | Role::Acquiring { .. } | Role::Receiving { .. } => {}
             Role::Closed { follow } => {
@@ -63,6 +65,13 @@ impl World {
 
     /// A replica again, if it has nothing that the other lacks.
     fn follow(&mut self, node: usize, other: usize) {
+        let healed = self.healed_at.is_some() && self.db(other).answers(self.now);
+        if healed && self.db(other).executed.missing(&self.db(node).executed) > 0 {
+            // Extra transactions keep it out for good, so in a repaired world somebody has ordered a resync.
+            let copy = self.db(other).clone();
+            self.db_mut(node).copy(&copy);
+            self.tell(|| format!("{} is copied from {}", NAMES[node], NAMES[other]));
+        }
         let db = self.db(node);
         let is_set = db.follows == Some(other) && db.io_started && db.sql_running && !db.cut;
         if !is_set && self.db(other).executed.missing(&db.executed) == 0 {

@@ -49,17 +49,20 @@ impl World {
         }
     }
 
-    /// Renews for `epoch` from now on. Whoever does not hold the baton any more has closed, and says so to everybody.
-    pub(super) fn appoint(&mut self, node: usize, epoch: Option<Epoch>) {
+    /// Renews for `epoch` from now on. Whoever does not hold the baton any more has closed, and says so to everybody: true.
+    pub(super) fn appoint(&mut self, node: usize, epoch: Option<Epoch>) -> bool {
         let held = self.nodes[node].holder.epoch();
         if held == epoch {
-            return;
+            return false;
         }
-        self.close(node, &BOTH);
+        if !self.has(Planted::SurrenderBeforeClosing) {
+            self.close(node, &BOTH);
+        }
         self.nodes[node].holder.appoint(epoch);
         let appointment = self.applied(node).appointment();
         let holds = appointment.holder.as_ref() == Some(&self.nodes[node].name);
-        if held.is_some_and(|held| !holds || appointment.epoch != held) {
+        let surrenders = held.is_some_and(|held| !holds || appointment.epoch != held);
+        if surrenders {
             let surrender = self.nodes[node].holder.surrender();
             let office = self.office(node);
             self.nodes[node].granter.surrender(&office, &surrender);
@@ -68,6 +71,7 @@ impl World {
             }
         }
         self.renew(node);
+        surrenders
     }
 
     pub(super) fn hear_surrender(&mut self, node: usize, surrender: Surrender, relayed: bool) {
@@ -82,7 +86,10 @@ impl World {
     }
 
     fn grant(&mut self, node: usize, office: &Office, renewal: &Renewal) -> Result<Grant, Refusal> {
-        let appointment = self.applied(node).appointment();
+        let mut appointment = self.applied(node).appointment();
+        if self.has(Planted::GrantBeforeSurrender) {
+            appointment.passed_by = None;
+        }
         let it = &mut self.nodes[node];
         it.granter.grant(it.local(self.now), office, &appointment, renewal)
     }

@@ -109,6 +109,9 @@ impl Raft {
         let mut ledger = Ledger::clone(&before);
         let accepted = ledger.apply(command).is_accepted();
         deviate_after(&mut ledger, planted);
+        if planted == Some(Planted::WordUsedTwice) {
+            keep_word(&before, &mut ledger);
+        }
         let after = if ledger == *before { before.clone() } else { Arc::new(ledger) };
         self.states.push(after.clone());
         Committed { before, after, accepted }
@@ -143,7 +146,7 @@ fn deviate(command: &mut Command, ledger: &Ledger, planted: Option<Planted>) {
         Command::Journal { run, epoch, .. } | Command::AbandonRun { run, epoch, .. }
             if planted == Some(Planted::StaleEpochAccepted) =>
         {
-            *epoch = ledger.epoch;
+            *epoch = ledger.run.as_ref().map_or(ledger.epoch, |run| run.plan.epoch);
             *run = ledger.runs;
         }
         Command::Release { epoch, by, .. } if planted == Some(Planted::StaleEpochAccepted) => {
@@ -177,7 +180,23 @@ fn deviate_after(ledger: &mut Ledger, planted: Option<Planted>) {
             }
         }
     }
+    if planted == Some(Planted::WordWithoutBound) {
+        for complete in ledger.in_sync.values_mut() {
+            if let Complete::Accepted { loss, .. } = complete {
+                loss.at_most_ms = None;
+            }
+        }
+    }
     if planted == Some(Planted::RunForgotten) {
         ledger.run.take_if(|run| matches!(run.state(), RunState::NeedsOperator { .. }));
+    }
+}
+
+/// Planted: what was accepted stands again when the run that used it was taken back.
+fn keep_word(before: &Ledger, after: &mut Ledger) {
+    let used = before.holder.as_ref().filter(|_| after.holder.is_none());
+    let word = used.and_then(|node| before.in_sync.get_key_value(node));
+    if let Some((node, word)) = word.filter(|(_, known)| known.is_accepted()) {
+        after.in_sync.insert(node.clone(), word.clone());
     }
 }

@@ -10,11 +10,10 @@ use super::event::{Event, Queue};
 use super::fault::Fault;
 use super::mysql::Mysql;
 use super::node::{NAMES, Node};
-use super::operator::OperatorAct;
 use super::planted::Planted;
 use super::raft::Raft;
 use super::rng::Rng;
-use super::swarm::{HEAL_MS, REPAIR_MS, START_MS, Swarm};
+use super::swarm::{HEAL_MS, QUIET_MS, REPAIR_MS, START_MS, Swarm};
 use crate::invariants::{Invariants, Violation};
 
 /// How a world differs from the usual one.
@@ -130,11 +129,11 @@ impl World {
         for at in self.swarm.timed.clone() {
             self.queue.put(at, Event::Trouble);
         }
-        let last = self.swarm.timed.last().copied().unwrap_or(START_MS);
+        let last = self.swarm.timed.last().copied().unwrap_or(START_MS + QUIET_MS);
         self.queue.put((last + REPAIR_MS).min(HEAL_MS), Event::Heal);
-        if self.swarm.operator {
+        for act in self.swarm.verbs.clone() {
             let at = START_MS + self.rng.range(0, 4_000);
-            self.queue.put(at, Event::Operator(OperatorAct::ALL[self.rng.index(OperatorAct::ALL.len())]));
+            self.queue.put(at, Event::Operator(act));
         }
     }
 
@@ -255,11 +254,9 @@ impl World {
             Event::Clients => self.clients(),
             Event::FallBack(node) => self.fall_back(node),
             Event::LateSource(node) => self.db_mut(node).source = true,
-            Event::Operator(act) => {
-                self.operate(act);
-                let again = self.now + self.rng.range(500, 6_000);
-                self.queue.put(again, Event::Operator(act));
-            }
+            Event::Operator(act) => self.operate_again(act),
+            Event::Order(act) if self.healed_at.is_none() => self.operate(act),
+            Event::Order(_) => {}
             Event::Heal => self.heal(),
         }
     }

@@ -194,6 +194,31 @@ fn planted_undo_forgets_database_is_caught() {
 }
 
 #[test]
+fn planted_catch_up_not_awaited_is_caught() {
+    is_caught(Planted::CatchUpNotAwaited, &LOST);
+}
+
+#[test]
+fn planted_surrender_before_closing_is_caught() {
+    is_caught(Planted::SurrenderBeforeClosing, &OVERLAP);
+}
+
+#[test]
+fn planted_grant_before_surrender_is_caught() {
+    is_caught(Planted::GrantBeforeSurrender, &OVERLAP);
+}
+
+#[test]
+fn planted_word_used_twice_is_caught() {
+    is_caught(Planted::WordUsedTwice, &["accepted_loss"]);
+}
+
+#[test]
+fn planted_word_without_bound_is_caught() {
+    is_caught(Planted::WordWithoutBound, &["accepted_loss"]);
+}
+
+#[test]
 fn planted_acts_before_journal_is_caught() {
     is_caught(Planted::ActsBeforeJournal, &UNJOURNALLED);
 }
