@@ -14,6 +14,7 @@
 //! ```
 
 mod keeping;
+mod lead;
 mod looks;
 mod message;
 mod proposals;
@@ -26,17 +27,16 @@ use std::sync::Arc;
 
 use crate::decide::local::{LocalFacts, Role, Wish, decide_local};
 use crate::decide::loss::Canaries;
-use crate::decide::{Action, Decision, Facts, Failure, Heard, decide};
+use crate::decide::{Decision, Failure, Heard};
 use crate::detect::{Detector, ServiceWatch};
 use crate::lease::granter::Office;
 use crate::ledger::Ledger;
 use crate::ledger::command::Command;
 use crate::model::{Epoch, Mono, NodeId, RunId, SyncGeneration, WallMs};
 use crate::observe::{Observation, ServiceState};
-use crate::plan::{Runbook, Step};
-use crate::run::{Entry, Event, Run, RunState};
+use crate::plan::Runbook;
+use crate::run::{Run, RunState};
 use crate::sync::{Keep, Keeper};
-use crate::why::Why;
 pub use looks::WORD_MAX_MS;
 pub use message::{Input, LeaseFacts, Output, Setup, Stamped, StepResult};
 use proposals::Purpose;
@@ -296,8 +296,6 @@ impl Agent {
     fn local_wish(&self, now: Mono) -> Wish {
         let fresh = |at: &Mono| now.since_ms(*at) <= self.setup.policy.report_max_ms;
         let facts = self.detector.mysql_facts().filter(|(at, _)| fresh(at));
-        // Only who holds the baton could give it up for the other.
-        let holds = self.ledger.holder.as_ref() == Some(&self.setup.me);
         let waiting = facts.map_or(0, |(_, facts)| facts.semi_sync.waiting);
         decide_local(&LocalFacts {
             now,
@@ -311,7 +309,7 @@ impl Agent {
             service_lost: self.service_lost(now),
             redis_empty: self.redis_empty(now),
             gateway_lost: self.gateway_lost(now),
-            other_lacks: if holds { self.other_lacks(now) } else { None },
+            other_lacks: &|| self.other_lacks(now),
             releasing: self.releasing,
             mysql: self.setup.policy.scope.mysql,
             redis: self.setup.redis,
@@ -322,75 +320,4 @@ impl Agent {
         let server = self.detector.mysql_facts().map(|(_, facts)| &facts.instance.server);
         self.writable_boot.is_some() && self.writable_boot.as_ref() == server
     }
-
-    /// decide, and the proposals that follow from it.
-    fn lead(&mut self, now: Mono, wall: WallMs, out: &mut Vec<Output>) {
-        let decision = decide(&self.facts(now));
-        let term = Some(self.office.term);
-        let suspects = decision.why.first().is_some_and(Why::is_suspicion);
-        self.suspects_since = suspects.then(|| self.suspects_since.unwrap_or(now));
-        match &decision.action {
-            Action::Hold => {}
-            Action::StartRun { plan } => {
-                if self.may_propose(&Purpose::StartRun) {
-                    let ends = Some(self.ledger.epoch);
-                    let mut plan = plan.clone();
-                    plan.detected_ms_ago = self.suspects_since.map(|since| now.since_ms(since));
-                    let command = Command::StartRun { plan, at: wall };
-                    self.propose(Purpose::StartRun, command, term, ends, out);
-                }
-            }
-            Action::AbandonRun { reason } => {
-                if let Some(run) = self.ledger.run.as_ref().filter(|_| self.may_propose(&Purpose::AbandonRun))
-                {
-                    // The holder of a switchover keeps its epoch: nothing ends.
-                    let ends = (!run.is_before_passing()).then_some(run.plan.epoch);
-                    let (run, epoch, reason) = (run.id, run.plan.epoch, reason.clone());
-                    let command = Command::AbandonRun { run, epoch, reason, at: wall };
-                    self.propose(Purpose::AbandonRun, command, term, ends, out);
-                }
-            }
-            Action::Skip { step, reason } => self.skip(*step, reason.clone(), wall, out),
-        }
-        self.forget_old_word(now, wall, out);
-        if self.decision.as_ref().is_none_or(|old| differs(old, &decision)) {
-            out.push(Output::Decided { decision: decision.clone() });
-        }
-        self.decision = Some(decision);
-    }
-
-    fn facts(&self, now: Mono) -> Facts<'_> {
-        Facts {
-            now,
-            me: &self.setup.me,
-            ledger: &self.ledger,
-            office: &self.office,
-            takeover_at: self.lease.takeover_at,
-            released_at: self.lease.released_at,
-            granted_at: self.lease.granted_at,
-            reports: &self.reports,
-            canaries: &self.canaries,
-            ready_since: self.steps.ready_since(),
-            failures: &self.failures,
-            settling: self.detector.settling(now),
-            policy: &self.setup.policy,
-        }
-    }
-
-    fn skip(&mut self, step: Step, reason: String, wall: WallMs, out: &mut Vec<Output>) {
-        let Some(run) = self.ledger.run.as_ref().filter(|_| self.may_propose(&Purpose::Skip(step))) else {
-            return;
-        };
-        let by = self.setup.me.clone();
-        let entry = Entry { step, attempt: 1, event: Event::Skipped { reason }, by, at: wall };
-        let command = Command::Journal { run: run.id, epoch: run.plan.epoch, entries: vec![entry] };
-        self.propose(Purpose::Skip(step), command, None, None, out);
-    }
-}
-
-/// Two decisions differ for a reader when the action or the codes differ; figures in the evidence move all the time.
-fn differs(old: &Decision, new: &Decision) -> bool {
-    old.action.as_str() != new.action.as_str()
-        || old.why.len() != new.why.len()
-        || old.why.iter().zip(&new.why).any(|(a, b)| a.code() != b.code())
 }

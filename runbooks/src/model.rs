@@ -80,11 +80,7 @@ impl NodeId {
 impl Ord for NodeId {
     fn cmp(&self, other: &Self) -> Ordering {
         self.key.cmp(&other.key).then_with(|| {
-            if Arc::ptr_eq(&self.name, &other.name) {
-                Ordering::Equal
-            } else {
-                self.name.cmp(&other.name)
-            }
+            if Arc::ptr_eq(&self.name, &other.name) { Ordering::Equal } else { self.name.cmp(&other.name) }
         })
     }
 }

@@ -15,8 +15,7 @@ impl Agent {
             return Keep::Nothing;
         }
         // Only a holder has a replica to look at.
-        let replica =
-            if serving { self.ledger.other_data_nodes(&self.setup.me).next() } else { None };
+        let replica = if serving { self.ledger.other_data_nodes(&self.setup.me).next() } else { None };
         let heard = replica.and_then(|node| self.reports.get(node));
         self.keeper.keep(&KeepFacts {
             now,

@@ -118,7 +118,8 @@ impl Agent {
         if !self.ledger.mysql {
             return None;
         }
-        let now = self.reports.get(other).and_then(|heard| heard.report.mysql.as_deref()).map(|m| &m.instance);
+        let now =
+            self.reports.get(other).and_then(|heard| heard.report.mysql.as_deref()).map(|m| &m.instance);
         match self.ledger.in_sync.get(other) {
             Some(Complete::Holder) => None,
             Some(Complete::Replica { instance } | Complete::Accepted { instance, .. })

@@ -122,7 +122,7 @@ impl Scene {
             heard_ms: Default::default(),
             serving: self.ledger.holder.as_ref() == Some(&name)
                 && text(case, "serving")?.is_none_or(|word| word == "yes"),
-            up_ms: Some(maybe(case, "up")?.unwrap_or(86_400_000)),
+            up_ms: Some(maybe(case, "up")?.unwrap_or(86_400_000 + self.now.0)),
             version: "test".to_owned(),
             config_hash: "test".to_owned(),
         };
@@ -191,7 +191,7 @@ impl Scene {
             service_lost: service.as_deref().map(|name| (name, "stopped")),
             redis_empty: maybe(case, "redis-empty")?,
             gateway_lost: gateway.as_deref(),
-            other_lacks,
+            other_lacks: &|| other_lacks.clone(),
             releasing: maybe(case, "releasing")?.map(Epoch),
             mysql: true,
             redis: case.args.remove("redis").is_some(),
