@@ -30,6 +30,7 @@ pub mod node;
 pub mod operator;
 pub mod planted;
 pub mod raft;
+pub mod redis;
 pub mod rng;
 pub mod swarm;
 pub mod sweep;

@@ -52,12 +52,14 @@ const fn is_of_run(command: &Command) -> bool {
 }
 
 /// A door is open under an epoch that is over. The VIP of who passes the baton still answers, with resets, until the new
-/// holder may take it.
+/// holder may take it; also when that never does.
 pub fn check(at: u64, node: &Node, newest: &Ledger) -> Result<(), String> {
     let Some(epoch) = node.holder.epoch().filter(|epoch| *epoch < newest.epoch) else { return Ok(()) };
     let passes = || {
-        let passing = newest.run.as_ref().filter(|run| run.is_passing());
-        passing.is_some_and(|run| run.plan.from.as_ref() == Some(&node.name))
+        newest.newest_run().is_some_and(|(run, _)| {
+            let plan = &run.plan;
+            plan.epoch == newest.epoch && plan.from.as_ref() == Some(&node.name) && run.is_passing()
+        })
     };
     let open = [Door::Vip, Door::Ports].into_iter().filter(|door| node.gate.is_open(*door, at));
     let door = open.filter(|door| *door == Door::Ports || !passes()).next();

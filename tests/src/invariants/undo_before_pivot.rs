@@ -86,7 +86,8 @@ impl Effects {
             if after.holder != plan.from || after.epoch != before.epoch {
                 return Err(format!("run {} was rolled back, and its old holder is none", ended.run.id));
             }
-            self.owed = after.holder.clone().filter(|_| !after.has_released()).map(|old| (at + SERVES_MS, old));
+            self.owed =
+                after.holder.clone().filter(|_| !after.has_released()).map(|old| (at + SERVES_MS, old));
         }
         let target = nodes.iter().find(|node| node.name == plan.to);
         let Some((node, db)) = target.and_then(|node| node.db.as_ref().map(|db| (node, db))) else {

@@ -34,7 +34,7 @@ impl World {
         let name = NAMES[node];
         match input {
             Input::Tick | Input::Office { .. } | Input::Lease { .. } | Input::Report { .. } => {}
-            Input::Observed { observation: Observation::Mysql { .. } } => {}
+            Input::Observed { observation: Observation::Mysql { .. } | Observation::Redis { .. } } => {}
             Input::Committed { index, .. } => self.tell(|| format!("{name} applies {index}")),
             Input::Observed { .. }
             | Input::Proposed { .. }
@@ -305,6 +305,7 @@ impl World {
         }
         let observation = self.look_at_mysql(node);
         self.feed(node, Input::Observed { observation });
+        self.look_at_redis(node);
         self.reconcile(node);
     }
 

@@ -117,11 +117,15 @@ impl World {
             Step::DrainRelayLog => self.drain(node, job),
             Step::PromoteMysql => Some(self.promote(node, job)),
             Step::OpenPorts => {
+                if self.redis(node).is_some_and(|redis| !redis.up) {
+                    return None;
+                }
                 if self.db(node).read_only && !self.has_captured(node) {
                     return Some(failed("what was captured is not applied"));
                 }
                 self.effect(node, job);
                 self.make_writable(node);
+                self.serve_redis(node);
                 self.open(node, Door::Vip);
                 self.open(node, Door::Ports);
                 self.nodes[node].gate.is_open(Door::Ports, self.now).then(done)

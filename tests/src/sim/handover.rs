@@ -14,6 +14,9 @@ use super::world::World;
 /// Closing waits so long for a canary that is on its way, in milliseconds.
 const CANARY_MAX_MS: u64 = 700;
 
+/// Redis must have what the closed holder has within this time, in milliseconds.
+const OFFSET_MAX_MS: u64 = 1_000;
+
 /// The target tries to be read-only again for so long, in milliseconds; then the old holder opens all the same.
 const UNDO_MAX_MS: u64 = 2_000;
 
@@ -31,6 +34,10 @@ impl World {
         if db.follows.is_none() || !db.connected || !db.sql_running {
             return Some(failed("replication does not run"));
         }
+        if self.redis(node).is_some_and(|redis| !redis.link_up || redis.primary) {
+            return Some(failed("Redis does not follow the holder"));
+        }
+        let db = self.db_mut(node);
         if at >= db.applier_stopped_until {
             db.drain();
         }
@@ -62,11 +69,17 @@ impl World {
         self.effect(node, job);
         self.close(node, &[Door::Ports]);
         self.close_database(node);
+        if let Some(redis) = &mut self.nodes[node].redis {
+            redis.open = false;
+        }
+        let redis = self.redis(node).map(|redis| redis.data.to_fact());
         let db = self.db_mut(node);
         for one in &mut db.waiting {
             one.client = false;
         }
-        Some(StepResult::Done { facts: vec![("position".to_owned(), db.executed.to_fact())] })
+        let mut facts = vec![("position".to_owned(), db.executed.to_fact())];
+        facts.extend(redis.map(|noted| ("redis".to_owned(), noted)));
+        Some(StepResult::Done { facts })
     }
 
     /// Has what the closed holder has, seen twice with the cut in between, and accepts writes behind closed ports.
@@ -83,6 +96,7 @@ impl World {
             return None;
         }
         let noted = TxSet::from_fact(run.fact(Step::CloseHolder, "position")?);
+        let redis = run.fact(Step::CloseHolder, "redis").map(TxSet::from_fact);
         let unseen = self.has(Planted::CatchUpNotAwaited);
         let db = self.db_mut(node);
         if !unseen {
@@ -98,6 +112,16 @@ impl World {
             }
             if noted.missing(&db.executed) > 0 || noted.missing(&db.received) > 0 {
                 return Some(failed("the positions differ"));
+            }
+        }
+        let redis = redis.filter(|_| !self.has(Planted::OffsetNotAwaited));
+        if let (Some(noted), Some(here)) = (redis, self.redis(node)) {
+            if !here.up {
+                return Some(failed("Redis does not answer here"));
+            }
+            if !here.link_up || here.data.missing(&noted) > 0 {
+                job.deadline = job.deadline.min(at + OFFSET_MAX_MS);
+                return None;
             }
         }
         self.effect(node, job);
@@ -139,6 +163,9 @@ impl World {
     pub(super) fn attach_old(&mut self, node: usize, job: &Job) -> Option<StepResult> {
         let db = self.db(node);
         if db.follows.is_none() || !db.connected || !db.sql_running {
+            return None;
+        }
+        if self.redis(node).is_some_and(|redis| !redis.link_up) {
             return None;
         }
         self.effect(node, job);

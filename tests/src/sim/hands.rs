@@ -30,9 +30,10 @@ impl World {
             Role::Witness | Role::Acquiring { .. } | Role::Receiving { .. } => {}
             Role::Closed { follow } => {
                 self.close(node, &BOTH);
+                let source = follow.and_then(|name| NAMES.iter().position(|n| *n == name.as_str()));
+                self.close_redis(node, source);
                 if self.db(node).answers(self.now) {
                     self.close_database(node);
-                    let source = follow.and_then(|name| NAMES.iter().position(|n| *n == name.as_str()));
                     if let Some(source) = source {
                         self.follow(node, source);
                     }
@@ -42,7 +43,10 @@ impl World {
                 self.open(node, Door::Vip);
                 if !ports {
                     self.close(node, &[Door::Ports]);
-                } else if self.db(node).answers(self.now) {
+                    return;
+                }
+                self.serve_redis(node);
+                if self.db(node).answers(self.now) {
                     self.open_database(node, semi_sync);
                     self.open(node, Door::Ports);
                 }

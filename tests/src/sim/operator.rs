@@ -1,6 +1,6 @@
 //! What an operator does, at any moment, from any node. One variant per verb; each becomes a command or none.
 
-use baton_runbooks::decide::loss::{Acceptance, Accept};
+use baton_runbooks::decide::loss::{Accept, Acceptance};
 use baton_runbooks::decide::switchover::Wanted;
 use baton_runbooks::ledger::{Command, LossAccepted};
 use baton_runbooks::model::WallMs;

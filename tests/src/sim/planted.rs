@@ -56,6 +56,10 @@ pub enum Planted {
     SurrenderBeforeClosing,
     /// The leader grants to who gets the baton although the one who passes it has not said that it is closed.
     GrantBeforeSurrender,
+    /// A Redis that came back empty is made the primary although the other one has data.
+    EmptyRedisPromoted,
+    /// A switchover's target does not wait for what Redis has at the closed holder.
+    OffsetNotAwaited,
     /// What an operator accepted for one takeover stands for the next one too.
     WordUsedTwice,
     /// A bound that the operator put on the loss is not looked at.

@@ -71,6 +71,8 @@ pub struct Swarm {
     pub lag_ms: u64,
     /// Age of the lease thread's view when the core reads it, at most.
     pub view_ms: u64,
+    /// Redis is there too.
+    pub redis: bool,
     /// What an operator does again and again.
     pub verbs: Vec<OperatorAct>,
     /// Percent of switchovers that an operator aborts soon after their start.
@@ -98,9 +100,11 @@ impl Swarm {
         let mut swarm = Self::calm(rng);
         swarm.single = rng.chance(20);
         swarm.planned = !swarm.single && rng.chance(12);
+        swarm.redis = rng.chance(30);
         swarm.kinds = Kind::ALL.into_iter().filter(|_| rng.chance(45)).collect();
+        swarm.kinds.retain(|kind| swarm.redis || !kind.is_of_redis());
         if swarm.kinds.is_empty() {
-            swarm.kinds.push(Kind::ALL[rng.index(Kind::ALL.len())]);
+            swarm.kinds.push(Kind::ALL[rng.index(Kind::ALL.len() - 2)]);
         }
         if rng.chance(40) {
             swarm.rates = [0; 3].map(|_| if rng.chance(50) { 976 } else { 1_024 });

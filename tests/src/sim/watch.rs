@@ -8,9 +8,9 @@ use super::raft::Committed;
 use super::swarm::START_MS;
 use super::world::World;
 use crate::invariants::{
-    Effect, accepted_loss, acked_at_replica, epoch_monotonic, lease_never_overlaps, no_effect_without_journal,
-    no_lost_write, no_storm, no_undo_after_pivot, one_change, one_holder, run_settles, served_again,
-    stale_actor, undo_before_pivot,
+    Effect, accepted_loss, acked_at_replica, epoch_monotonic, lease_never_overlaps,
+    no_effect_without_journal, no_lost_write, no_storm, no_undo_after_pivot, one_change, one_holder, redis,
+    run_settles, served_again, stale_actor, undo_before_pivot,
 };
 
 /// An acknowledged write younger than this is news, in milliseconds.
@@ -23,7 +23,8 @@ impl World {
         let [one, two, ..] = self.nodes.as_slice() else { return };
         let it = &mut self.invariants;
         it.hold(at, one_holder::NAME, one_holder::check(at, &one.gate, &two.gate));
-        it.hold(at, lease_never_overlaps::NAME, lease_never_overlaps::check(at, one, two, newest));
+        let apart = it.released.check(at, one, two);
+        it.hold(at, lease_never_overlaps::NAME, apart);
         for node in [one, two] {
             it.hold(at, stale_actor::NAME, stale_actor::check(at, node, newest));
         }
@@ -51,6 +52,9 @@ impl World {
     pub(super) fn committed(&mut self, command: &Command, entry: &Committed) {
         let (at, before, after) = (self.now, &entry.before, &entry.after);
         let it = &mut self.invariants;
+        it.released.committed(before, after);
+        let redis = it.redis.committed(before, after, &self.nodes);
+        it.hold(at, redis::NAME, redis);
         it.hold(at, epoch_monotonic::NAME, epoch_monotonic::committed(command, before, after));
         it.hold(at, stale_actor::NAME, stale_actor::committed(command, entry.accepted, before));
         let settles = it.run_settles.committed(at, command, before, after);

@@ -25,6 +25,8 @@ pub struct Options {
     pub planted: Option<Planted>,
     /// Keeps a story of what happened.
     pub trace: bool,
+    /// Redis is there too, also in a calm world.
+    pub redis: bool,
     /// Age of the lease thread's view when the witness's core reads it: an agent whose main threads get no processor.
     pub view_lag_ms: u64,
 }
@@ -81,7 +83,11 @@ impl World {
         let nodes = (0..3)
             .map(|index| {
                 let (name, offset) = (names[index].clone(), rng.range(10_000, 90_000));
-                Node::new(name, index, swarm.rates[index], offset, options.planted)
+                let mut node = Node::new(name, index, swarm.rates[index], offset, options.planted);
+                if swarm.redis || options.redis {
+                    node.with_redis();
+                }
+                node
             })
             .collect();
         let mut world = Self {
@@ -311,6 +317,10 @@ impl World {
         }
         if let Some(db) = it.db.as_mut().filter(|db| !db.up && at >= it.db_down_until) {
             db.start();
+        }
+        let (due, forgets) = (at >= it.redis_down_until, it.redis_forgets);
+        if let Some(redis) = it.redis.as_mut().filter(|redis| !redis.up && due) {
+            redis.start(forgets);
         }
         if it.agent.is_some() || at < it.agent_down_until {
             return;

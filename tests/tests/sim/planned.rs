@@ -2,7 +2,7 @@
 
 use baton_tests::sim::operator::OperatorAct;
 use baton_tests::sim::swarm::START_MS;
-use baton_tests::sim::{Fault, Options, World};
+use baton_tests::sim::{Fault, Options, Planted, World};
 
 /// Longer than a switchover takes without trouble, in milliseconds.
 const PASSED_MS: u64 = 3_000;
@@ -75,19 +75,22 @@ fn an_abort_at_any_moment_leaves_one_of_both_serving() {
 
 #[test]
 fn a_target_that_is_lost_leaves_the_old_holder_serving() {
+    let mut kept = 0;
     for after in (0..400).step_by(8) {
         let mut world = passing(9);
         let began = world.now;
         world.run_until(began + after);
-        let past_pivot = world.ledger().epoch.0 == 2;
         world.inject(Fault::HostCrash { node: 1, for_ms: 60_000 });
         world.run_until(began + after + 20_000);
-        if !past_pivot {
+        // Past the pivot it may have answered clients: only its own return helps.
+        if world.ledger().epoch.0 == 1 {
+            kept += 1;
             assert!(world.is_serving(0), "lost after {after} ms\n{}", world.story());
             survives(&mut world);
         }
         assert_eq!(world.violation(), None, "lost after {after} ms\n{}", world.story());
     }
+    assert!(kept > 20, "{kept}");
 }
 
 #[test]
@@ -155,6 +158,65 @@ fn with_a_word_the_incomplete_node_takes_over_once_and_the_old_holder_stays_out(
     assert!(!world.ledger().has_accepted_loss(), "the word is spent\n{}", world.story());
     world.run_until(world.now + 40_000);
     assert!(world.is_serving(1) && !world.is_serving(0), "{}", world.story());
-    assert!(!world.ledger().has_replica_in_sync(), "its extra writes keep the old holder out\n{}", world.story());
+    assert!(
+        !world.ledger().has_replica_in_sync(),
+        "its extra writes keep the old holder out\n{}",
+        world.story()
+    );
     survives(&mut world);
+}
+
+#[test]
+fn a_redis_that_comes_back_empty_moves_the_baton_and_keeps_what_the_other_has() {
+    let options = Options { calm: true, trace: true, redis: true, ..Options::default() };
+    let mut world = World::new(4, options);
+    world.run_until(START_MS);
+    world.inject(Fault::RedisKill { node: 0, for_ms: 300, forgets: true });
+    world.run_until(START_MS + 8_000);
+    assert!(world.is_serving(1), "{}", world.story());
+    let kept = |node: usize| world.nodes[node].redis.as_ref().map(|redis| redis.data.len());
+    assert!(kept(1) > Some(100), "{:?}\n{}", kept(1), world.story());
+    world.run_until(START_MS + 20_000);
+    let kept = |node: usize| world.nodes[node].redis.as_ref().map(|redis| redis.data.len());
+    assert!(kept(0) > Some(100), "it follows again\n{}", world.story());
+    assert_eq!(world.ledger().epoch.0, 2, "{}", world.story());
+    survives(&mut world);
+}
+
+#[test]
+fn a_switchover_takes_redis_along() {
+    for seed in 1..20 {
+        let options = Options { calm: true, trace: true, redis: true, ..Options::default() };
+        let mut world = World::new(seed, options);
+        world.run_until(START_MS);
+        world.operate(OperatorAct::Switchover);
+        world.run_until(START_MS + PASSED_MS);
+        assert!(world.is_serving(1), "seed {seed}\n{}", world.story());
+        let primary = |node: usize| world.nodes[node].redis.as_ref().is_some_and(|redis| redis.primary);
+        assert!(primary(1) && !primary(0), "seed {seed}\n{}", world.story());
+        survives(&mut world);
+    }
+}
+
+/// The replica's agent stands still, its Redis follows on. The holder's databases die, it gets the baton again since nobody
+/// else can have it, and its Redis has nothing.
+#[test]
+fn a_takeover_makes_no_empty_redis_the_primary_of_one_with_data() {
+    let gets_it_again = |planted: Option<Planted>| {
+        let options = Options { calm: true, trace: true, redis: true, planted, ..Options::default() };
+        let mut world = World::new(6, options);
+        world.run_until(START_MS);
+        world.inject(Fault::AgentFreeze { node: 1, for_ms: 12_000 });
+        world.inject(Fault::MysqlKill { node: 0, for_ms: 1_500 });
+        world.inject(Fault::RedisKill { node: 0, for_ms: 700, forgets: true });
+        world.run_until(START_MS + 10_000);
+        world
+    };
+    let mut world = gets_it_again(None);
+    assert!(world.ledger().epoch.0 > 1 && world.is_serving(0), "{}", world.story());
+    let kept = world.nodes[1].redis.as_ref().map(|redis| redis.data.len());
+    assert!(kept > Some(100), "{kept:?}\n{}", world.story());
+    survives(&mut world);
+    let wiped = gets_it_again(Some(Planted::EmptyRedisPromoted));
+    assert_eq!(wiped.violation().map(|found| found.invariant), Some("redis"), "{}", wiped.story());
 }
