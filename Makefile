@@ -8,6 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=PATH,CARGO_HOME
 FAULT ?= power-loss
 RUNS ?= 20
 SEEDS ?= 100000
+BENCH_SEEDS ?= 20000
 FIRST ?= 1
 PACKAGES := mariadb-server mariadb-backup redis-server docker.io nftables iproute2 iptables keepalived busybox-static iputils-arping procps util-linux
 LAB := target/debug/lab
@@ -39,9 +40,11 @@ fix:
 simulate:
 	cargo run --release -p baton-tests --bin simulate -- --first $(FIRST) --seeds $(SEEDS) --threads $$(nproc) --json target/simulate.json
 
-## Outage beside keepalived's, cost of an agent, write gap of planned moves; writes target/bench/*.json
+## Outage beside keepalived's, cost of an agent, write gap of planned moves, speed of the simulator; writes target/bench/*.json
 bench: packages
 	cargo build --release -p baton-node -p baton-tests --bins
+	mkdir -p target/bench
+	target/release/simulate --seeds $(BENCH_SEEDS) --threads $$(nproc) --json target/bench/simulator.json
 	$(SUDO) target/release/lab bench --runs $(RUNS)
 	$(SUDO) target/release/lab bench-switchover --runs $(RUNS)
 

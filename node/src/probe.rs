@@ -16,7 +16,7 @@ pub mod disk;
 /// Looks at the local MySQL or MariaDB.
 pub async fn mysql(hands: &Mysql, deadline: Duration) -> Observation {
     match hands.probe(deadline).await {
-        Ok(facts) => Observation::Mysql { facts: Box::new(facts) },
+        Ok(facts) => Observation::Mysql { facts: facts.into() },
         Err(failure) => Observation::MysqlFailed { failure },
     }
 }

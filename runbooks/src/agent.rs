@@ -14,6 +14,7 @@
 //! ```
 
 mod keeping;
+mod lead;
 mod looks;
 mod message;
 mod proposals;
@@ -22,20 +23,20 @@ mod services;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::decide::local::{LocalFacts, Role, Wish, decide_local};
 use crate::decide::loss::Canaries;
-use crate::decide::{Action, Decision, Facts, Failure, Heard, decide};
+use crate::decide::{Decision, Failure, Heard};
 use crate::detect::{Detector, ServiceWatch};
 use crate::lease::granter::Office;
 use crate::ledger::Ledger;
 use crate::ledger::command::Command;
 use crate::model::{Epoch, Mono, NodeId, RunId, SyncGeneration, WallMs};
 use crate::observe::{Observation, ServiceState};
-use crate::plan::{Runbook, Step};
-use crate::run::{Entry, Event, Run, RunState};
+use crate::plan::Runbook;
+use crate::run::{Run, RunState};
 use crate::sync::{Keep, Keeper};
-use crate::why::Why;
 pub use looks::WORD_MAX_MS;
 pub use message::{Input, LeaseFacts, Output, Setup, Stamped, StepResult};
 use proposals::Purpose;
@@ -49,7 +50,7 @@ pub const TICK_MAX_MS: u64 = 100;
 #[derive(Debug)]
 pub struct Agent {
     setup: Setup,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     applied: u64,
     office: Office,
     lease: LeaseFacts,
@@ -96,7 +97,7 @@ impl Agent {
             keeper: Keeper::new(setup.sync_patience_ms, setup.policy.report_max_ms),
             opened: setup.opened.clone(),
             setup,
-            ledger: Ledger::default(),
+            ledger: Arc::default(),
             applied: 0,
             office: Office::default(),
             lease: LeaseFacts::default(),
@@ -128,7 +129,9 @@ impl Agent {
         let Stamped { now, wall, input } = stamped;
         let mut out = Vec::new();
         self.began_at.get_or_insert(now);
-        self.cooling.retain(|_, until| now < *until);
+        if !self.cooling.is_empty() {
+            self.cooling.retain(|_, until| now < *until);
+        }
         self.take(input, now, wall, &mut out);
         self.follow_run(wall, &mut out);
         self.look_after_itself(now, &mut out);
@@ -147,7 +150,7 @@ impl Agent {
 
     /// The committed state as this node knows it.
     #[must_use]
-    pub const fn ledger(&self) -> &Ledger {
+    pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
@@ -183,9 +186,9 @@ impl Agent {
                 if self.ledger.holder.as_ref() == Some(&report.node) {
                     self.canaries.hear(self.ledger.epoch, &report, now);
                 }
-                self.reports.insert(report.node.clone(), Heard { at: now, report: *report });
+                self.reports.insert(report.node.clone(), Heard { at: now, report });
             }
-            Input::Committed { index, ledger } => self.committed(index, *ledger, now),
+            Input::Committed { index, ledger } => self.committed(index, ledger, now),
             Input::Office { office } => self.office = office,
             Input::Lease { lease } => self.lease = lease,
             Input::Proposed { ticket, accepted } => self.proposed(ticket, accepted, now),
@@ -220,7 +223,7 @@ impl Agent {
         self.detector.observe(observation, now);
     }
 
-    fn committed(&mut self, index: u64, ledger: Ledger, now: Mono) {
+    fn committed(&mut self, index: u64, ledger: Arc<Ledger>, now: Mono) {
         if index < self.applied {
             return;
         }
@@ -241,7 +244,7 @@ impl Agent {
         }
         let window_ms = self.setup.policy.anti_flap_ms;
         self.failures.retain(|failure| now.since_ms(failure.at) < window_ms);
-        self.steps.follow(ledger.run.as_ref(), now);
+        self.steps.follow(&self.setup.me, ledger.run.as_ref(), now);
         self.ledger = ledger;
         self.applied = index;
     }
@@ -316,7 +319,7 @@ impl Agent {
             service_lost: self.service_lost(now),
             redis_empty: self.redis_empty(now),
             gateway_lost: self.gateway_lost(now),
-            other_lacks: self.other_lacks(now),
+            other_lacks: &|| self.other_lacks(now),
             releasing: self.releasing,
             mysql: self.setup.policy.scope.mysql,
             redis: self.setup.redis,
@@ -327,75 +330,4 @@ impl Agent {
         let server = self.detector.mysql_facts().map(|(_, facts)| &facts.instance.server);
         self.writable_boot.is_some() && self.writable_boot.as_ref() == server
     }
-
-    /// decide, and the proposals that follow from it.
-    fn lead(&mut self, now: Mono, wall: WallMs, out: &mut Vec<Output>) {
-        let decision = decide(&self.facts(now));
-        let term = Some(self.office.term);
-        let suspects = decision.why.first().is_some_and(Why::is_suspicion);
-        self.suspects_since = suspects.then(|| self.suspects_since.unwrap_or(now));
-        match &decision.action {
-            Action::Hold => {}
-            Action::StartRun { plan } => {
-                if self.may_propose(&Purpose::StartRun) {
-                    let ends = Some(self.ledger.epoch);
-                    let mut plan = plan.clone();
-                    plan.detected_ms_ago = self.suspects_since.map(|since| now.since_ms(since));
-                    let command = Command::StartRun { plan, at: wall };
-                    self.propose(Purpose::StartRun, command, term, ends, out);
-                }
-            }
-            Action::AbandonRun { reason } => {
-                if let Some(run) = self.ledger.run.as_ref().filter(|_| self.may_propose(&Purpose::AbandonRun))
-                {
-                    // The holder of a switchover keeps its epoch: nothing ends.
-                    let ends = (!run.is_before_passing()).then_some(run.plan.epoch);
-                    let (run, epoch, reason) = (run.id, run.plan.epoch, reason.clone());
-                    let command = Command::AbandonRun { run, epoch, reason, at: wall };
-                    self.propose(Purpose::AbandonRun, command, term, ends, out);
-                }
-            }
-            Action::Skip { step, reason } => self.skip(*step, reason.clone(), wall, out),
-        }
-        self.forget_old_word(now, wall, out);
-        if self.decision.as_ref().is_none_or(|old| differs(old, &decision)) {
-            out.push(Output::Decided { decision: decision.clone() });
-        }
-        self.decision = Some(decision);
-    }
-
-    fn facts(&self, now: Mono) -> Facts<'_> {
-        Facts {
-            now,
-            me: &self.setup.me,
-            ledger: &self.ledger,
-            office: &self.office,
-            takeover_at: self.lease.takeover_at,
-            released_at: self.lease.released_at,
-            granted_at: self.lease.granted_at,
-            reports: &self.reports,
-            canaries: &self.canaries,
-            ready_since: self.steps.ready_since(),
-            failures: &self.failures,
-            settling: self.detector.settling(now),
-            policy: &self.setup.policy,
-        }
-    }
-
-    fn skip(&mut self, step: Step, reason: String, wall: WallMs, out: &mut Vec<Output>) {
-        let Some(run) = self.ledger.run.as_ref().filter(|_| self.may_propose(&Purpose::Skip(step))) else {
-            return;
-        };
-        let by = self.setup.me.clone();
-        let entry = Entry { step, attempt: 1, event: Event::Skipped { reason }, by, at: wall };
-        let command = Command::Journal { run: run.id, epoch: run.plan.epoch, entries: vec![entry] };
-        self.propose(Purpose::Skip(step), command, None, None, out);
-    }
-}
-
-/// Two decisions differ for a reader when the action or the codes differ; figures in the evidence move all the time.
-fn differs(old: &Decision, new: &Decision) -> bool {
-    old.action.as_str() != new.action.as_str()
-        || old.why.len() != new.why.len()
-        || old.why.iter().zip(&new.why).any(|(a, b)| a.code() != b.code())
 }

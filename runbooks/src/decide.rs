@@ -47,7 +47,7 @@ pub struct Heard {
     /// When it arrived.
     pub at: Mono,
     /// What it says.
-    pub report: NodeReport,
+    pub report: Box<NodeReport>,
 }
 
 /// A takeover that failed, as this leader saw it.

@@ -9,6 +9,8 @@
 
 mod services;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 pub use services::ServiceWatch;
@@ -206,7 +208,7 @@ impl Server {
 pub struct Detector {
     patience: Patience,
     mysql: Server,
-    mysql_facts: Option<(Mono, Box<MysqlFacts>)>,
+    mysql_facts: Option<(Mono, Arc<MysqlFacts>)>,
     redis: Server,
     redis_facts: Option<(Mono, RedisFacts)>,
     disk: Option<DiskFacts>,
@@ -296,6 +298,12 @@ impl Detector {
     #[must_use]
     pub fn mysql_facts(&self) -> Option<(Mono, &MysqlFacts)> {
         self.mysql_facts.as_ref().map(|(at, facts)| (*at, facts.as_ref()))
+    }
+
+    /// The same facts, for a report.
+    #[must_use]
+    pub fn mysql_shared(&self) -> Option<Arc<MysqlFacts>> {
+        self.mysql_facts.as_ref().map(|(_, facts)| Arc::clone(facts))
     }
 
     /// The newest facts of the local Redis, with the instant at which they were seen.

@@ -60,5 +60,6 @@ pub mod model;
 pub mod observe;
 pub mod plan;
 pub mod run;
+mod shared;
 pub mod sync;
 pub mod why;

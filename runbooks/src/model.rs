@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a clock. Every instant is a parameter, see [`Mono`].
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -46,38 +47,73 @@ impl fmt::Display for Mono {
 pub struct WallMs(pub u64);
 
 /// The name of a node, as in the configuration. Copies share it: every decision names nodes, many times a second.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub struct NodeId(Arc<str>);
+pub struct NodeId {
+    /// The first bytes of the name, in its order: enough to tell most names apart without looking at them.
+    key: u64,
+    name: Arc<str>,
+}
 
 impl NodeId {
     /// A node id from its name.
     pub fn new(name: impl Into<String>) -> Self {
-        Self(Arc::from(name.into()))
+        Self::shared(Arc::from(name.into()))
+    }
+
+    fn shared(name: Arc<str>) -> Self {
+        let mut first = [0; size_of::<u64>()];
+        for (to, from) in first.iter_mut().zip(name.bytes()) {
+            *to = from;
+        }
+        Self { key: u64::from_be_bytes(first), name }
     }
 
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 }
 
+/// By name, as its letters are.
+impl Ord for NodeId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key).then_with(|| {
+            if Arc::ptr_eq(&self.name, &other.name) { Ordering::Equal } else { self.name.cmp(&other.name) }
+        })
+    }
+}
+
+impl PartialOrd for NodeId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for NodeId {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for NodeId {}
+
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&self.name)
     }
 }
 
 impl From<&str> for NodeId {
     fn from(name: &str) -> Self {
-        Self(Arc::from(name))
+        Self::shared(Arc::from(name))
     }
 }
 
 impl From<String> for NodeId {
     fn from(name: String) -> Self {
-        Self(Arc::from(name))
+        Self::shared(Arc::from(name))
     }
 }
 
@@ -158,5 +194,23 @@ impl fmt::Display for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let boot = self.boot.get(..8).unwrap_or(&self.boot);
         write!(f, "{boot}:{}:{}", self.server, self.threads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_ordered_and_told_apart_by_their_names() {
+        let names = ["", "\0", "db", "db\0", "db1", "db10", "db2", "primary-a", "primary-b", "zoé"];
+        for one in names {
+            for other in names {
+                let (a, b) = (NodeId::from(one), NodeId::from(other));
+                assert_eq!(a.cmp(&b), one.cmp(other), "{one:?} and {other:?}");
+                assert_eq!(a == b, one == other, "{one:?} and {other:?}");
+            }
+            assert_eq!(NodeId::from(one).as_str(), one);
+        }
     }
 }

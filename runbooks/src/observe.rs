@@ -3,7 +3,9 @@
 //!
 //! An observation carries facts or the way in which the probe failed; it never says what the facts mean.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -178,7 +180,8 @@ pub enum Observation {
     /// The local MySQL or MariaDB answered.
     Mysql {
         /// The answer.
-        facts: Box<MysqlFacts>,
+        #[serde(with = "crate::shared")]
+        facts: Arc<MysqlFacts>,
     },
     /// The local MySQL or MariaDB did not answer as it should.
     MysqlFailed {
@@ -258,18 +261,19 @@ pub struct NodeReport {
     /// Raft log index that this node has applied.
     pub applied: u64,
     /// Newest facts of the local MySQL; `None` when unknown or not configured.
-    pub mysql: Option<MysqlFacts>,
+    #[serde(default, with = "crate::shared::option")]
+    pub mysql: Option<Arc<MysqlFacts>>,
     /// Milliseconds since those facts were seen; `None`: it does not say.
     #[serde(default)]
     pub mysql_age_ms: Option<u64>,
     /// The verdict on the local MySQL, as its code.
-    pub mysql_verdict: String,
+    pub mysql_verdict: Cow<'static, str>,
     /// Newest facts of the local Redis.
     pub redis: Option<RedisFacts>,
     /// The verdict on the local Redis, as its code.
-    pub redis_verdict: String,
+    pub redis_verdict: Cow<'static, str>,
     /// The verdict on the local disk, as its code.
-    pub disk_verdict: String,
+    pub disk_verdict: Cow<'static, str>,
     /// States of the role-bound services.
     pub services: BTreeMap<String, ServiceState>,
     /// Reasons why this node could not hold the baton at this moment; empty: it could.

@@ -6,7 +6,9 @@
 //! | [`one_holder`] | G1 one holder | after every event |
 //! | [`lease_never_overlaps`] | G1, as the agents believe | after every event |
 //! | [`no_lost_write`] | G2 no acknowledged write is lost | at acknowledgements and promotions |
+//! | [`accepted_loss`] | G2, the exception: an operator's word | at commits |
 //! | [`acked_at_replica`] | G2, the promise of the in-sync flag | at acknowledgements |
+//! | [`redis`] | G3 a switchover loses nothing of Redis, an empty one wipes nothing | at commits, at copies |
 //! | [`run_settles`] | G5 a run is never forgotten, never done twice | at commits, after every event |
 //! | [`one_change`] | G6 one fault, one change | at commits, in seeds with one fault |
 //! | [`stale_actor`] | G7 a stale actor is harmless | at commits, after every event |
@@ -17,6 +19,7 @@
 //! | [`no_storm`] | no protocol proposes without end | after every event |
 //! | [`served_again`] | liveness after the repair | at the end |
 
+pub mod accepted_loss;
 pub mod acked_at_replica;
 pub mod epoch_monotonic;
 pub mod lease_never_overlaps;
@@ -26,6 +29,7 @@ pub mod no_storm;
 pub mod no_undo_after_pivot;
 pub mod one_change;
 pub mod one_holder;
+pub mod redis;
 pub mod run_settles;
 pub mod served_again;
 pub mod stale_actor;
@@ -67,9 +71,12 @@ pub struct Effect {
 pub struct Invariants {
     /// The first violation.
     pub found: Option<Violation>,
+    pub(crate) accepted_loss: accepted_loss::Words,
+    pub(crate) released: lease_never_overlaps::Released,
     pub(crate) no_lost_write: no_lost_write::Acknowledged,
     pub(crate) no_storm: no_storm::Proposals,
     pub(crate) one_change: one_change::Changes,
+    pub(crate) redis: redis::Acknowledged,
     pub(crate) run_settles: run_settles::Runs,
     pub(crate) undo_before_pivot: undo_before_pivot::Effects,
 }

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! A virtual clock per node, with drift; a fake kernel with timers of its own; databases with transaction sets, relay logs and
-//! semi-sync; Raft as a log that changes its leader, delays and refuses. A schedule lasts up to 60 s: the first holder begins
-//! to serve, then come faults, then everything is repaired and service is demanded. It ends early when the repaired world is
-//! at rest; every eighth seed runs on to the end all the same.
+//! semi-sync; Raft as a log that changes its leader, delays and refuses; an operator who passes the baton, takes that back,
+//! accepts a loss. A schedule lasts up to 60 s: the first holder begins to serve, then come faults, then everything is
+//! repaired and service is demanded. It ends early when the repaired world is at rest; every eighth seed runs on to the end
+//! all the same.
 //!
 //! The same seed gives the same story, byte for byte. `planted` has the deviations from the design that must be caught.
 
@@ -20,6 +21,7 @@ pub mod driver;
 pub mod event;
 pub mod executor;
 pub mod fault;
+pub mod handover;
 pub mod hands;
 pub mod kernel;
 pub mod leases;
@@ -28,6 +30,7 @@ pub mod node;
 pub mod operator;
 pub mod planted;
 pub mod raft;
+pub mod redis;
 pub mod rng;
 pub mod swarm;
 pub mod sweep;
@@ -53,6 +56,12 @@ pub struct Outcome {
     pub changes: u64,
     /// Number of runs that were rolled back or abandoned.
     pub taken_back: u64,
+    /// Number of switchovers that passed the baton.
+    pub switched: u64,
+    /// Number of switchovers that were taken back, with the old holder in office.
+    pub switch_taken_back: u64,
+    /// Number of takeovers that an operator's word on a loss carried.
+    pub losses: u64,
     /// Number of inputs that cores took.
     pub inputs: u64,
     /// Writes of clients that were acknowledged.
@@ -84,19 +93,28 @@ pub fn schedule(seed: u64, options: Options) -> Outcome {
 }
 
 fn outcome(world: World) -> Outcome {
+    use baton_runbooks::plan::Runbook;
     use baton_runbooks::run::RunState;
+
     let ledger = world.ledger();
-    let taken_back = ledger
-        .history
-        .iter()
-        .filter(|e| matches!(e.state, RunState::RolledBack | RunState::Abandoned))
-        .count();
+    let ended = |runbooks: &[Runbook], states: &[RunState]| {
+        let runs = ledger.history.iter().filter(|ended| runbooks.contains(&ended.run.plan.runbook));
+        runs.filter(|ended| states.contains(&ended.state)).count() as u64
+    };
+    let back = [RunState::RolledBack, RunState::Abandoned];
+    let passed = [RunState::Completed, RunState::Degraded];
+    let taken_back = ended(&[Runbook::Takeover, Runbook::Switchover], &back);
+    let switched = ended(&[Runbook::Switchover], &passed);
+    let switch_taken_back = ended(&[Runbook::Switchover], &back);
     Outcome {
         seed: world.seed,
         violation: world.violation().cloned(),
         needs_operator: world.needs_operator(),
         changes: ledger.epoch.0.saturating_sub(1),
-        taken_back: taken_back as u64,
+        taken_back,
+        switched,
+        switch_taken_back,
+        losses: world.invariants.accepted_loss.carried,
         inputs: world.inputs,
         acked: world.ack_times.len(),
         lasted_ms: world.now,

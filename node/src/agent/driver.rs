@@ -146,7 +146,7 @@ impl Driver {
                     if newest.index == 0 {
                         continue;
                     }
-                    Input::Committed { index: newest.index, ledger: Box::new((*newest.ledger).clone()) }
+                    Input::Committed { index: newest.index, ledger: newest.ledger }
                 }
                 changed = standing.changed() => {
                     changed.context("the consensus thread has ended")?;

@@ -10,7 +10,7 @@
 
 mod doors;
 mod mysql;
-mod redis;
+pub(super) mod redis;
 mod services;
 
 use std::time::{Duration, Instant};

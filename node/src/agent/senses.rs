@@ -32,13 +32,13 @@ pub(super) struct Seen(Arc<Mutex<Newest>>);
 
 #[derive(Debug, Default)]
 struct Newest {
-    mysql: Option<Box<MysqlFacts>>,
+    mysql: Option<Arc<MysqlFacts>>,
     redis: Option<RedisFacts>,
 }
 
 impl Seen {
     /// Newest facts of the local MySQL; `None` while it does not answer.
-    pub(super) fn mysql(&self) -> Option<Box<MysqlFacts>> {
+    pub(super) fn mysql(&self) -> Option<Arc<MysqlFacts>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).mysql.clone()
     }
 
@@ -91,7 +91,7 @@ async fn watch_mysql(context: Context, out: Observations, seen: Seen, period: Du
         tick.tick().await;
         let observation = match mysql.probe(deadline).await {
             Ok(facts) => {
-                let facts = Box::new(facts);
+                let facts = Arc::new(facts);
                 seen.note(|newest| newest.mysql = Some(facts.clone()));
                 Observation::Mysql { facts }
             }

@@ -167,7 +167,7 @@ fn lease(context: &Context) -> Lease {
 
 fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRow {
     let heard = core.reports().get(node);
-    let report = heard.map(|heard| &heard.report);
+    let report = heard.map(|heard| heard.report.as_ref());
     let now = context.clock.now();
     let heard_ms_ago = heard.map(|heard| now.since_ms(heard.at));
     let report_max_ms = (4 * context.config.timing.report.as_ms()).max(context.config.timing.lease.as_ms());
@@ -197,14 +197,14 @@ fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRo
 fn verdict(
     report: Option<&NodeReport>,
     kind: NodeKind,
-    of: impl Fn(&NodeReport) -> &String,
+    of: impl Fn(&NodeReport) -> &str,
     configured: bool,
 ) -> Option<String> {
-    report.filter(|_| configured && kind == NodeKind::Data).map(|report| of(report).clone())
+    report.filter(|_| configured && kind == NodeKind::Data).map(|report| of(report).to_owned())
 }
 
 fn mysql(report: Option<&NodeReport>) -> Option<&MysqlFacts> {
-    report.and_then(|report| report.mysql.as_ref())
+    report.and_then(|report| report.mysql.as_deref())
 }
 
 fn role(core: &Agent, node: &NodeId, kind: NodeKind, report: Option<&NodeReport>) -> Role {
@@ -240,8 +240,8 @@ fn describe(role: Role, report: Option<&NodeReport>, silent: bool) -> String {
 /// Canaries are written once a second, so the difference of their numbers is the lag in seconds, rounded up.
 fn lag_ms(core: &Agent, node: &NodeId) -> Option<u64> {
     let holder = core.ledger().holder.as_ref().filter(|holder| *holder != node)?;
-    let written = mysql(core.reports().get(holder).map(|heard| &heard.report))?.canary_applied;
-    let applied = mysql(core.reports().get(node).map(|heard| &heard.report))?.canary_applied;
+    let written = mysql(core.reports().get(holder).map(|heard| heard.report.as_ref()))?.canary_applied;
+    let applied = mysql(core.reports().get(node).map(|heard| heard.report.as_ref()))?.canary_applied;
     // One canary may be on its way between the two reports.
     Some(written.saturating_sub(applied).saturating_sub(1) * 1_000)
 }
@@ -250,8 +250,8 @@ fn lag_ms(core: &Agent, node: &NodeId) -> Option<u64> {
 /// that is older only shows too much until the next one.
 fn extra(core: &Agent, node: &NodeId) -> Option<String> {
     let holder = core.ledger().holder.as_ref().filter(|holder| *holder != node)?;
-    let mine = mysql(core.reports().get(node).map(|heard| &heard.report))?;
-    let theirs = mysql(core.reports().get(holder).map(|heard| &heard.report))?;
+    let mine = mysql(core.reports().get(node).map(|heard| heard.report.as_ref()))?;
+    let theirs = mysql(core.reports().get(holder).map(|heard| heard.report.as_ref()))?;
     let extra = gtid::extra(mine.flavour, &mine.executed, &theirs.executed).ok()?;
     (!extra.is_empty()).then_some(extra)
 }

@@ -162,7 +162,7 @@ mod tests {
         let link = Observation::Link { interface: "eth0".to_owned(), up: true };
         [
             Input::Tick,
-            Input::Committed { index: 12, ledger: Box::new(ledger) },
+            Input::Committed { index: 12, ledger: ledger.into() },
             Input::Lease { lease },
             Input::Observed { observation: link },
             Input::Proposed { ticket: 1, accepted: None },

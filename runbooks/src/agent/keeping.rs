@@ -14,7 +14,8 @@ impl Agent {
         if !self.setup.policy.scope.mysql {
             return Keep::Nothing;
         }
-        let replica = self.ledger.other_data_nodes(&self.setup.me).next();
+        // Only a holder has a replica to look at.
+        let replica = if serving { self.ledger.other_data_nodes(&self.setup.me).next() } else { None };
         let heard = replica.and_then(|node| self.reports.get(node));
         self.keeper.keep(&KeepFacts {
             now,
@@ -22,7 +23,7 @@ impl Agent {
             serving,
             unopened: self.is_unopened(),
             primary: self.detector.mysql_facts(),
-            replica: replica.zip(heard).map(|(n, h)| (n, now.since_ms(h.at), h.report.mysql.as_ref())),
+            replica: replica.zip(heard).map(|(n, h)| (n, now.since_ms(h.at), h.report.mysql.as_deref())),
             own_address: &self.setup.own_address,
             canary_started: self.canary.0,
             canary_committed: self.canary.1,
@@ -134,7 +135,7 @@ mod tests {
         let lease = LeaseFacts { held: Some((Epoch(1), Mono(2_000))), ..LeaseFacts::default() };
         let mut agent = holder();
         for input in
-            [Input::Committed { index: 1, ledger: Box::new(ledger) }, Input::Lease { lease }, Input::Tick]
+            [Input::Committed { index: 1, ledger: ledger.into() }, Input::Lease { lease }, Input::Tick]
         {
             agent.handle(Stamped { now: Mono(1_000), wall: WallMs(0), input });
         }

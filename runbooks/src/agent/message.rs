@@ -1,5 +1,7 @@
 //! What goes into the core and what comes out of it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::decide::local::Wish;
@@ -78,8 +80,9 @@ pub enum Input {
     Committed {
         /// Raft log index.
         index: u64,
-        /// The state.
-        ledger: Box<Ledger>,
+        /// The state. Shared: it is whole, with every journal, and comes with every entry.
+        #[serde(with = "crate::shared")]
+        ledger: Arc<Ledger>,
     },
     /// This node's standing in Raft changed, or was refreshed.
     Office {

@@ -1,5 +1,7 @@
 //! What this node says of itself.
 
+use std::collections::BTreeMap;
+
 use super::Agent;
 use super::services::GATEWAY_DOUBT_MS;
 use crate::detect::{DiskVerdict, Verdict};
@@ -12,22 +14,20 @@ impl Agent {
     /// This node's report. What the core does not know, such as a quarantine, is for the driver to add.
     #[must_use]
     pub fn report(&self, now: Mono) -> NodeReport {
-        let heard_ms = self
-            .reports
-            .iter()
-            .filter(|(node, _)| **node != self.setup.me)
-            .map(|(node, heard)| (node.clone(), now.since_ms(heard.at)))
-            .collect();
+        let mut heard_ms = BTreeMap::new();
+        for (node, heard) in self.reports.iter().filter(|(node, _)| **node != self.setup.me) {
+            heard_ms.insert(node.clone(), now.since_ms(heard.at));
+        }
         NodeReport {
             node: self.setup.me.clone(),
             epoch: self.ledger.epoch,
             applied: self.applied,
-            mysql: self.detector.mysql_facts().map(|(_, facts)| facts.clone()),
+            mysql: self.detector.mysql_shared(),
             mysql_age_ms: self.detector.mysql_facts().map(|(at, _)| now.since_ms(at)),
-            mysql_verdict: self.detector.mysql(now).as_str().to_owned(),
+            mysql_verdict: self.detector.mysql(now).as_str().into(),
             redis: self.detector.redis_facts().map(|(_, facts)| facts.clone()),
-            redis_verdict: self.detector.redis(now).as_str().to_owned(),
-            disk_verdict: self.detector.disk().as_str().to_owned(),
+            redis_verdict: self.detector.redis(now).as_str().into(),
+            disk_verdict: self.detector.disk().as_str().into(),
             services: self.services.clone(),
             obstacles: self.obstacles(now),
             gateway_lost: self.detector.gateway_lost(now, GATEWAY_DOUBT_MS).map(str::to_owned),
@@ -118,7 +118,8 @@ impl Agent {
         if !self.ledger.mysql {
             return None;
         }
-        let now = self.reports.get(other).and_then(|heard| heard.report.mysql.as_ref()).map(|m| &m.instance);
+        let now =
+            self.reports.get(other).and_then(|heard| heard.report.mysql.as_deref()).map(|m| &m.instance);
         match self.ledger.in_sync.get(other) {
             Some(Complete::Holder) => None,
             Some(Complete::Replica { instance } | Complete::Accepted { instance, .. })

@@ -123,7 +123,7 @@ mod tests {
         let run =
             Run { id: RunId(2), plan, at: WallMs(0), journal: Vec::new(), aborting: None, abandoned: None };
         let history = vec![EndedRun { run, state: RunState::Completed }];
-        agent.ledger = Ledger { epoch: Epoch(2), history, ..Ledger::default() };
+        agent.ledger = Ledger { epoch: Epoch(2), history, ..Ledger::default() }.into();
         agent.service_watch.observe("web", &ServiceState::Healthy, Epoch(2), true, Mono(0));
         agent.service_watch.observe("web", &ServiceState::Stopped, Epoch(2), true, Mono(1_000));
         agent

@@ -1,11 +1,12 @@
 //! The core's side of runs: from the committed journal to executors and back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::proposals::Purpose;
 use super::{Agent, Output, StepResult};
 use crate::ledger::command::Command;
-use crate::model::{Epoch, Mono, RunId, WallMs};
+use crate::model::{Epoch, Mono, NodeId, RunId, WallMs};
 use crate::plan::Step;
 use crate::run::{Entry, Event, Next, Run, StepStatus};
 
@@ -21,6 +22,8 @@ pub(super) struct Steps {
     /// Outcomes that the ledger has accepted and does not show here yet: a follower hears of the answer first. Without
     /// them, another entry that arrives in between would have the step carried out once more.
     accepted: BTreeSet<Outcome>,
+    /// What the applied journal asks of this node. It changes with the ledger only, and is looked at with every input.
+    asked: Vec<Next>,
 }
 
 /// Step, attempt, and whether it is the outcome of the undo.
@@ -31,13 +34,14 @@ impl Steps {
         &self.ready_since
     }
 
-    /// Takes the run of a newly applied ledger.
-    pub(super) fn follow(&mut self, run: Option<&Run>, now: Mono) {
+    /// Takes the run of a newly applied ledger, at node `me`.
+    pub(super) fn follow(&mut self, me: &NodeId, run: Option<&Run>, now: Mono) {
         let id = run.map(|r| r.id);
         if self.run != id {
             *self = Self { run: id, ..Self::default() };
         }
         let Some(run) = run else { return };
+        self.asked = run.next(me);
         self.accepted.retain(|(step, attempt, undo)| match run.status(*step) {
             StepStatus::Acting { attempt: current } => !undo && current == *attempt,
             StepStatus::Undoing => *undo,
@@ -81,13 +85,22 @@ impl Purpose {
 impl Agent {
     /// Proposes `Started`, and starts executors for what the committed journal says is started.
     pub(super) fn follow_run(&mut self, wall: WallMs, out: &mut Vec<Output>) {
-        let Some(run) = self.ledger.run.clone() else { return };
-        if run.plan.version > run.plan.runbook.version() {
+        if self.steps.asked.is_empty() {
             return;
         }
-        for next in run.next(&self.setup.me) {
-            match next {
-                Next::Act { step, attempt } => self.journal(&run, step, attempt, Event::Started, wall, out),
+        let ledger = Arc::clone(&self.ledger);
+        let Some(run) = &ledger.run else { return };
+        if run.plan.version <= run.plan.runbook.version() {
+            let asked = std::mem::take(&mut self.steps.asked);
+            self.carry_on(run, &asked, wall, out);
+            self.steps.asked = asked;
+        }
+    }
+
+    fn carry_on(&mut self, run: &Run, asked: &[Next], wall: WallMs, out: &mut Vec<Output>) {
+        for next in asked {
+            match *next {
+                Next::Act { step, attempt } => self.journal(run, step, attempt, Event::Started, wall, out),
                 Next::Resume { step, attempt } if self.is_settling((step, attempt, false)) => {}
                 Next::Resume { step, attempt } => {
                     let planned = run.plan.step(step).cloned();
@@ -99,16 +112,16 @@ impl Agent {
                 Next::Undo { step, resumed: false } => {
                     let busy = self.steps.acting.iter().any(|(acting, _)| *acting == step);
                     if !busy {
-                        let attempt = last_attempt(&run, step);
-                        self.journal(&run, step, attempt, Event::UndoStarted, wall, out);
+                        let attempt = last_attempt(run, step);
+                        self.journal(run, step, attempt, Event::UndoStarted, wall, out);
                     }
                 }
                 Next::Undo { step, resumed: true }
-                    if self.is_settling((step, last_attempt(&run, step), true)) => {}
+                    if self.is_settling((step, last_attempt(run, step), true)) => {}
                 Next::Undo { step, resumed: true } => {
                     let planned = run.plan.step(step).cloned();
                     if let Some(planned) = planned.filter(|_| self.steps.undoing.insert(step)) {
-                        let (epoch, attempt) = (run.plan.epoch, last_attempt(&run, step));
+                        let (epoch, attempt) = (run.plan.epoch, last_attempt(run, step));
                         out.push(Output::UndoStep { run: run.id, epoch, attempt, planned });
                     }
                 }
@@ -126,10 +139,9 @@ impl Agent {
         wall: WallMs,
         out: &mut Vec<Output>,
     ) {
-        let Some(run) = self.ledger.run.clone().filter(|run| run.id == run_id && run.plan.epoch == epoch)
-        else {
-            return;
-        };
+        let ledger = Arc::clone(&self.ledger);
+        let current = ledger.run.as_ref().filter(|run| run.id == run_id && run.plan.epoch == epoch);
+        let Some(run) = current else { return };
         let event = match (undo, result) {
             (false, StepResult::Done { facts }) => Event::Succeeded { facts },
             (false, StepResult::Failed { error }) => Event::Failed { error },
@@ -153,7 +165,7 @@ impl Agent {
             | StepStatus::Stuck { .. } => false,
         };
         if open {
-            self.journal(&run, step, attempt, event, wall, out);
+            self.journal(run, step, attempt, event, wall, out);
         }
     }
 
@@ -225,7 +237,7 @@ mod tests {
     use crate::decide::Policy;
     use crate::detect::Patience;
     use crate::ledger::Ledger;
-    use crate::model::{NodeId, NodeKind, SyncGeneration};
+    use crate::model::{NodeKind, SyncGeneration};
     use crate::plan::{Basis, Plan, Runbook};
     use crate::run::table::Scope;
     use crate::run::takeover::{self, steps};
@@ -321,13 +333,13 @@ mod tests {
     #[test]
     fn a_step_whose_outcome_was_accepted_is_not_carried_out_again() {
         let (mut agent, mut ledger) = (agent(), ledger());
-        let out = feed(&mut agent, Input::Committed { index: 6, ledger: Box::new(ledger.clone()) });
+        let out = feed(&mut agent, Input::Committed { index: 6, ledger: Arc::new(ledger.clone()) });
         assert!(runs(&out, Step::CutStream) && runs(&out, Step::HoldVip));
         let cut = feed(&mut agent, ended(Step::CutStream));
         let Some(Output::Propose { ticket, .. }) = cut.first() else { panic!("no proposal: {cut:?}") };
         feed(&mut agent, ended(Step::HoldVip));
         assert!(ledger.apply(entry(Step::HoldVip, Event::Succeeded { facts: Vec::new() })).is_accepted());
-        let out = feed(&mut agent, Input::Committed { index: 7, ledger: Box::new(ledger.clone()) });
+        let out = feed(&mut agent, Input::Committed { index: 7, ledger: Arc::new(ledger.clone()) });
         assert!(!runs(&out, Step::CutStream));
         let out = feed(&mut agent, Input::Proposed { ticket: *ticket, accepted: Some(true) });
         assert!(!runs(&out, Step::CutStream), "{out:?}");

@@ -41,7 +41,7 @@ pub(super) fn obstacle(facts: &Facts<'_>, node: &NodeId) -> Option<Why> {
     let Some(heard) = heard.filter(|_| !facts.is_silent(node)) else {
         return Some(Why::CandidateSilent { node: node.clone(), silent_ms: facts.silent_ms(node) });
     };
-    if let Some(why) = not_complete(facts, node, heard.report.mysql.as_ref()) {
+    if let Some(why) = not_complete(facts, node, heard.report.mysql.as_deref()) {
         return Some(why);
     }
     if !heard.report.obstacles.is_empty() {
@@ -104,7 +104,7 @@ fn behind(facts: &Facts<'_>, node: &NodeId, mysql: Option<&MysqlFacts>) -> Strin
     let there = holder
         .filter(|holder| *holder != node)
         .and_then(|holder| facts.reports.get(holder))
-        .and_then(|heard| heard.report.mysql.as_ref());
+        .and_then(|heard| heard.report.mysql.as_deref());
     let positions = match (mysql, there) {
         (Some(here), Some(there)) => format!(
             ", {} canaries behind, position {} of {}",

@@ -61,7 +61,6 @@ pub struct Wish {
 }
 
 /// What the decision weighs.
-#[derive(Debug)]
 pub struct LocalFacts<'a> {
     /// The present instant.
     pub now: Mono,
@@ -86,8 +85,9 @@ pub struct LocalFacts<'a> {
     pub redis_empty: Option<u64>,
     /// The clients' gateway that does not answer here and answers the other data node.
     pub gateway_lost: Option<&'a str>,
-    /// What the other data node lacks to be better; `None`: it could take over now.
-    pub other_lacks: Option<String>,
+    /// What the other data node lacks to be better; `None`: it could take over now. Only asked for by a holder that cannot
+    /// serve: the answer is text, and everything else is looked at many times a second.
+    pub other_lacks: &'a dyn Fn() -> Option<String>,
     /// A release of this epoch was proposed and has not been refused.
     pub releasing: Option<Epoch>,
     /// MySQL is configured.
@@ -159,14 +159,14 @@ fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
         let why = vec![broken.or(passing).unwrap_or(Why::Serving { epoch })];
         return Wish { role, renew: Some(epoch), release: None, why };
     };
-    match &facts.other_lacks {
+    match (facts.other_lacks)() {
         None if facts.waiting == 0 || reason.is_beyond_waiting() => release(epoch, reason),
         None => {
             let why = vec![reason, Why::CommitsWaitForReplica { waiting: facts.waiting }];
             Wish { role, renew: Some(epoch), release: None, why }
         }
         Some(because) => {
-            let why = vec![reason, Why::OtherNotBetter { because: because.clone() }];
+            let why = vec![reason, Why::OtherNotBetter { because }];
             Wish { role, renew: Some(epoch), release: None, why }
         }
     }

@@ -12,9 +12,13 @@
 //! lacks was committed between that sight and the end of the lease. Only the leader knows that end: the operator's node shows
 //! how old what is lacked is at least, and the leader weighs how old it is at most.
 
-use std::collections::{BTreeMap, VecDeque};
+mod canaries;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use canaries::Canaries;
 
 use super::Heard;
 use super::switchover::{Check, View};
@@ -22,52 +26,6 @@ use crate::detect::Verdict;
 use crate::ledger::{Complete, Ledger, LossAccepted};
 use crate::model::{Epoch, Instance, Mono, NodeId, NodeKind, SyncGeneration};
 use crate::observe::{MysqlFacts, NodeReport};
-
-/// Sights that are kept: ten minutes of a canary per second. A replica that is further behind lacks an unknown amount.
-const SIGHTS_MAX: usize = 600;
-
-/// When the serving holder was last seen with which canary.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Canaries {
-    epoch: Epoch,
-    sights: VecDeque<(u64, Mono)>,
-}
-
-impl Canaries {
-    /// A report of the holder of `epoch` arrived at `now`. Numbers of another epoch are another history's.
-    pub fn hear(&mut self, epoch: Epoch, report: &NodeReport, now: Mono) {
-        if self.epoch != epoch {
-            *self = Self { epoch, sights: VecDeque::new() };
-        }
-        let (Some(mysql), Some(age_ms)) = (&report.mysql, report.mysql_age_ms) else { return };
-        if !report.serving || mysql.read_only {
-            return;
-        }
-        let (canary, at) = (mysql.canary_applied, now.minus_ms(age_ms));
-        if self.sights.back().is_some_and(|(newest, _)| *newest >= canary) {
-            if let Some((_, last)) = self.sights.back_mut().filter(|(newest, _)| *newest == canary) {
-                *last = at.max(*last);
-            }
-            return;
-        }
-        self.sights.push_back((canary, at));
-        if self.sights.len() > SIGHTS_MAX {
-            self.sights.pop_front();
-        }
-    }
-
-    /// The last sight of the holder before it committed `canary`, in `epoch`.
-    fn before(&self, epoch: Epoch, canary: u64) -> Option<Mono> {
-        let same = self.epoch == epoch;
-        self.sights.iter().rev().find(|(seen, _)| same && *seen < canary).map(|(_, at)| *at)
-    }
-
-    /// The first sight of the holder with more than `canary`, in `epoch`: something was committed after it by then.
-    fn after(&self, epoch: Epoch, canary: u64) -> Option<Mono> {
-        let same = self.epoch == epoch;
-        self.sights.iter().find(|(seen, _)| same && *seen > canary).map(|(_, at)| *at)
-    }
-}
 
 /// What is known of the node that takes over and of what it lacks.
 #[derive(Debug)]
@@ -84,7 +42,7 @@ pub struct Lack<'a> {
 
 impl Lack<'_> {
     fn here(&self) -> Option<&MysqlFacts> {
-        self.reports.get(self.node).and_then(|heard| heard.report.mysql.as_ref())
+        self.reports.get(self.node).and_then(|heard| heard.report.mysql.as_deref())
     }
 
     /// The node that has everything: the holder, or who held the baton last.
@@ -101,7 +59,7 @@ impl Lack<'_> {
     #[must_use]
     pub fn at_most_ms(&self, ended_at: Mono) -> Option<u64> {
         let seen = self.canaries.before(self.ledger.epoch, self.canary()?)?;
-        let newest = self.canaries.sights.back().map_or(ended_at, |(_, at)| *at);
+        let newest = self.canaries.newest().unwrap_or(ended_at);
         Some(ended_at.max(newest).since_ms(seen))
     }
 
@@ -109,7 +67,7 @@ impl Lack<'_> {
     #[must_use]
     pub fn at_least_ms(&self) -> u64 {
         let (epoch, canary) = (self.ledger.epoch, self.canary().unwrap_or(u64::MAX));
-        let newest = self.canaries.sights.back().map(|(_, at)| *at);
+        let newest = self.canaries.newest();
         self.canaries.after(epoch, canary).zip(newest).map_or(0, |(first, newest)| newest.since_ms(first))
     }
 
@@ -288,7 +246,7 @@ impl Look<'_> {
             }
             Some(mysql) => {
                 self.note("target-fit", true, format!("{to}: nothing stands in the way"));
-                Some(mysql.clone())
+                Some(mysql.as_ref().clone())
             }
         }
     }
@@ -337,5 +295,5 @@ impl Look<'_> {
 /// It holds a lease, and its database is there for clients.
 fn serves(report: &NodeReport) -> bool {
     let lost = [Verdict::Dead, Verdict::Hung, Verdict::WriteStalled].map(Verdict::as_str);
-    report.serving && !lost.contains(&report.mysql_verdict.as_str())
+    report.serving && !lost.contains(&report.mysql_verdict.as_ref())
 }

@@ -97,7 +97,7 @@ impl Look<'_> {
         self.no_run();
         let source = self.serving(&holder);
         let target = self.fit(&to);
-        self.in_sync(&to, target.as_ref().and_then(|report| report.mysql.as_ref()));
+        self.in_sync(&to, target.as_ref().and_then(|report| report.mysql.as_deref()));
         if let (Some(source), Some(target)) = (&source, &target) {
             self.versions(source, target);
             self.redis(target);
@@ -165,7 +165,7 @@ impl Look<'_> {
 
     fn fresh(&self, node: &NodeId) -> Option<NodeReport> {
         let heard = self.view.reports.get(node)?;
-        (self.view.now.since_ms(heard.at) <= self.view.report_max_ms).then(|| heard.report.clone())
+        (self.view.now.since_ms(heard.at) <= self.view.report_max_ms).then(|| heard.report.as_ref().clone())
     }
 
     fn serving(&mut self, holder: &NodeId) -> Option<NodeReport> {

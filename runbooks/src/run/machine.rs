@@ -6,7 +6,7 @@ use super::{Entry, Event, Run, RunState};
 use crate::model::NodeId;
 use crate::plan::{Kind, PlannedStep, Step};
 
-/// Where one step stands, as a fold of its journal entries.
+/// Where one step stands, by its newest entry in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepStatus {
     /// Nothing has happened.
@@ -103,20 +103,21 @@ impl fmt::Display for Illegal {
 }
 
 impl Run {
-    /// Where `step` stands. A step that the plan does not have is `Pending`.
+    /// Where `step` stands: its newest entry says so. A step that the plan does not have is `Pending`.
     #[must_use]
     pub fn status(&self, step: Step) -> StepStatus {
-        self.journal.iter().filter(|e| e.step == step).fold(StepStatus::Pending, |_, entry| {
-            match &entry.event {
-                Event::Started => StepStatus::Acting { attempt: entry.attempt },
-                Event::Succeeded { .. } => StepStatus::Done,
-                Event::Failed { .. } => StepStatus::Failed { attempt: entry.attempt },
-                Event::Skipped { .. } => StepStatus::Skipped,
-                Event::UndoStarted => StepStatus::Undoing,
-                Event::UndoFinished => StepStatus::Undone,
-                Event::UndoFailed { error } => StepStatus::Stuck { error: error.clone() },
-            }
-        })
+        let Some(newest) = self.journal.iter().rev().find(|entry| entry.step == step) else {
+            return StepStatus::Pending;
+        };
+        match &newest.event {
+            Event::Started => StepStatus::Acting { attempt: newest.attempt },
+            Event::Succeeded { .. } => StepStatus::Done,
+            Event::Failed { .. } => StepStatus::Failed { attempt: newest.attempt },
+            Event::Skipped { .. } => StepStatus::Skipped,
+            Event::UndoStarted => StepStatus::Undoing,
+            Event::UndoFinished => StepStatus::Undone,
+            Event::UndoFailed { error } => StepStatus::Stuck { error: error.clone() },
+        }
     }
 
     /// Where the run stands.

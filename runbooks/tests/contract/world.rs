@@ -274,7 +274,7 @@ impl World {
                 service_lost: None,
                 redis_empty: None,
                 gateway_lost: None,
-                other_lacks: None,
+                other_lacks: &|| None,
                 releasing: None,
                 mysql: true,
                 redis: false,

@@ -62,7 +62,7 @@ impl Scene {
         let detail = text(case, "detail")?.unwrap_or_default();
         let server = || if detail.is_empty() { "1@1".to_owned() } else { detail.clone() };
         let observation = match what.as_str() {
-            "mysql" => Observation::Mysql { facts: Box::new(mysql(&server())) },
+            "mysql" => Observation::Mysql { facts: mysql(&server()).into() },
             "mysql-refused" => Observation::MysqlFailed { failure: ProbeFailure::Refused },
             "mysql-timeout" => Observation::MysqlFailed { failure: ProbeFailure::Timeout { after_ms: 300 } },
             "mysql-1040" => Observation::MysqlFailed { failure: ProbeFailure::TooManyConnections },
@@ -108,12 +108,12 @@ impl Scene {
             node: name.clone(),
             epoch: self.ledger.epoch,
             applied: 1,
-            mysql: Some(facts),
+            mysql: Some(facts.into()),
             mysql_age_ms: Some(0),
-            mysql_verdict: if dead { "dead" } else { "healthy" }.to_owned(),
+            mysql_verdict: if dead { "dead" } else { "healthy" }.into(),
             redis: None,
-            redis_verdict: "unknown".to_owned(),
-            disk_verdict: "healthy".to_owned(),
+            redis_verdict: "unknown".into(),
+            disk_verdict: "healthy".into(),
             services: Default::default(),
             obstacles,
             gateway_lost: None,
@@ -122,14 +122,14 @@ impl Scene {
             heard_ms: Default::default(),
             serving: self.ledger.holder.as_ref() == Some(&name)
                 && text(case, "serving")?.is_none_or(|word| word == "yes"),
-            up_ms: Some(maybe(case, "up")?.unwrap_or(86_400_000)),
+            up_ms: Some(maybe(case, "up")?.unwrap_or(86_400_000 + self.now.0)),
             version: "test".to_owned(),
             config_hash: "test".to_owned(),
         };
         if self.ledger.holder.as_ref() == Some(&name) {
             self.canaries.hear(self.ledger.epoch, &report, self.now);
         }
-        self.reports.insert(name, Heard { at: self.now, report });
+        self.reports.insert(name, Heard { at: self.now, report: Box::new(report) });
         Ok(String::new())
     }
 
@@ -191,7 +191,7 @@ impl Scene {
             service_lost: service.as_deref().map(|name| (name, "stopped")),
             redis_empty: maybe(case, "redis-empty")?,
             gateway_lost: gateway.as_deref(),
-            other_lacks,
+            other_lacks: &|| other_lacks.clone(),
             releasing: maybe(case, "releasing")?.map(Epoch),
             mysql: true,
             redis: case.args.remove("redis").is_some(),
@@ -233,7 +233,7 @@ impl Scene {
             boot: 1,
         });
         let mut feed = |input| drop(agent.handle(Stamped { now: self.now, wall: WallMs(0), input }));
-        feed(Input::Committed { index: 1, ledger: Box::new(self.ledger.clone()) });
+        feed(Input::Committed { index: 1, ledger: self.ledger.clone().into() });
         for line in self.seen.drain(..) {
             feed(Input::Observed { observation: line });
         }

@@ -12,8 +12,8 @@ pub const NAME: &str = "acked_at_replica";
 /// A client was told that `tx` is safe.
 pub fn check(newest: &Ledger, replica: &Node, tx: Tx) -> Result<(), String> {
     let Some(Complete::Replica { instance }) = newest.in_sync.get(&replica.name) else { return Ok(()) };
-    let Some(db) = replica.db.as_ref().filter(|db| db.instance() == instance) else { return Ok(()) };
-    if db.received.has(tx) {
+    let lacks = replica.db.as_ref().is_some_and(|db| !db.received.has(tx) && db.instance() == instance);
+    if !lacks {
         return Ok(());
     }
     Err(format!("{} is in sync, and a write was acknowledged that it has not received", replica.name))

@@ -1,7 +1,9 @@
-//! Epochs fence: epoch, in-sync generation and number of runs never fall; an epoch rises by one, only by a run's start, and the
-//! holder changes only with it or by becoming nobody.
+//! Epochs fence: epoch, in-sync generation and number of runs never fall; an epoch rises by one, only by a takeover's start or
+//! the pivot of a switchover, and the holder changes only with it or by becoming nobody.
 
 use baton_runbooks::ledger::{Command, Ledger};
+use baton_runbooks::plan::Runbook;
+use baton_runbooks::run::Run;
 
 /// Its name.
 pub const NAME: &str = "epoch_monotonic";
@@ -14,7 +16,19 @@ pub fn committed(command: &Command, before: &Ledger, after: &Ledger) -> Result<(
     {
         return Err(format!("{command} turned the ledger back"));
     }
-    let starts = matches!(command, Command::StartRun { .. });
+    let starts = match command {
+        Command::StartRun { plan, .. } => plan.runbook == Runbook::Takeover,
+        Command::Journal { .. } => before.run.as_ref().is_some_and(Run::is_before_passing),
+        Command::Bootstrap { .. }
+        | Command::AbandonRun { .. }
+        | Command::AbortRun { .. }
+        | Command::AcknowledgeRun { .. }
+        | Command::AcceptLoss { .. }
+        | Command::WithdrawLoss { .. }
+        | Command::SyncOut { .. }
+        | Command::SyncIn { .. }
+        | Command::Release { .. } => false,
+    };
     if after.epoch != before.epoch && (!starts || after.epoch != before.epoch.next()) {
         return Err(format!("{command} made epoch {} of epoch {}", after.epoch, before.epoch));
     }

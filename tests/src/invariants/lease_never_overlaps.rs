@@ -2,28 +2,37 @@
 //! door open. A holder that gave its lease back has latched before, so its paper is worth nothing.
 
 use baton_runbooks::ledger::Ledger;
+use baton_runbooks::model::Epoch;
 
 use crate::sim::node::Node;
 
 /// Its name.
 pub const NAME: &str = "lease_never_overlaps";
 
-/// Two agents believe that they may serve.
-pub fn check(at: u64, one: &Node, other: &Node, newest: &Ledger) -> Result<(), String> {
-    let epoch = |node: &Node| {
-        let valid = node.agent.is_some() && node.holder.is_valid(node.local(at));
-        node.holder.epoch().filter(|_| valid)
-    };
-    let (Some(a), Some(b)) = (epoch(one), epoch(other)) else { return Ok(()) };
-    let older = a.min(b);
-    // The older one may have ended by a release, after its doors were closed for good.
-    let runs = newest.history.iter().map(|ended| &ended.run).chain(&newest.run);
-    let began = runs.map(|run| &run.plan).find(|plan| plan.basis.epoch == older);
-    let released = began.is_some_and(|plan| {
-        plan.why.iter().any(|why| matches!(why, baton_runbooks::why::Why::HolderReleased { .. }))
-    });
-    if released {
-        return Ok(());
+/// Epochs that ended by a release.
+#[derive(Debug, Default)]
+pub struct Released {
+    epochs: Vec<Epoch>,
+}
+
+impl Released {
+    /// An entry was committed.
+    pub fn committed(&mut self, before: &Ledger, after: &Ledger) {
+        if after.epoch != before.epoch && before.has_released() {
+            self.epochs.push(before.epoch);
+        }
     }
-    Err(format!("{} and {} both hold a valid lease, epochs {a} and {b}", one.name, other.name))
+
+    /// Two agents believe that they may serve.
+    pub fn check(&self, at: u64, one: &Node, other: &Node) -> Result<(), String> {
+        let epoch = |node: &Node| {
+            let valid = node.agent.is_some() && node.holder.is_valid(node.local(at));
+            node.holder.epoch().filter(|_| valid)
+        };
+        let (Some(a), Some(b)) = (epoch(one), epoch(other)) else { return Ok(()) };
+        if self.epochs.contains(&a.min(b)) {
+            return Ok(());
+        }
+        Err(format!("{} and {} both hold a valid lease, epochs {a} and {b}", one.name, other.name))
+    }
 }

@@ -1,10 +1,11 @@
 //! G8 **Undo before the point of no return.** A run that was rolled back has left nothing open and nothing writable on the node
-//! that should have got the baton; and what is taken back is taken back in reverse.
+//! that should have got the baton; and what is taken back is taken back in reverse. A switchover leaves the old holder in
+//! office, in the same epoch, and where nothing else goes wrong, serving.
 
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::ledger::Ledger;
-use baton_runbooks::model::RunId;
-use baton_runbooks::plan::Step;
+use baton_runbooks::model::{NodeId, RunId};
+use baton_runbooks::plan::{Runbook, Step};
 use baton_runbooks::run::RunState;
 
 use super::Effect;
@@ -13,15 +14,32 @@ use crate::sim::node::Node;
 /// Its name.
 pub const NAME: &str = "undo_before_pivot";
 
+/// Milliseconds after which the holder of a switchover that was taken back serves: a look of the reconciler's, and a lease.
+const SERVES_MS: u64 = 1_500;
+
 /// Effects of the newest run, in the order in which they happened first.
 #[derive(Debug, Default)]
 pub struct Effects {
     run: RunId,
     done: Vec<Step>,
     undone: Vec<Step>,
+    /// The server did not answer who wanted to take its promotion back.
+    gave_up: bool,
+    /// Who must serve again, and by when.
+    owed: Option<(u64, NodeId)>,
 }
 
 impl Effects {
+    /// The server of the target does not answer, and the undo does not wait for it any longer.
+    pub fn gave_up(&mut self, run: RunId) {
+        self.gave_up |= self.run == run;
+    }
+
+    /// Who must serve by now.
+    pub fn owes(&mut self, at: u64) -> Option<NodeId> {
+        self.owed.take_if(|(due, _)| at >= *due).map(|(_, node)| node)
+    }
+
     /// Steps of `run` that were taken back.
     pub fn undone(&self, run: RunId) -> &[Step] {
         if self.run == run { &self.undone } else { &[] }
@@ -30,7 +48,7 @@ impl Effects {
     /// A hand touched the world.
     pub fn effect(&mut self, effect: &Effect) -> Result<(), String> {
         if self.run != effect.run {
-            *self = Self { run: effect.run, ..Self::default() };
+            *self = Self { run: effect.run, owed: self.owed.take(), ..Self::default() };
         }
         let list = if effect.undo { &mut self.undone } else { &mut self.done };
         if !list.contains(&effect.step) {
@@ -51,10 +69,27 @@ impl Effects {
     }
 
     /// An entry was committed.
-    pub fn committed(&self, at: u64, before: &Ledger, after: &Ledger, nodes: &[Node]) -> Result<(), String> {
+    pub fn committed(
+        &mut self,
+        at: u64,
+        before: &Ledger,
+        after: &Ledger,
+        nodes: &[Node],
+    ) -> Result<(), String> {
+        if after.run.is_some() || after.has_released() {
+            self.owed = None;
+        }
         let ended = after.history.last().filter(|_| before.run.is_some() && after.run.is_none());
         let Some(ended) = ended.filter(|ended| ended.state == RunState::RolledBack) else { return Ok(()) };
-        let target = nodes.iter().find(|node| node.name == ended.run.plan.to);
+        let plan = &ended.run.plan;
+        if plan.runbook == Runbook::Switchover {
+            if after.holder != plan.from || after.epoch != before.epoch {
+                return Err(format!("run {} was rolled back, and its old holder is none", ended.run.id));
+            }
+            self.owed =
+                after.holder.clone().filter(|_| !after.has_released()).map(|old| (at + SERVES_MS, old));
+        }
+        let target = nodes.iter().find(|node| node.name == plan.to);
         let Some((node, db)) = target.and_then(|node| node.db.as_ref().map(|db| (node, db))) else {
             return Ok(());
         };
@@ -67,8 +102,9 @@ impl Effects {
             }
         }
         // What an earlier epoch of this very node left writable is none of the run's effects.
-        let promoted = self.run == ended.run.id && self.done.contains(&Step::PromoteMysql);
-        if promoted && db.up && !db.read_only {
+        let has = |step| self.done.contains(&step);
+        let promoted = has(Step::PromoteMysql) || (has(Step::CatchUp) && !self.gave_up);
+        if promoted && self.run == ended.run.id && db.up && !db.read_only {
             return Err(format!("run {} was rolled back, and {} is writable", ended.run.id, node.name));
         }
         Ok(())

@@ -1,11 +1,13 @@
 //! What happens between the nodes' copies of the log: elections, heartbeats, commits.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use baton_runbooks::ledger::Command;
+use baton_runbooks::plan::Runbook;
 
 use super::event::Event;
 use super::node::{NAMES, TERMS};
+use super::operator::OperatorAct;
 use super::planted::Planted;
 use super::raft::Proposal;
 use super::world::World;
@@ -225,9 +227,15 @@ impl World {
             format!("ledger {}: {command}{refused}", standing(&committed.after))
         });
         self.committed(&command, &committed);
-        let moved = !Rc::ptr_eq(&committed.before, &committed.after);
+        let moved = !Arc::ptr_eq(&committed.before, &committed.after);
         match &command {
-            Command::StartRun { .. } if moved => self.entry_committed(),
+            Command::StartRun { plan, .. } if moved => {
+                if plan.runbook == Runbook::Switchover && self.rng.chance(self.swarm.aborts) {
+                    let soon = self.now + self.rng.range(0, 900);
+                    self.queue.put(soon, Event::Order(OperatorAct::AbortRun));
+                }
+                self.entry_committed();
+            }
             Command::Journal { entries, .. } if moved => {
                 for _ in entries {
                     self.entry_committed();

@@ -40,6 +40,9 @@ impl World {
     pub(super) fn clients(&mut self) {
         self.queue.put(self.now + WRITE_MS, Event::Clients);
         for node in DATA {
+            if self.is_reached(node) {
+                self.write_redis(node);
+            }
             if !self.is_writable(node) || self.db(node).waiting.len() >= CLIENTS {
                 continue;
             }
@@ -129,6 +132,7 @@ impl World {
         if self.streams[node].0 != number {
             return;
         }
+        self.stream_redis(node);
         let (at, other) = (self.now, 1 - node);
         self.streams[node] = (number, u64::MAX);
         self.schedule_stream(node, at + STREAM_MS);

@@ -1,9 +1,11 @@
 //! The driver's side of the contract (`baton_runbooks`, crate documentation): inputs in, outputs carried out in order.
 
+use std::sync::Arc;
+
 use baton_runbooks::agent::{Input, LeaseFacts, Output, Stamped};
 use baton_runbooks::lease::granter::Office;
 use baton_runbooks::ledger::{Command, Complete};
-use baton_runbooks::model::{Epoch, NodeId, Term, WallMs};
+use baton_runbooks::model::{Epoch, Term, WallMs};
 use baton_runbooks::observe::{DiskFacts, NodeReport, Observation, ProbeFailure};
 use baton_runbooks::run::Event as Entered;
 
@@ -32,7 +34,7 @@ impl World {
         let name = NAMES[node];
         match input {
             Input::Tick | Input::Office { .. } | Input::Lease { .. } | Input::Report { .. } => {}
-            Input::Observed { observation: Observation::Mysql { .. } } => {}
+            Input::Observed { observation: Observation::Mysql { .. } | Observation::Redis { .. } } => {}
             Input::Committed { index, .. } => self.tell(|| format!("{name} applies {index}")),
             Input::Observed { .. }
             | Input::Proposed { .. }
@@ -218,20 +220,17 @@ impl World {
     pub(super) fn tell_committed(&mut self, node: usize) {
         let applied = self.raft.views[node].applied;
         if applied > 0 {
-            let ledger = Box::new((*self.raft.states[applied]).clone());
+            let ledger = Arc::clone(&self.raft.states[applied]);
             self.feed(node, Input::Committed { index: applied as u64, ledger });
         }
     }
 
-    /// The core's clock: its standing and its lease, if they have changed, then the time.
+    /// The core's clock: its lease, if that has changed; then its standing or, if that is as it was, the time alone. Time
+    /// passes with every input, so the real driver too feeds one for both.
     pub(super) fn tick(&mut self, node: usize) {
         self.lapse(node);
         let standing = self.standing(node);
         let office = self.office_of(node, standing);
-        if self.nodes[node].standing.is_none_or(|told| told.is_outdated(standing)) {
-            self.nodes[node].standing = Some(standing);
-            self.feed(node, Input::Office { office: office.clone() });
-        }
         let released = self.applied(node).released.as_ref().map(|released| released.boot);
         let it = &mut self.nodes[node];
         let lease = LeaseFacts {
@@ -253,7 +252,12 @@ impl World {
                 self.later(node, due - self.now, Input::Lease { lease });
             }
         }
-        self.feed(node, Input::Tick);
+        if self.nodes[node].standing.is_none_or(|told| told.is_outdated(standing)) {
+            self.nodes[node].standing = Some(standing);
+            self.feed(node, Input::Office { office });
+        } else {
+            self.feed(node, Input::Tick);
+        }
     }
 
     fn standing(&mut self, node: usize) -> Standing {
@@ -282,7 +286,7 @@ impl World {
         Office {
             is_leader,
             term: Term(standing.term),
-            leader: standing.leader.map(|leader| NodeId::from(NAMES[leader])),
+            leader: standing.leader.map(|leader| self.nodes[leader].name.clone()),
             elected_at: is_leader.then(|| it.local(elected_at)),
             own_term_applied: standing.own || (is_leader && self.has(Planted::GrantBeforeOwnTerm)),
             quorum_acked_at: acked_at.filter(|_| is_leader).map(|at| it.local(at)),
@@ -301,6 +305,7 @@ impl World {
         }
         let observation = self.look_at_mysql(node);
         self.feed(node, Input::Observed { observation });
+        self.look_at_redis(node);
         self.reconcile(node);
     }
 
@@ -318,7 +323,7 @@ impl World {
                 _ => ProbeFailure::Error { message: "server is shutting down".to_owned() },
             }
         } else {
-            return Observation::Mysql { facts: Box::new(db.facts(node)) };
+            return Observation::Mysql { facts: db.facts(node).into() };
         };
         Observation::MysqlFailed { failure }
     }
@@ -342,7 +347,7 @@ impl World {
         if let Some(Complete::Replica { instance }) = self.applied(node).in_sync.get(&report.node)
             && let Some(mysql) = &mut report.mysql
         {
-            mysql.instance = instance.clone();
+            Arc::make_mut(mysql).instance = instance.clone();
         }
     }
 
@@ -368,6 +373,7 @@ impl World {
         match *mail {
             Mail::Report(report) => self.feed(to, Input::Report { report }),
             Mail::Renew { renewal, relay } => self.answer(to, renewal, relay),
+            Mail::Surrender { surrender, relayed } => self.hear_surrender(to, surrender, relayed),
             Mail::Grant { grant, to: holder } if holder == to => self.granted(to, &grant),
             Mail::Grant { grant, to: holder } => self.send(to, holder, Mail::Grant { grant, to: holder }),
         }

@@ -3,7 +3,7 @@
 use baton_runbooks::agent::{Input, StepResult};
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::plan::Step;
-use baton_runbooks::run::StepStatus;
+use baton_runbooks::run::{Run, StepStatus};
 
 use super::event::{Event, Job};
 use super::mysql::TxSet;
@@ -16,7 +16,7 @@ use crate::invariants::Effect;
 const AGAIN_MS: u64 = 20;
 
 /// A drain that makes no progress for this long fails, in milliseconds.
-const STILL_MS: u64 = 3_000;
+pub(super) const STILL_MS: u64 = 3_000;
 
 impl World {
     /// A step, or an undo, is given to an executor.
@@ -25,6 +25,11 @@ impl World {
         self.tell(|| format!("{} {what} {} attempt {}", NAMES[node], job.planned.step, job.attempt));
         let slow = self.rng.chance(self.swarm.step_slow);
         let due = self.now + if slow { self.rng.range(100, 900) } else { self.rng.range(3, 60) };
+        let due = if job.planned.step == Step::DrainHolder && !job.undo {
+            due + self.transactions_last(node)
+        } else {
+            due
+        };
         let limit_ms = if job.planned.step == Step::DrainRelayLog { STILL_MS } else { job.planned.limit_ms };
         job.deadline = self.now + limit_ms;
         let boot = self.nodes[node].boot;
@@ -36,14 +41,14 @@ impl World {
     }
 
     /// It acts now, or looks again a little later.
-    pub(super) fn work(&mut self, node: usize, job: Box<Job>) {
+    pub(super) fn work(&mut self, node: usize, mut job: Box<Job>) {
         let unchecked = job.silent || self.has(Planted::OldActorNotChecked);
         let result = if !unchecked && !self.is_current(node, &job) {
             Some(failed("stale"))
         } else if job.undo {
             self.undo(node, &job)
         } else {
-            self.act(node, &job)
+            self.act(node, &mut job)
         };
         let result = result.or_else(|| (self.now >= job.deadline).then(|| failed("time limit")));
         let Some(result) = result else {
@@ -58,10 +63,11 @@ impl World {
         self.feed(node, Input::StepEnded { run, epoch, step, attempt, undo, result });
     }
 
-    /// The node's own fence, before each effect: the epoch, the run and the step still are as they were when it was asked for.
+    /// The node's own fence, before each effect: the epoch, the run and the step still are as they were when it was asked
+    /// for. A switchover's epoch has not begun before its pivot, so it is the run that names the epoch.
     fn is_current(&self, node: usize, job: &Job) -> bool {
-        let ledger = self.applied(node);
-        let run = ledger.run.as_ref().filter(|run| run.id == job.run && ledger.epoch == job.epoch);
+        let run = self.applied(node).run.as_ref();
+        let run = run.filter(|run| run.id == job.run && run.plan.epoch == job.epoch);
         run.is_some_and(|run| match run.status(job.planned.step) {
             StepStatus::Acting { attempt } => !job.undo && attempt == job.attempt,
             StepStatus::Undoing => job.undo,
@@ -75,20 +81,28 @@ impl World {
     }
 
     /// `None`: not yet.
-    fn act(&mut self, node: usize, job: &Job) -> Option<StepResult> {
+    fn act(&mut self, node: usize, job: &mut Job) -> Option<StepResult> {
         if self.now >= super::swarm::START_MS && self.rng.chance(self.swarm.step_fails) {
             return Some(failed("bad luck"));
         }
         match job.planned.step {
-            Step::CutStream | Step::DrainRelayLog | Step::PromoteMysql | Step::OpenPorts
+            Step::PrepareTarget
+            | Step::DrainHolder
+            | Step::CloseHolder
+            | Step::AttachOld
+            | Step::CutStream
+            | Step::DrainRelayLog
+            | Step::PromoteMysql
+            | Step::OpenPorts
                 if !self.db(node).answers(self.now) =>
             {
                 None
             }
-            // No operator of this world passes the baton on purpose.
-            Step::PrepareTarget | Step::DrainHolder | Step::CloseHolder | Step::CatchUp | Step::AttachOld => {
-                Some(failed("there is no switchover in this world"))
-            }
+            Step::PrepareTarget => self.prepare_target(node, job),
+            Step::DrainHolder => Some(self.drain_holder(node, job)),
+            Step::CloseHolder => self.close_holder(node, job),
+            Step::CatchUp => self.catch_up(node, job),
+            Step::AttachOld => self.attach_old(node, job),
             Step::FenceOld | Step::StartIndependent | Step::StartServices => {
                 self.effect(node, job);
                 Some(done())
@@ -103,11 +117,15 @@ impl World {
             Step::DrainRelayLog => self.drain(node, job),
             Step::PromoteMysql => Some(self.promote(node, job)),
             Step::OpenPorts => {
+                if self.redis(node).is_some_and(|redis| !redis.up) {
+                    return None;
+                }
                 if self.db(node).read_only && !self.has_captured(node) {
                     return Some(failed("what was captured is not applied"));
                 }
                 self.effect(node, job);
                 self.make_writable(node);
+                self.serve_redis(node);
                 self.open(node, Door::Vip);
                 self.open(node, Door::Ports);
                 self.nodes[node].gate.is_open(Door::Ports, self.now).then(done)
@@ -135,10 +153,14 @@ impl World {
         StepResult::Done { facts: vec![("received".to_owned(), self.db(node).received.to_fact())] }
     }
 
-    /// What the cut has captured is applied here.
+    /// What the cut has captured, or the closed holder has noted, is applied here.
     fn has_captured(&self, node: usize) -> bool {
         let run = self.applied(node).run.as_ref();
-        let captured = run.and_then(|run| run.fact(Step::CutStream, "received")).map(TxSet::from_fact);
+        let noted = |run: &Run| {
+            let captured = run.fact(Step::CutStream, "received");
+            captured.or_else(|| run.fact(Step::CloseHolder, "position")).map(TxSet::from_fact)
+        };
+        let captured = run.and_then(noted);
         captured.is_some_and(|captured| self.db(node).executed.missing(&captured) == 0)
     }
 
@@ -169,7 +191,7 @@ impl World {
         done()
     }
 
-    fn make_writable(&mut self, node: usize) {
+    pub(super) fn make_writable(&mut self, node: usize) {
         let db = self.db_mut(node);
         let thrown_away = db.executed.missing(&db.received);
         if db.follows.take().is_some() {
@@ -184,7 +206,9 @@ impl World {
     }
 
     fn undo(&mut self, node: usize, job: &Job) -> Option<StepResult> {
-        if self.now >= super::swarm::START_MS && self.rng.chance(self.swarm.undo_fails) {
+        // What a switchover takes back is the reconciler's, and does not fail.
+        let may_fail = self.now >= super::swarm::START_MS && !is_handover(job.planned.step);
+        if may_fail && self.rng.chance(self.swarm.undo_fails) {
             return Some(failed("bad luck"));
         }
         let step = if self.has(Planted::UndoInForwardOrder) {
@@ -204,10 +228,10 @@ impl World {
             }
             // The cut outlives the undo: it ends when the node follows again.
             Step::CutStream => {}
+            Step::CloseHolder => return self.undo_close_holder(node, job),
+            Step::CatchUp => return self.undo_catch_up(node, job),
             Step::PrepareTarget
             | Step::DrainHolder
-            | Step::CloseHolder
-            | Step::CatchUp
             | Step::AttachOld
             | Step::FenceOld
             | Step::DrainRelayLog
@@ -231,7 +255,7 @@ impl World {
         begun.first().copied().unwrap_or(job.planned.step)
     }
 
-    fn effect(&mut self, node: usize, job: &Job) {
+    pub(super) fn effect(&mut self, node: usize, job: &Job) {
         let effect = Effect {
             node,
             run: job.run,
@@ -244,10 +268,26 @@ impl World {
     }
 }
 
-fn done() -> StepResult {
+/// A step that only a switchover has.
+const fn is_handover(step: Step) -> bool {
+    match step {
+        Step::PrepareTarget | Step::DrainHolder | Step::CloseHolder | Step::CatchUp | Step::AttachOld => true,
+        Step::FenceOld
+        | Step::CutStream
+        | Step::HoldVip
+        | Step::DrainRelayLog
+        | Step::PromoteMysql
+        | Step::OpenPorts
+        | Step::StartIndependent
+        | Step::StartServices
+        | Step::Validate => false,
+    }
+}
+
+pub(super) fn done() -> StepResult {
     StepResult::Done { facts: Vec::new() }
 }
 
-fn failed(error: &str) -> StepResult {
+pub(super) fn failed(error: &str) -> StepResult {
     StepResult::Failed { error: error.to_owned() }
 }

@@ -41,6 +41,8 @@ pub enum Fault {
     SlowLink { from: usize, to: usize, for_ms: u64, by_ms: u64 },
     /// Raft elects another leader, for no reason.
     LeaderMoves { to: usize },
+    /// The process of Redis ends; it may have nothing when it is back.
+    RedisKill { node: usize, for_ms: u64, forgets: bool },
 }
 
 /// Who is who at the moment of a fault.
@@ -74,11 +76,13 @@ pub enum Kind {
     Isolate,
     SlowLink,
     LeaderMoves,
+    RedisKill,
+    RedisForgets,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::HostCrash,
         Self::HostFreeze,
         Self::AgentKill,
@@ -95,7 +99,14 @@ impl Kind {
         Self::Isolate,
         Self::SlowLink,
         Self::LeaderMoves,
+        Self::RedisKill,
+        Self::RedisForgets,
     ];
+
+    /// Nothing happens without Redis. The last two of all.
+    pub const fn is_of_redis(self) -> bool {
+        matches!(self, Self::RedisKill | Self::RedisForgets)
+    }
 
     /// Draws whom it hits and for how long. The holder and the leader are hit more often than chance would.
     pub(super) fn draw(self, rng: &mut Rng, roles: Roles) -> Vec<Fault> {
@@ -135,6 +146,8 @@ impl Kind {
                 vec![Fault::SlowLink { from: node, to: other, for_ms, by_ms }]
             }
             Self::LeaderMoves => vec![Fault::LeaderMoves { to: node }],
+            Self::RedisKill => vec![Fault::RedisKill { node: data, for_ms, forgets: false }],
+            Self::RedisForgets => vec![Fault::RedisKill { node: data, for_ms, forgets: true }],
         }
     }
 }
@@ -186,6 +199,7 @@ impl World {
             Fault::Cut { from, to, for_ms } => self.cut[from][to] = self.cut[from][to].max(at + for_ms),
             Fault::SlowLink { from, to, for_ms, by_ms } => self.slow[from][to] = (at + for_ms, by_ms),
             Fault::LeaderMoves { to } => self.move_leader(to),
+            Fault::RedisKill { node, for_ms, forgets } => self.kill_redis(node, for_ms, forgets),
         }
     }
 
@@ -201,6 +215,11 @@ impl World {
         it.gate = super::kernel::Gate::new(planted);
         if let Some(db) = &mut it.db {
             db.stop();
+        }
+        if let Some(redis) = &mut it.redis {
+            redis.stop();
+            it.redis_down_until = it.redis_down_until.max(until);
+            it.redis_forgets = false;
         }
         self.queue.put(until, Event::Live(node));
     }
@@ -271,6 +290,7 @@ impl World {
         self.swarm.step_fails = 0;
         self.swarm.undo_fails = 0;
         self.swarm.armed.clear();
+        self.swarm.aborts = 0;
         self.cut = [[0; 3]; 3];
         self.slow = [[(0, 0); 3]; 3];
         for node in 0..3 {
@@ -278,6 +298,7 @@ impl World {
             it.host_down_until = it.host_down_until.min(at);
             it.agent_down_until = it.agent_down_until.min(at);
             it.db_down_until = it.db_down_until.min(at);
+            it.redis_down_until = it.redis_down_until.min(at);
             it.disk_bad_until = it.disk_bad_until.min(at);
             it.lied_until = it.lied_until.min(at);
             let thaws = at < it.frozen_until;

@@ -23,18 +23,17 @@ impl World {
         if self.has(Planted::ReleaseBeforeClosing) && self.keeps_open_while_releasing(node, &wish) {
             return;
         }
-        if self.nodes[node].holder.epoch() != wish.renew {
-            self.close(node, &BOTH);
-            self.nodes[node].holder.appoint(wish.renew);
-            self.renew(node);
+        if self.appoint(node, wish.renew) && self.has(Planted::SurrenderBeforeClosing) {
+            return;
         }
         match wish.role {
             Role::Witness | Role::Acquiring { .. } | Role::Receiving { .. } => {}
             Role::Closed { follow } => {
                 self.close(node, &BOTH);
+                let source = follow.and_then(|name| NAMES.iter().position(|n| *n == name.as_str()));
+                self.close_redis(node, source);
                 if self.db(node).answers(self.now) {
                     self.close_database(node);
-                    let source = follow.and_then(|name| NAMES.iter().position(|n| *n == name.as_str()));
                     if let Some(source) = source {
                         self.follow(node, source);
                     }
@@ -44,7 +43,10 @@ impl World {
                 self.open(node, Door::Vip);
                 if !ports {
                     self.close(node, &[Door::Ports]);
-                } else if self.db(node).answers(self.now) {
+                    return;
+                }
+                self.serve_redis(node);
+                if self.db(node).answers(self.now) {
                     self.open_database(node, semi_sync);
                     self.open(node, Door::Ports);
                 }
@@ -67,6 +69,13 @@ impl World {
 
     /// A replica again, if it has nothing that the other lacks.
     fn follow(&mut self, node: usize, other: usize) {
+        let healed = self.healed_at.is_some() && self.db(other).answers(self.now);
+        if healed && self.db(other).executed.missing(&self.db(node).executed) > 0 {
+            // Extra transactions keep it out for good, so in a repaired world somebody has ordered a resync.
+            let copy = self.db(other).clone();
+            self.db_mut(node).copy(&copy);
+            self.tell(|| format!("{} is copied from {}", NAMES[node], NAMES[other]));
+        }
         let db = self.db(node);
         let is_set = db.follows == Some(other) && db.io_started && db.sql_running && !db.cut;
         if !is_set && self.db(other).executed.missing(&db.executed) == 0 {

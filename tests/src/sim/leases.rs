@@ -2,7 +2,8 @@
 
 use baton_runbooks::lease::granter::Office;
 use baton_runbooks::lease::holder::Door;
-use baton_runbooks::lease::{Grant, Refusal, Renewal};
+use baton_runbooks::lease::{Grant, Refusal, Renewal, Surrender};
+use baton_runbooks::model::Epoch;
 
 use super::event::Mail;
 use super::hands::BOTH;
@@ -48,8 +49,47 @@ impl World {
         }
     }
 
-    fn grant(&mut self, node: usize, office: &Office, renewal: &Renewal) -> Result<Grant, Refusal> {
+    /// Renews for `epoch` from now on. Whoever does not hold the baton any more has closed, and says so to everybody: true.
+    pub(super) fn appoint(&mut self, node: usize, epoch: Option<Epoch>) -> bool {
+        let held = self.nodes[node].holder.epoch();
+        if held == epoch {
+            return false;
+        }
+        if !self.has(Planted::SurrenderBeforeClosing) {
+            self.close(node, &BOTH);
+        }
+        self.nodes[node].holder.appoint(epoch);
         let appointment = self.applied(node).appointment();
+        let holds = appointment.holder.as_ref() == Some(&self.nodes[node].name);
+        let surrenders = held.is_some_and(|held| !holds || appointment.epoch != held);
+        if surrenders {
+            let surrender = self.nodes[node].holder.surrender();
+            let office = self.office(node);
+            self.nodes[node].granter.surrender(&office, &surrender);
+            for peer in (0..3).filter(|peer| *peer != node) {
+                self.send(node, peer, Mail::Surrender { surrender: surrender.clone(), relayed: false });
+            }
+        }
+        self.renew(node);
+        surrenders
+    }
+
+    pub(super) fn hear_surrender(&mut self, node: usize, surrender: Surrender, relayed: bool) {
+        if self.raft.leads(node) {
+            let office = self.office(node);
+            self.nodes[node].granter.surrender(&office, &surrender);
+        } else if let Some(leader) = self.raft.views[node].leader.filter(|_| !relayed)
+            && NAMES[leader] != surrender.node.as_str()
+        {
+            self.send(node, leader, Mail::Surrender { surrender, relayed: true });
+        }
+    }
+
+    fn grant(&mut self, node: usize, office: &Office, renewal: &Renewal) -> Result<Grant, Refusal> {
+        let mut appointment = self.applied(node).appointment();
+        if self.has(Planted::GrantBeforeSurrender) {
+            appointment.passed_by = None;
+        }
         let it = &mut self.nodes[node];
         it.granter.grant(it.local(self.now), office, &appointment, renewal)
     }

@@ -40,6 +40,11 @@ impl TxSet {
         other.0.iter().enumerate().map(|(origin, n)| n.saturating_sub(self.upto(origin))).sum()
     }
 
+    /// What both have.
+    pub fn meet(&self, other: &Self) -> Self {
+        Self(self.0.iter().enumerate().map(|(origin, n)| (*n).min(other.upto(origin))).collect())
+    }
+
     /// Takes everything that `other` has.
     pub fn join(&mut self, other: &Self) {
         for (origin, number) in other.0.iter().enumerate() {
@@ -217,6 +222,18 @@ impl Mysql {
         self.new_threads();
         self.source = false;
         self.cut = false;
+    }
+
+    /// Everything it had is thrown away for a copy of `other`: a resync.
+    pub fn copy(&mut self, other: &Self) {
+        self.executed = other.executed.clone();
+        self.received = other.executed.clone();
+        self.canary = other.canary;
+        self.received_canary = other.canary;
+        self.waiting.clear();
+        self.follows = None;
+        self.starts += 1;
+        self.new_threads();
     }
 
     /// It answers queries.

@@ -13,6 +13,7 @@ use baton_runbooks::run::table::Scope;
 use super::kernel::{Gate, SLOTS};
 use super::mysql::{Mysql, address};
 use super::planted::Planted;
+use super::redis::Redis;
 
 /// Names of the nodes: two with data, and the witness.
 pub const NAMES: [&str; 3] = ["db1", "db2", "mon"];
@@ -57,6 +58,8 @@ impl Standing {
 pub struct Node {
     /// Its name.
     pub name: NodeId,
+    /// Redis is configured in this world.
+    pub has_redis: bool,
     /// The host is off until then.
     pub host_down_until: u64,
     /// The agent is not started before.
@@ -91,6 +94,12 @@ pub struct Node {
     pub db: Option<Mysql>,
     /// The database is not started before.
     pub db_down_until: u64,
+    /// Redis; `None`: this world, or this node, has none.
+    pub redis: Option<Redis>,
+    /// Redis is not started before.
+    pub redis_down_until: u64,
+    /// Redis has nothing on disk: its next start finds nothing.
+    pub redis_forgets: bool,
     /// The kernel.
     pub gate: Gate,
     /// What the node is to be.
@@ -109,9 +118,9 @@ pub struct Node {
 
 impl Node {
     /// A node whose agent has not been started.
-    pub fn new(index: usize, rate: u64, offset: u64, planted: Option<Planted>) -> Self {
-        let name = NodeId::from(NAMES[index]);
+    pub fn new(name: NodeId, index: usize, rate: u64, offset: u64, planted: Option<Planted>) -> Self {
         Self {
+            has_redis: false,
             host_down_until: 0,
             agent_down_until: 0,
             frozen_until: 0,
@@ -129,6 +138,9 @@ impl Node {
             opened: None,
             db: (index < 2).then(Mysql::default),
             db_down_until: 0,
+            redis: None,
+            redis_down_until: 0,
+            redis_forgets: false,
             gate: Gate::new(planted),
             wish: None,
             standing: None,
@@ -160,7 +172,8 @@ impl Node {
         self.boot += 1;
         self.holder = Holder::new(self.name.clone(), TERMS, self.boot);
         self.granter = Granter::new(self.name.clone(), terms(planted));
-        self.agent = Some(Agent::new(setup(index, self.boot, self.opened.clone())));
+        self.agent =
+            Some(Agent::new(setup(self.name.clone(), index, self.boot, self.opened.clone(), self.has_redis)));
         self.wish = None;
         self.standing = None;
         self.lease = LeaseFacts::default();
@@ -168,6 +181,12 @@ impl Node {
         self.disk_seen_bad = false;
         self.canary_busy_until = 0;
         self.canary_newest = 0;
+    }
+
+    /// This world has Redis.
+    pub fn with_redis(&mut self) {
+        self.has_redis = true;
+        self.redis = self.db.is_some().then(Redis::default);
     }
 
     /// The process is gone.
@@ -180,9 +199,9 @@ fn terms(planted: Option<Planted>) -> Terms {
     if planted == Some(Planted::NoMargin) { Terms { margin_ms: 0, ..TERMS } } else { TERMS }
 }
 
-fn setup(index: usize, boot: u64, opened: Option<String>) -> Setup {
+fn setup(me: NodeId, index: usize, boot: u64, opened: Option<String>, redis: bool) -> Setup {
     Setup {
-        me: NodeId::from(NAMES[index]),
+        me,
         own_address: address(index).to_owned(),
         policy: Policy {
             scope: Scope { mysql: true, independent_services: true, services: true },
@@ -201,7 +220,7 @@ fn setup(index: usize, boot: u64, opened: Option<String>) -> Setup {
             service_lost_ms: 25_000,
         },
         sync_patience_ms: 1_400,
-        redis: false,
+        redis,
         holder_services: Vec::new(),
         version: String::new(),
         config_hash: String::new(),

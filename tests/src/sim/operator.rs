@@ -1,28 +1,64 @@
 //! What an operator does, at any moment, from any node. One variant per verb; each becomes a command or none.
 
-use baton_runbooks::ledger::{Command, Ledger};
+use baton_runbooks::decide::loss::{Accept, Acceptance};
+use baton_runbooks::decide::switchover::Wanted;
+use baton_runbooks::ledger::{Command, LossAccepted};
 use baton_runbooks::model::WallMs;
+use baton_runbooks::plan::Runbook;
 
+use super::event::Event;
 use super::world::World;
+
+/// Who it is.
+const NAME: &str = "operator";
 
 /// A verb of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperatorAct {
     /// `baton run ack`: has read why the newest run needs an operator. At any other moment it is refused.
     AcknowledgeRun,
+    /// `baton switchover`: passes the baton, if the preflight has nothing against it.
+    Switchover,
+    /// `baton run abort`: a switchover that is under way is to be taken back.
+    AbortRun,
+    /// `baton takeover --accept-data-loss`, with a bound or without.
+    AcceptLoss,
+    /// That is taken back.
+    WithdrawLoss,
 }
 
 impl OperatorAct {
     /// Every verb.
-    pub const ALL: [Self; 1] = [Self::AcknowledgeRun];
+    pub const ALL: [Self; 5] =
+        [Self::AcknowledgeRun, Self::Switchover, Self::AbortRun, Self::AcceptLoss, Self::WithdrawLoss];
 
-    /// The command that the verb proposes, from the ledger that its node has.
-    fn command(self, ledger: &Ledger, wall: WallMs) -> Option<Command> {
+    /// In how many of a hundred seeds with an operator this verb is used again and again.
+    pub const fn percent(self) -> u64 {
         match self {
-            Self::AcknowledgeRun => {
-                let (run, _) = ledger.newest_run()?;
-                Some(Command::AcknowledgeRun { run: run.id, by: "operator".to_owned(), at: wall })
-            }
+            Self::AcknowledgeRun => 60,
+            Self::Switchover => 65,
+            Self::AbortRun => 15,
+            Self::AcceptLoss => 50,
+            Self::WithdrawLoss => 15,
+        }
+    }
+
+    /// The shortest and the longest time between two of them, in milliseconds.
+    const fn every_ms(self) -> (u64, u64) {
+        match self {
+            Self::AcknowledgeRun => (500, 6_000),
+            Self::Switchover => (700, 9_000),
+            Self::AbortRun => (200, 4_000),
+            Self::AcceptLoss => (200, 1_500),
+            Self::WithdrawLoss => (500, 5_000),
+        }
+    }
+
+    /// A repaired world comes to rest without it.
+    pub const fn is_for_rest(self) -> bool {
+        match self {
+            Self::AcknowledgeRun => true,
+            Self::Switchover | Self::AbortRun | Self::AcceptLoss | Self::WithdrawLoss => false,
         }
     }
 }
@@ -34,8 +70,58 @@ impl World {
         if !self.able(node) {
             return;
         }
-        let Some(command) = act.command(self.applied(node), WallMs(self.now)) else { return };
+        let Some(command) = self.ordered(node, act) else { return };
         self.tell(|| format!("operator at {}: {command}", super::node::NAMES[node]));
         self.propose_for_operator(node, command);
+    }
+
+    /// A verb of the swarm, and once more after a while.
+    pub(super) fn operate_again(&mut self, act: OperatorAct) {
+        let goes_on = self.healed_at.is_none() || act.is_for_rest();
+        if !goes_on {
+            return;
+        }
+        self.operate(act);
+        let (low, high) = act.every_ms();
+        let again = self.now + self.rng.range(low, high);
+        self.queue.put(again, Event::Operator(act));
+    }
+
+    /// The command that the verb proposes, from what its node knows.
+    fn ordered(&mut self, node: usize, act: OperatorAct) -> Option<Command> {
+        let at = WallMs(self.now);
+        let now = self.nodes[node].local(self.now);
+        let by = || NAME.to_owned();
+        match act {
+            OperatorAct::AcknowledgeRun => {
+                let (run, _) = self.applied(node).newest_run()?;
+                Some(Command::AcknowledgeRun { run: run.id, by: by(), at })
+            }
+            OperatorAct::AbortRun => {
+                let run = self.applied(node).run.as_ref();
+                let run = run.filter(|run| run.plan.runbook == Runbook::Switchover)?;
+                Some(Command::AbortRun { run: run.id, by: by(), at })
+            }
+            OperatorAct::Switchover => {
+                let patience_ms = if self.rng.chance(50) { 0 } else { self.rng.range(0, 1_500) };
+                let wanted = Wanted { to: None, by: by(), drain_patience_ms: patience_ms };
+                let plan = self.nodes[node].agent.as_ref()?.preflight(now, &wanted).plan?;
+                Some(Command::StartRun { plan, at })
+            }
+            OperatorAct::AcceptLoss => {
+                let bounded = self.rng.chance(60);
+                let at_most_ms = bounded.then(|| self.rng.range(200, 9_000));
+                let wanted = Accept { to: None, loss: LossAccepted { by: by(), at_most_ms } };
+                let accepted = self.nodes[node].agent.as_ref()?.loss_preflight(now, &wanted).acceptance?;
+                let Acceptance { epoch, generation, node, instance, loss } = accepted;
+                Some(Command::AcceptLoss { epoch, generation, node, instance, loss, at })
+            }
+            OperatorAct::WithdrawLoss => {
+                let ledger = self.applied(node);
+                let (node, _) = ledger.in_sync.iter().find(|(_, known)| known.is_accepted())?;
+                let (epoch, generation) = (ledger.epoch, ledger.sync_generation);
+                Some(Command::WithdrawLoss { epoch, generation, node: node.clone(), by: by(), at })
+            }
+        }
     }
 }

@@ -48,8 +48,22 @@ pub enum Planted {
     RelayLogNotDrained,
     /// Undos are carried out in the order of the steps.
     UndoInForwardOrder,
-    /// The undo of a promotion leaves the database writable.
+    /// The undo of a promotion, or of catching up, leaves the database writable.
     UndoForgetsDatabase,
+    /// A switchover's target opens with what it has, whatever the closed holder has noted.
+    CatchUpNotAwaited,
+    /// Who passes the baton says that it is closed while its kernel still lets packets through.
+    SurrenderBeforeClosing,
+    /// The leader grants to who gets the baton although the one who passes it has not said that it is closed.
+    GrantBeforeSurrender,
+    /// A Redis that came back empty is made the primary although the other one has data.
+    EmptyRedisPromoted,
+    /// A switchover's target does not wait for what Redis has at the closed holder.
+    OffsetNotAwaited,
+    /// What an operator accepted for one takeover stands for the next one too.
+    WordUsedTwice,
+    /// A bound that the operator put on the loss is not looked at.
+    WordWithoutBound,
     /// A step acts when its start is proposed, not when it is committed.
     ActsBeforeJournal,
     /// A step is carried out a second time, after its outcome was committed.

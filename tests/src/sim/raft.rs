@@ -1,7 +1,7 @@
 //! A linearizable log with a leader that changes, lags, and loses its quorum. Raft itself is tested elsewhere.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use baton_runbooks::ledger::{Command, Ledger};
 use baton_runbooks::model::Epoch;
@@ -68,16 +68,16 @@ pub struct Raft {
     /// The newest term of all.
     pub term: u64,
     /// The ledger after each entry; the first is empty.
-    pub states: Vec<Rc<Ledger>>,
+    pub states: Vec<Arc<Ledger>>,
 }
 
 /// An entry that was committed.
 #[derive(Debug)]
 pub struct Committed {
     /// The ledger before it.
-    pub before: Rc<Ledger>,
+    pub before: Arc<Ledger>,
     /// The ledger after it.
-    pub after: Rc<Ledger>,
+    pub after: Arc<Ledger>,
     /// The ledger accepted it.
     pub accepted: bool,
 }
@@ -88,12 +88,12 @@ impl Raft {
         Self {
             views: vec![View { patience: 300, ..View::default() }; nodes],
             term: 0,
-            states: vec![Rc::new(Ledger::default())],
+            states: vec![Arc::new(Ledger::default())],
         }
     }
 
     /// The newest committed state.
-    pub fn newest(&self) -> &Rc<Ledger> {
+    pub fn newest(&self) -> &Arc<Ledger> {
         self.states.last().expect("the log begins with the empty ledger")
     }
 
@@ -109,7 +109,10 @@ impl Raft {
         let mut ledger = Ledger::clone(&before);
         let accepted = ledger.apply(command).is_accepted();
         deviate_after(&mut ledger, planted);
-        let after = if ledger == *before { before.clone() } else { Rc::new(ledger) };
+        if planted == Some(Planted::WordUsedTwice) {
+            keep_word(&before, &mut ledger);
+        }
+        let after = if ledger == *before { before.clone() } else { Arc::new(ledger) };
         self.states.push(after.clone());
         Committed { before, after, accepted }
     }
@@ -143,7 +146,7 @@ fn deviate(command: &mut Command, ledger: &Ledger, planted: Option<Planted>) {
         Command::Journal { run, epoch, .. } | Command::AbandonRun { run, epoch, .. }
             if planted == Some(Planted::StaleEpochAccepted) =>
         {
-            *epoch = ledger.epoch;
+            *epoch = ledger.run.as_ref().map_or(ledger.epoch, |run| run.plan.epoch);
             *run = ledger.runs;
         }
         Command::Release { epoch, by, .. } if planted == Some(Planted::StaleEpochAccepted) => {
@@ -177,7 +180,23 @@ fn deviate_after(ledger: &mut Ledger, planted: Option<Planted>) {
             }
         }
     }
+    if planted == Some(Planted::WordWithoutBound) {
+        for complete in ledger.in_sync.values_mut() {
+            if let Complete::Accepted { loss, .. } = complete {
+                loss.at_most_ms = None;
+            }
+        }
+    }
     if planted == Some(Planted::RunForgotten) {
         ledger.run.take_if(|run| matches!(run.state(), RunState::NeedsOperator { .. }));
+    }
+}
+
+/// Planted: what was accepted stands again when the run that used it was taken back.
+fn keep_word(before: &Ledger, after: &mut Ledger) {
+    let used = before.holder.as_ref().filter(|_| after.holder.is_none());
+    let word = used.and_then(|node| before.in_sync.get_key_value(node));
+    if let Some((node, word)) = word.filter(|(_, known)| known.is_accepted()) {
+        after.in_sync.insert(node.clone(), word.clone());
     }
 }

@@ -1,10 +1,12 @@
 //! Swarm: each seed draws which kinds of faults are on and how often they happen, so that seeds differ in kind.
 //!
 //! A fifth of the seeds has exactly one fault, and nothing else that goes wrong: there the guarantee *one fault, one change*
-//! is checked. About a third of the faults of all others waits for an entry in a run's journal instead of an instant, so
-//! that it falls between two steps.
+//! is checked. A tenth has an operator who passes the baton, steps that fail, and no fault at all: there a switchover that
+//! is taken back must leave the old holder serving. About a third of the faults of all others waits for an entry in a run's
+//! journal instead of an instant, so that it falls between two steps.
 
 use super::fault::{Fault, Kind};
+use super::operator::OperatorAct;
 use super::rng::Rng;
 
 /// Faults begin after the first holder serves in sync.
@@ -18,6 +20,9 @@ pub const REPAIR_MS: u64 = 7_500;
 
 /// Everything is repaired then at the latest.
 pub const HEAL_MS: u64 = 31_000;
+
+/// So long a seed without any fault goes on before it is repaired, in milliseconds.
+pub const QUIET_MS: u64 = 9_000;
 
 /// The end of a schedule.
 pub const END_MS: u64 = 60_000;
@@ -38,6 +43,8 @@ pub struct Swarm {
     pub kinds: Vec<Kind>,
     /// Exactly one fault.
     pub single: bool,
+    /// No fault: only an operator who passes the baton, and steps that fail.
+    pub planned: bool,
     /// Instants of faults.
     pub timed: Vec<u64>,
     /// Faults that wait for journal entries, in order.
@@ -64,8 +71,12 @@ pub struct Swarm {
     pub lag_ms: u64,
     /// Age of the lease thread's view when the core reads it, at most.
     pub view_ms: u64,
-    /// An operator is at work.
-    pub operator: bool,
+    /// Redis is there too.
+    pub redis: bool,
+    /// What an operator does again and again.
+    pub verbs: Vec<OperatorAct>,
+    /// Percent of switchovers that an operator aborts soon after their start.
+    pub aborts: u64,
     /// Rates of the clocks, in local milliseconds per second.
     pub rates: [u64; 3],
 }
@@ -88,9 +99,12 @@ impl Swarm {
     pub fn draw(rng: &mut Rng) -> Self {
         let mut swarm = Self::calm(rng);
         swarm.single = rng.chance(20);
+        swarm.planned = !swarm.single && rng.chance(12);
+        swarm.redis = rng.chance(30);
         swarm.kinds = Kind::ALL.into_iter().filter(|_| rng.chance(45)).collect();
+        swarm.kinds.retain(|kind| swarm.redis || !kind.is_of_redis());
         if swarm.kinds.is_empty() {
-            swarm.kinds.push(Kind::ALL[rng.index(Kind::ALL.len())]);
+            swarm.kinds.push(Kind::ALL[rng.index(Kind::ALL.len() - 2)]);
         }
         if rng.chance(40) {
             swarm.rates = [0; 3].map(|_| if rng.chance(50) { 976 } else { 1_024 });
@@ -98,6 +112,14 @@ impl Swarm {
         let mut some = |percent: u64, low: u64, high: u64, usual: u64| {
             if rng.chance(percent) { rng.range(low, high) } else { usual }
         };
+        if swarm.planned {
+            swarm.lag_ms = some(40, 100, 1_500, swarm.lag_ms);
+            swarm.step_fails = some(60, 2, 40, 0);
+            swarm.step_slow = some(40, 5, 50, 10);
+            swarm.aborts = some(60, 20, 100, 0);
+            swarm.verbs.push(OperatorAct::Switchover);
+            return swarm;
+        }
         if !swarm.single {
             swarm.mail_ms = some(30, 20, 250, swarm.mail_ms);
             swarm.ack_ms = some(30, 10, 250, swarm.ack_ms);
@@ -110,7 +132,10 @@ impl Swarm {
             swarm.undo_fails = some(15, 5, 40, 0);
             swarm.step_slow = some(40, 5, 50, 10);
             swarm.view_ms = some(25, 20, 400, 0);
-            swarm.operator = rng.chance(50);
+            swarm.aborts = some(50, 10, 60, 0);
+            if rng.chance(70) {
+                swarm.verbs = OperatorAct::ALL.into_iter().filter(|act| rng.chance(act.percent())).collect();
+            }
         }
         swarm.place(rng);
         swarm

@@ -40,6 +40,12 @@ pub struct Tally {
     pub changed: u64,
     /// Seeds with a run that was rolled back or abandoned.
     pub taken_back: u64,
+    /// Seeds in which a switchover passed the baton.
+    pub switched: u64,
+    /// Seeds in which a switchover was taken back.
+    pub switch_taken_back: u64,
+    /// Seeds in which an operator's word on a loss carried a takeover.
+    pub losses: u64,
     /// Seeds that need an operator in the end.
     pub needs_operator: u64,
     /// Inputs that cores took.
@@ -62,6 +68,9 @@ pub struct Figures {
     needs_operator: u64,
     holder_changed: u64,
     taken_back: u64,
+    switched_over: u64,
+    switchover_taken_back: u64,
+    loss_accepted: u64,
     inputs: u64,
 }
 
@@ -108,6 +117,9 @@ impl Tally {
         self.seeds += 1;
         self.changed += u64::from(outcome.changes > 0);
         self.taken_back += u64::from(outcome.taken_back > 0);
+        self.switched += u64::from(outcome.switched > 0);
+        self.switch_taken_back += u64::from(outcome.switch_taken_back > 0);
+        self.losses += u64::from(outcome.losses > 0);
         self.needs_operator += u64::from(outcome.needs_operator);
         self.inputs += outcome.inputs;
         self.lasted_ms += outcome.lasted_ms;
@@ -119,6 +131,9 @@ impl Tally {
         self.seeds += other.seeds;
         self.changed += other.changed;
         self.taken_back += other.taken_back;
+        self.switched += other.switched;
+        self.switch_taken_back += other.switch_taken_back;
+        self.losses += other.losses;
         self.needs_operator += other.needs_operator;
         self.inputs += other.inputs;
         self.lasted_ms += other.lasted_ms;
@@ -145,6 +160,9 @@ impl Tally {
             needs_operator: self.needs_operator,
             holder_changed: self.changed,
             taken_back: self.taken_back,
+            switched_over: self.switched,
+            switchover_taken_back: self.switch_taken_back,
+            loss_accepted: self.losses,
             inputs: self.inputs,
         }
     }
@@ -155,14 +173,19 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} seeds, {} violations; holder changed in {}, a run taken back in {}, {} need an operator; \
-             {} writes acknowledged; {:.0} schedules per second and core",
+             a switchover passed the baton in {} and was taken back in {}, a loss was accepted in {}; \
+             {} writes acknowledged; {:.0} schedules of {:.0} virtual seconds per second and core",
             self.seeds,
             self.violations.len(),
             self.changed,
             self.taken_back,
             self.needs_operator,
+            self.switched,
+            self.switch_taken_back,
+            self.losses,
             self.acked,
-            self.per_second()
+            self.per_second(),
+            self.lasted_ms as f64 / 1_000.0 / self.seeds.max(1) as f64
         )
     }
 }

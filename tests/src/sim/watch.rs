@@ -1,15 +1,16 @@
 //! Where the invariants look at the world.
 
 use baton_runbooks::ledger::Command;
+use baton_runbooks::model::NodeId;
 
 use super::mysql::Tx;
 use super::raft::Committed;
 use super::swarm::START_MS;
 use super::world::World;
 use crate::invariants::{
-    Effect, acked_at_replica, epoch_monotonic, lease_never_overlaps, no_effect_without_journal,
-    no_lost_write, no_storm, no_undo_after_pivot, one_change, one_holder, run_settles, served_again,
-    stale_actor, undo_before_pivot,
+    Effect, accepted_loss, acked_at_replica, epoch_monotonic, lease_never_overlaps,
+    no_effect_without_journal, no_lost_write, no_storm, no_undo_after_pivot, one_change, one_holder, redis,
+    run_settles, served_again, stale_actor, undo_before_pivot,
 };
 
 /// An acknowledged write younger than this is news, in milliseconds.
@@ -22,7 +23,8 @@ impl World {
         let [one, two, ..] = self.nodes.as_slice() else { return };
         let it = &mut self.invariants;
         it.hold(at, one_holder::NAME, one_holder::check(at, &one.gate, &two.gate));
-        it.hold(at, lease_never_overlaps::NAME, lease_never_overlaps::check(at, one, two, newest));
+        let apart = it.released.check(at, one, two);
+        it.hold(at, lease_never_overlaps::NAME, apart);
         for node in [one, two] {
             it.hold(at, stale_actor::NAME, stale_actor::check(at, node, newest));
         }
@@ -30,12 +32,29 @@ impl World {
         it.hold(at, run_settles::NAME, closed);
         let storm = it.no_storm.check(at);
         it.hold(at, no_storm::NAME, storm);
+        if let Some(owed) = self.invariants.undo_before_pivot.owes(at) {
+            self.must_serve(&owed);
+        }
+    }
+
+    /// A switchover of a seed without faults was taken back a while ago.
+    fn must_serve(&mut self, owed: &NodeId) {
+        let serves = (0..2).any(|node| self.nodes[node].name == *owed && self.is_serving(node));
+        let outcome = if serves || !self.swarm.planned {
+            Ok(())
+        } else {
+            Err(format!("a switchover was taken back, and {owed} does not serve"))
+        };
+        self.invariants.hold(self.now, undo_before_pivot::NAME, outcome);
     }
 
     /// An entry was committed.
     pub(super) fn committed(&mut self, command: &Command, entry: &Committed) {
         let (at, before, after) = (self.now, &entry.before, &entry.after);
         let it = &mut self.invariants;
+        it.released.committed(before, after);
+        let redis = it.redis.committed(before, after, &self.nodes);
+        it.hold(at, redis::NAME, redis);
         it.hold(at, epoch_monotonic::NAME, epoch_monotonic::committed(command, before, after));
         it.hold(at, stale_actor::NAME, stale_actor::committed(command, entry.accepted, before));
         let settles = it.run_settles.committed(at, command, before, after);
@@ -43,6 +62,15 @@ impl World {
         it.hold(at, no_undo_after_pivot::NAME, no_undo_after_pivot::committed(after));
         let undone = it.undo_before_pivot.committed(at, before, after, &self.nodes);
         it.hold(at, undo_before_pivot::NAME, undone);
+        let words = it.accepted_loss.committed(command, entry.accepted, before, after);
+        it.hold(at, accepted_loss::NAME, words);
+        let carried = it.accepted_loss.carried(before, after);
+        if let Some((node, at_most_ms)) = carried
+            && let Some(db) = self.nodes.iter().find(|it| it.name == node).and_then(|it| it.db.as_ref())
+        {
+            let span_ms = it.no_lost_write.forgive(db);
+            it.hold(at, accepted_loss::NAME, accepted_loss::carried(span_ms, at_most_ms));
+        }
         if self.swarm.single && at >= START_MS {
             let changes = it.one_change.committed(command, before, after);
             it.hold(at, one_change::NAME, changes);
@@ -67,7 +95,7 @@ impl World {
         let received = acked_at_replica::check(self.raft.newest(), &self.nodes[1 - node], tx);
         self.invariants.hold(at, acked_at_replica::NAME, received);
         if let Some(db) = &self.nodes[node].db {
-            let kept = self.invariants.no_lost_write.acknowledged(node, db, tx);
+            let kept = self.invariants.no_lost_write.acknowledged(at, node, db, tx);
             self.invariants.hold(at, no_lost_write::NAME, kept);
         }
     }

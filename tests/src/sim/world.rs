@@ -10,11 +10,10 @@ use super::event::{Event, Queue};
 use super::fault::Fault;
 use super::mysql::Mysql;
 use super::node::{NAMES, Node};
-use super::operator::OperatorAct;
 use super::planted::Planted;
 use super::raft::Raft;
 use super::rng::Rng;
-use super::swarm::{HEAL_MS, REPAIR_MS, START_MS, Swarm};
+use super::swarm::{HEAL_MS, QUIET_MS, REPAIR_MS, START_MS, Swarm};
 use crate::invariants::{Invariants, Violation};
 
 /// How a world differs from the usual one.
@@ -26,6 +25,8 @@ pub struct Options {
     pub planted: Option<Planted>,
     /// Keeps a story of what happened.
     pub trace: bool,
+    /// Redis is there too, also in a calm world.
+    pub redis: bool,
     /// Age of the lease thread's view when the witness's core reads it: an agent whose main threads get no processor.
     pub view_lag_ms: u64,
 }
@@ -78,8 +79,16 @@ impl World {
     pub fn new(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed);
         let swarm = if options.calm { Swarm::calm(&mut rng) } else { Swarm::draw(&mut rng) };
+        let names = NAMES.map(NodeId::from);
         let nodes = (0..3)
-            .map(|index| Node::new(index, swarm.rates[index], rng.range(10_000, 90_000), options.planted))
+            .map(|index| {
+                let (name, offset) = (names[index].clone(), rng.range(10_000, 90_000));
+                let mut node = Node::new(name, index, swarm.rates[index], offset, options.planted);
+                if swarm.redis || options.redis {
+                    node.with_redis();
+                }
+                node
+            })
             .collect();
         let mut world = Self {
             seed,
@@ -102,9 +111,10 @@ impl World {
             invariants: Invariants::default(),
             trace: Vec::new(),
         };
-        let members = [("db1", NodeKind::Data), ("db2", NodeKind::Data), ("mon", NodeKind::Witness)];
-        let members: BTreeMap<NodeId, NodeKind> = members.map(|(n, k)| (NodeId::from(n), k)).into();
-        let (cluster, initial_holder) = ("shop".to_owned(), NodeId::from("db1"));
+        let [db1, db2, mon] = names;
+        let initial_holder = db1.clone();
+        let members = [(db1, NodeKind::Data), (db2, NodeKind::Data), (mon, NodeKind::Witness)];
+        let (cluster, members) = ("shop".to_owned(), BTreeMap::from(members));
         world.commit(Command::Bootstrap { cluster, members, initial_holder, mysql: true });
         world.begin();
         world
@@ -125,11 +135,11 @@ impl World {
         for at in self.swarm.timed.clone() {
             self.queue.put(at, Event::Trouble);
         }
-        let last = self.swarm.timed.last().copied().unwrap_or(START_MS);
+        let last = self.swarm.timed.last().copied().unwrap_or(START_MS + QUIET_MS);
         self.queue.put((last + REPAIR_MS).min(HEAL_MS), Event::Heal);
-        if self.swarm.operator {
+        for act in self.swarm.verbs.clone() {
             let at = START_MS + self.rng.range(0, 4_000);
-            self.queue.put(at, Event::Operator(OperatorAct::ALL[self.rng.index(OperatorAct::ALL.len())]));
+            self.queue.put(at, Event::Operator(act));
         }
     }
 
@@ -250,11 +260,9 @@ impl World {
             Event::Clients => self.clients(),
             Event::FallBack(node) => self.fall_back(node),
             Event::LateSource(node) => self.db_mut(node).source = true,
-            Event::Operator(act) => {
-                self.operate(act);
-                let again = self.now + self.rng.range(500, 6_000);
-                self.queue.put(again, Event::Operator(act));
-            }
+            Event::Operator(act) => self.operate_again(act),
+            Event::Order(act) if self.healed_at.is_none() => self.operate(act),
+            Event::Order(_) => {}
             Event::Heal => self.heal(),
         }
     }
@@ -309,6 +317,10 @@ impl World {
         }
         if let Some(db) = it.db.as_mut().filter(|db| !db.up && at >= it.db_down_until) {
             db.start();
+        }
+        let (due, forgets) = (at >= it.redis_down_until, it.redis_forgets);
+        if let Some(redis) = it.redis.as_mut().filter(|redis| !redis.up && due) {
+            redis.start(forgets);
         }
         if it.agent.is_some() || at < it.agent_down_until {
             return;

@@ -2,11 +2,13 @@
 //!
 //! - this file: many seeds, none of which may violate anything; the same seed gives the same story;
 //! - `scenarios`: faults by hand, with what must come of them;
+//! - `planned`: an operator's commands by hand, likewise;
 //! - `planted`: deviations from the design, each of which must be caught.
 //!
 //! `SEEDS=n FIRST=m` runs other seeds; the program `simulate` runs as many as one likes, faster.
 #![allow(clippy::unwrap_used)]
 
+mod planned;
 mod planted;
 mod scenarios;
 
@@ -35,6 +37,9 @@ fn no_seed_breaks_safety_or_stays_down() {
     assert!(tally.needs_operator * 20 <= seeds, "{tally}");
     assert!(tally.changed * 4 >= seeds, "{tally}");
     assert!(tally.taken_back * 50 >= seeds, "{tally}");
+    assert!(tally.switched * 6 >= seeds, "{tally}");
+    assert!(tally.switch_taken_back * 25 >= seeds, "{tally}");
+    assert!(tally.losses * 400 >= seeds, "{tally}");
 }
 
 #[test]

@@ -194,6 +194,41 @@ fn planted_undo_forgets_database_is_caught() {
 }
 
 #[test]
+fn planted_catch_up_not_awaited_is_caught() {
+    is_caught(Planted::CatchUpNotAwaited, &LOST);
+}
+
+#[test]
+fn planted_surrender_before_closing_is_caught() {
+    is_caught(Planted::SurrenderBeforeClosing, &OVERLAP);
+}
+
+#[test]
+fn planted_grant_before_surrender_is_caught() {
+    is_caught(Planted::GrantBeforeSurrender, &OVERLAP);
+}
+
+#[test]
+fn planted_empty_redis_promoted_is_caught() {
+    is_caught(Planted::EmptyRedisPromoted, &["redis"]);
+}
+
+#[test]
+fn planted_offset_not_awaited_is_caught() {
+    is_caught(Planted::OffsetNotAwaited, &["redis"]);
+}
+
+#[test]
+fn planted_word_used_twice_is_caught() {
+    is_caught(Planted::WordUsedTwice, &["accepted_loss"]);
+}
+
+#[test]
+fn planted_word_without_bound_is_caught() {
+    is_caught(Planted::WordWithoutBound, &["accepted_loss"]);
+}
+
+#[test]
 fn planted_acts_before_journal_is_caught() {
     is_caught(Planted::ActsBeforeJournal, &UNJOURNALLED);
 }
@@ -224,7 +259,7 @@ fn planted_run_forgotten_is_caught() {
 fn an_end_is_proposed_only_after_another_look() {
     let restarts = |planted: Option<Planted>| {
         (1_000..1_800).step_by(5).any(|for_ms| {
-            let options = Options { calm: true, planted, view_lag_ms: 300, trace: false };
+            let options = Options { calm: true, planted, view_lag_ms: 300, ..Options::default() };
             let mut world = World::new(for_ms, options);
             world.run_until(START_MS);
             // Grants reach it through the other data node.

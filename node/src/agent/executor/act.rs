@@ -11,6 +11,7 @@ use baton_runbooks::lease::holder::Door;
 use baton_runbooks::model::NodeKind;
 use baton_runbooks::plan::Step;
 
+use super::super::reconcile::redis::is_empty_beside_data;
 use super::{Executor, Facts};
 use crate::hands::hooks::{self, Hook};
 use crate::hands::mysql::Mysql;
@@ -212,8 +213,14 @@ impl Executor {
         self.check_current()?;
         let mut facts = Facts::new();
         if let Some(redis) = &context.hands.redis {
-            let promoted = redis.promote(LEASE_DEADLINE).await?;
-            facts.push(fact("redis_offset", promoted.offset));
+            let seen = redis.facts(LEASE_DEADLINE).await?;
+            if !seen.primary && is_empty_beside_data(context, &seen) {
+                // The other one may still follow this server. It has the data: the core gives the baton back for that.
+                facts.push(fact("redis", "empty here and not there: not made the primary"));
+            } else {
+                let promoted = redis.promote(LEASE_DEADLINE).await?;
+                facts.push(fact("redis_offset", promoted.offset));
+            }
             if server.is_none() {
                 server = Some(redis.server_identity().await?);
             }

@@ -100,7 +100,7 @@ impl MysqlShare {
         if !self.newest.is(wish) {
             return;
         }
-        let source = SourceServer { host, port, executed: theirs.executed };
+        let source = SourceServer { host, port, executed: theirs.executed.clone() };
         let attached = match mysql.attach(&source, STATEMENT).await {
             Ok(Attached::Attached) => mysql.start_replication(STATEMENT).await,
             Ok(Attached::Refused { extra }) => {

@@ -63,24 +63,12 @@ impl RedisShare {
         }
     }
 
-    /// A holder's Redis that came back empty must not be made the primary of a replica that still has the data.
-    fn is_empty_beside_data(&self, facts: &RedisFacts) -> bool {
-        let config = &self.context.config;
-        let others =
-            config.nodes.iter().filter(|node| node.kind == NodeKind::Data && node.name != config.node);
-        let keys = others
-            .filter_map(|node| self.context.hands.peer(&node.name)?.redis)
-            .map(|redis| redis.keys)
-            .max();
-        facts.keys == 0 && keys.is_some_and(|keys| keys > 0)
-    }
-
     async fn serve(&mut self, redis: &Redis, facts: &RedisFacts, wish: &Numbered) {
         if facts.loading {
             return;
         }
         if !facts.primary || facts.min_replicas_to_write > 0 {
-            let is_empty = self.is_empty_beside_data(facts);
+            let is_empty = is_empty_beside_data(&self.context, facts);
             let was_empty = std::mem::replace(&mut self.is_empty, is_empty);
             if self.is_empty {
                 if !was_empty {
@@ -107,6 +95,14 @@ impl RedisShare {
             }
         }
     }
+}
+
+/// A Redis that came back empty must not be made the primary of a replica that still has the data: it would be wiped.
+pub(in crate::agent) fn is_empty_beside_data(context: &Context, facts: &RedisFacts) -> bool {
+    let config = &context.config;
+    let others = config.nodes.iter().filter(|node| node.kind == NodeKind::Data && node.name != config.node);
+    let keys = others.filter_map(|node| context.hands.peer(&node.name)?.redis).map(|redis| redis.keys).max();
+    facts.keys == 0 && keys.is_some_and(|keys| keys > 0)
 }
 
 impl Share for RedisShare {
