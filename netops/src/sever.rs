@@ -24,7 +24,7 @@ pub const SEVER_MAX: Duration = Duration::from_secs(600);
 /// The kernel counts in ticks and rounds up.
 const ROUNDING_MS: u64 = 100;
 /// Rules in the text of [`rules`]; fewer means that somebody flushed a chain.
-const RULE_COUNT: usize = 8;
+const RULE_COUNT: usize = 10;
 
 /// Which packets are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub enum Way {
     From,
     /// What goes to the peer.
     To,
+    /// What comes from this TCP port of the peer, beyond the rate that [`prepare`] was told.
+    Trickle(u16),
 }
 
 /// Why nothing could be severed, healed or seen.
@@ -61,7 +63,7 @@ pub enum SeverError {
     },
 }
 
-fn rules(order_port: u16) -> String {
+fn rules(order_port: u16, trickle_kib: u32) -> String {
     format!(
         "add table inet {DRILL_TABLE}\n\
          delete table inet {DRILL_TABLE}\n\
@@ -70,12 +72,16 @@ fn rules(order_port: u16) -> String {
          \tset from6 {{ type ipv6_addr; flags timeout; }}\n\
          \tset to4 {{ type ipv4_addr; flags timeout; }}\n\
          \tset to6 {{ type ipv6_addr; flags timeout; }}\n\
+         \tset trickle4 {{ type ipv4_addr . inet_service; flags timeout; }}\n\
+         \tset trickle6 {{ type ipv6_addr . inet_service; flags timeout; }}\n\
          \tchain inbound {{\n\
          \t\ttype filter hook prerouting priority -308; policy accept;\n\
          \t\ttcp dport {order_port} accept\n\
          \t\ttcp sport {order_port} accept\n\
          \t\tip saddr @from4 counter drop\n\
          \t\tip6 saddr @from6 counter drop\n\
+         \t\tip saddr . tcp sport @trickle4 limit rate over {trickle_kib} kbytes/second burst {trickle_kib} kbytes counter drop\n\
+         \t\tip6 saddr . tcp sport @trickle6 limit rate over {trickle_kib} kbytes/second burst {trickle_kib} kbytes counter drop\n\
          \t}}\n\
          \tchain outbound {{\n\
          \t\ttype filter hook postrouting priority -308; policy accept;\n\
@@ -89,11 +95,12 @@ fn rules(order_port: u16) -> String {
 }
 
 /// Loads the table with nothing severed, anew, and reads it back. `order_port`: TCP traffic that always passes.
+/// `trickle_kib`: KiB per second that pass of what is to come as a trickle, 1 at least.
 ///
 /// # Errors
 /// [`SeverError`].
-pub async fn prepare(order_port: u16) -> Result<(), SeverError> {
-    nft::load(&rules(order_port)).await.map_err(SeverError::Rules)?;
+pub async fn prepare(order_port: u16, trickle_kib: u32) -> Result<(), SeverError> {
+    nft::load(&rules(order_port, trickle_kib.max(1))).await.map_err(SeverError::Rules)?;
     let mut socket = NetfilterSocket::open().map_err(SeverError::Open)?;
     let count = socket.rule_count(FAMILY_INET, DRILL_TABLE).map_err(SeverError::Read)?;
     if count == RULE_COUNT { Ok(()) } else { Err(SeverError::NotThere) }
@@ -134,7 +141,7 @@ pub fn sever(peers: &[(IpAddr, Way)], span: Duration) -> Result<(), SeverError> 
 pub fn severed_for() -> Result<Option<Duration>, SeverError> {
     let mut socket = NetfilterSocket::open().map_err(SeverError::Open)?;
     let mut longest = None;
-    for set in ["from4", "from6", "to4", "to6"] {
+    for set in ["from4", "from6", "to4", "to6", "trickle4", "trickle6"] {
         match socket.elements(SetName { family: FAMILY_INET, table: DRILL_TABLE, set }) {
             // Without a timeout it is none of ours, and does not end.
             Ok(elements) => longest = longest.max(elements.iter().map(|e| e.left_ms.unwrap_or(u64::MAX)).max()),
@@ -170,7 +177,15 @@ pub async fn mend() -> Result<(), SeverError> {
 }
 
 fn place(peer: IpAddr, way: Way) -> (SetName<'static>, Vec<u8>) {
+    let of_port = |mut key: Vec<u8>, port: u16| {
+        key.extend_from_slice(&port.to_be_bytes());
+        // Parts of a concatenated key are padded to four bytes each.
+        key.extend_from_slice(&[0, 0]);
+        key
+    };
     let (set, key) = match (peer, way) {
+        (IpAddr::V4(ip), Way::Trickle(port)) => ("trickle4", of_port(ip.octets().to_vec(), port)),
+        (IpAddr::V6(ip), Way::Trickle(port)) => ("trickle6", of_port(ip.octets().to_vec(), port)),
         (IpAddr::V4(ip), Way::From) => ("from4", ip.octets().to_vec()),
         (IpAddr::V4(ip), Way::To) => ("to4", ip.octets().to_vec()),
         (IpAddr::V6(ip), Way::From) => ("from6", ip.octets().to_vec()),
