@@ -14,6 +14,7 @@
 //! All instants and spans are whole milliseconds, as everywhere.
 
 mod fault;
+mod source;
 mod span;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use fault::{Effect, Fault, Heal};
+pub use source::{Form, ParseError, Source};
 pub use span::{Span, SpanError};
 
 /// The only value of `schema` so far.
