@@ -14,6 +14,9 @@
 
 pub mod arp;
 pub mod check;
+pub mod evidence;
+pub mod experiment;
 pub mod history;
 pub mod load;
 pub mod netns;
+pub mod verdict;
