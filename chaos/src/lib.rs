@@ -14,9 +14,11 @@
 
 pub mod arp;
 pub mod check;
+pub mod command;
 pub mod evidence;
 pub mod experiment;
 pub mod history;
 pub mod load;
 pub mod netns;
+pub mod runner;
 pub mod verdict;

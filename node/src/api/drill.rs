@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use baton_runbooks::ledger::{Drill, DrillId, EndedDrill};
+pub use baton_runbooks::ledger::{Drill, DrillId, EndedDrill};
 use baton_runbooks::model::NodeId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -62,6 +62,9 @@ pub struct Drill {
     pub password_file: Option<PathBuf>,
     /// Schema of the table that it writes to; `None`: `mysql.schema`.
     pub schema: Option<String>,
+    /// First of 32 unused addresses of the VIP's network, from which a drill asks who answers for the VIP; `None`: it does
+    /// not ask.
+    pub arp_senders: Option<std::net::Ipv4Addr>,
 }
 
 impl Drill {

@@ -427,6 +427,13 @@ pub const SECTIONS: &[Section] = &[
                 "Directory of the evidence of drills that are run on this node.",
             ),
             key(
+                "arp_senders",
+                "IPv4 address",
+                Nothing("\"10.77.0.200\""),
+                "First of 32 unused addresses of the VIP's network. From them a drill asks every 10 ms who answers for the VIP, \
+                 so that two holders are seen on the wire. Not given: the agents' own word is taken.",
+            ),
+            key(
                 "user",
                 "account name",
                 Nothing("\"baton_drill\""),

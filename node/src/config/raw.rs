@@ -165,6 +165,7 @@ pub struct RawDrill {
     pub cooldown: Option<Ms>,
     pub duration_max: Option<Ms>,
     pub evidence: Option<PathBuf>,
+    pub arp_senders: Option<std::net::Ipv4Addr>,
     pub user: Option<String>,
     pub password_file: Option<PathBuf>,
     pub schema: Option<String>,

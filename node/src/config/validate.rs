@@ -154,6 +154,7 @@ fn drill(raw: &RawDrill, node: &NodeId, problems: &mut Problems) -> Drill {
         user: raw.user.clone(),
         password_file: raw.password_file.as_deref().map(|path| resolve(Some(path), "", node)),
         schema: raw.schema.clone(),
+        arp_senders: raw.arp_senders,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_runbooks::ledger::{DrillId, Ledger};
-use baton_runbooks::model::NodeKind;
+use baton_runbooks::model::{NodeId, NodeKind};
 use jiff::{Timestamp, Zoned};
 
 use super::{Context, ledger, others, when};
@@ -64,11 +64,16 @@ pub(super) fn fault(context: &Context, number: DrillId, spec: &FaultSpec) -> Res
     if let Some(run) = ledger.run.as_ref().filter(|run| run.plan.to == config.node) {
         return Err(format!("{} is to take over by run {}", config.node, run.id));
     }
-    // What a drill breaks is one node: the two others must be there.
-    for other in others(context) {
-        if context.hands.peer_lately(other, HEARD_WITHIN).is_none() {
-            return Err(format!("{other} was not heard for {} s; one node at a time", HEARD_WITHIN.as_secs()));
-        }
+    // Two agents must be left to decide, this one counted unless it is what is taken away.
+    let silent: Vec<&NodeId> =
+        others(context).filter(|other| context.hands.peer_lately(other, HEARD_WITHIN).is_none()).collect();
+    if silent.len() > usize::from(!takes_a_vote(spec.kind)) {
+        let names: Vec<&str> = silent.iter().map(|node| node.as_str()).collect();
+        return Err(format!(
+            "{} not heard for {} s, and two of three agents must be left",
+            names.join(" and "),
+            HEARD_WITHIN.as_secs()
+        ));
     }
     fits(context, &ledger, spec)
 }
@@ -82,6 +87,19 @@ fn allowed(context: &Context, level: DrillLevel) -> Result<(), String> {
         "{} allows drills up to {}, not {level}; drill.allow in its configuration says so",
         config.node, config.drill.allow
     ))
+}
+
+/// The node's vote is lost or in doubt while it stands.
+const fn takes_a_vote(kind: FaultKind) -> bool {
+    match kind {
+        FaultKind::AgentKill | FaultKind::AgentFreeze | FaultKind::Partition | FaultKind::OneWay => true,
+        FaultKind::MysqldKill
+        | FaultKind::MysqldFreeze
+        | FaultKind::RedisKill
+        | FaultKind::ContainerKill
+        | FaultKind::ReplicationLag
+        | FaultKind::ReplicaDiskFull => false,
+    }
 }
 
 /// The node has what is to be broken, and the role that goes with it.
