@@ -14,6 +14,8 @@
 //! All instants and spans are whole milliseconds, as everywhere.
 
 mod fault;
+pub mod plan;
+pub mod shipped;
 mod source;
 mod span;
 

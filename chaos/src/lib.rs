@@ -17,6 +17,8 @@ pub mod check;
 pub mod evidence;
 pub mod experiment;
 pub mod history;
+pub mod lint;
 pub mod load;
 pub mod netns;
+pub mod schema;
 pub mod verdict;
