@@ -13,6 +13,7 @@
 //!
 //! All instants and spans are whole milliseconds, as everywhere.
 
+pub mod catalogue;
 mod fault;
 pub mod plan;
 pub mod shipped;
