@@ -13,7 +13,10 @@
 //!
 //! All instants and spans are whole milliseconds, as everywhere.
 
+pub mod catalogue;
 mod fault;
+pub mod plan;
+pub mod shipped;
 mod source;
 mod span;
 

@@ -1,7 +1,12 @@
 //! What is concluded from a record: one word, one exit code, and the reasons.
 
+mod judge;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
+pub use judge::{LATE_MAX_US, judge};
 use serde::{Deserialize, Serialize};
 
 /// How a drill ended.
@@ -67,6 +72,27 @@ impl Verdict {
             Self::Aborted => 12,
             Self::Refused => 2,
             Self::Interrupted => 13,
+        }
+    }
+
+    /// When it is reached, for the operator's page.
+    #[must_use]
+    pub const fn when(self) -> &'static str {
+        match self {
+            Self::Pass => "everything that was promised was seen",
+            Self::Degraded => "nothing was broken, but a phase took longer than its budget, or is not known",
+            Self::Fail => {
+                "an acknowledged write was lost, two machines had the virtual IP, an outage was too long, the hypothesis did \
+                 not hold, redundancy did not come back, or a fault was not seen healed"
+            }
+            Self::Inconclusive => {
+                "a fault was not seen to take effect, something could not be measured, or the runner itself was late"
+            }
+            Self::Aborted => "a stop condition or a person ended it; everything was healed",
+            Self::Refused => "a check before it failed; nothing was done",
+            Self::Interrupted => {
+                "something real happened meanwhile, or the runner died; everything was healed"
+            }
         }
     }
 

@@ -74,6 +74,8 @@ pub struct ExperimentRef {
     pub id: String,
     /// `title` of the file.
     pub title: String,
+    /// `description` of the file: the objective.
+    pub description: String,
     /// Its level.
     pub level: Level,
     /// SHA-256 of the file's bytes, hexadecimal.
@@ -298,7 +300,9 @@ pub struct ProbeRecord {
     pub probe: Probe,
     /// When.
     pub mode: Mode,
-    /// The worst value, in the probe's unit; absent if it could not be measured.
+    /// The worst value, in the probe's unit; absent if it could not be measured. Written as a text, since readers of JSON
+    /// may round a number, and a record must have one form.
+    #[serde(with = "exact")]
     pub value: Option<f64>,
     /// Which values were good, as words.
     pub tolerance: String,
@@ -338,4 +342,19 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// Why it is not a plain PASS, the weightiest first; empty for one.
     pub reasons: Vec<String>,
+}
+
+/// A number as the shortest text that is read back as the same number.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref)]
+    pub fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(|value| value.to_string()).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(de::Error::custom)).transpose()
+    }
 }

@@ -152,6 +152,7 @@ impl Source {
         ExperimentRef {
             id: experiment.id.clone(),
             title: experiment.title.clone(),
+            description: experiment.description.trim().to_owned(),
             level: experiment.level,
             sha256: self.sha256(),
             text: self.text.clone(),
