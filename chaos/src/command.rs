@@ -2,8 +2,9 @@
 //!
 //! | verb | asks agents | what for |
 //! |---|---|---|
-//! | `run`, `plan` | yes | a drill, or what it would do now |
+//! | `run`, `plan` | yes | a drill, or what it would do now and whether it may |
 //! | `status`, `abort`, `heal` | yes | the drill under way |
+//! | those of [`Paper`] | if there are any | files only: drills, records, reports |
 //!
 //! Exit codes are those of `baton`, and those of the verdicts above them: see [`crate::verdict::Verdict::exit_code`].
 
@@ -19,6 +20,7 @@ use baton_node::cli::Exit;
 use baton_node::config::{self, Config, NodeId};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::cli_paper::{self, DRILLS_DIR, Desk, Paper, RECORDS_DIR};
 use crate::experiment::Source;
 
 /// What was typed.
@@ -65,14 +67,14 @@ enum Output {
 enum Verb {
     /// Run a drill: gate, question, faults, measurement, evidence, verdict
     Run(run::RunArgs),
-    /// What a drill would do now, and whether the gate would let it
-    Plan(run::PlanArgs),
     /// The drill under way, and what each node bears of it
     Status,
     /// End the drill under way; everything is healed
     Abort(ask::AbortArgs),
     /// Heal what nodes bear of drills, whether one is under way or not
     Heal(ask::HealArgs),
+    #[command(flatten)]
+    Paper(Paper),
 }
 
 /// Why a verb ended without a verdict.
@@ -117,7 +119,7 @@ pub fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match args.verb {
             Verb::Run(verb) => run::run(&global, &verb).await,
-            Verb::Plan(verb) => run::plan(&global, &verb).await,
+            Verb::Paper(paper) => on_paper(&global, &paper).await,
             Verb::Status => ask::status(&global).await,
             Verb::Abort(verb) => ask::abort(&global, &verb).await,
             Verb::Heal(verb) => ask::heal(&global, &verb).await,
@@ -159,11 +161,47 @@ impl Global {
     }
 }
 
-/// A drill by the path of its file or by the name of a shipped one.
-fn source(which: &str) -> Result<Source, Failure> {
-    let path = std::path::Path::new(which);
-    let found = if path.is_file() { Source::read(path) } else { crate::experiment::shipped::named(which) };
-    found.map_err(|error| Failure::usage(error.to_string()))
+/// Where files are; nothing is asked of agents.
+fn desk(global: &Global) -> Desk {
+    let records = global.config().map(|config| config.drill.evidence);
+    Desk {
+        drills: PathBuf::from(DRILLS_DIR),
+        records: records.unwrap_or_else(|_| PathBuf::from(RECORDS_DIR)),
+        now: jiff::Timestamp::now(),
+        json: global.output == Output::Json,
+        roles: None,
+        ledger_head: None,
+    }
+}
+
+/// A drill: a file, one of this installation, or a shipped one.
+fn source(global: &Global, which: &str) -> Result<Source, Failure> {
+    cli_paper::find(which, &desk(global)).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Verbs on files, with what an agent knows if one can be asked.
+async fn on_paper(global: &Global, paper: &Paper) -> Result<u8, Failure> {
+    let mut desk = desk(global);
+    match paper {
+        Paper::Plan { drill } => {
+            if let Some(code) = run::plan_asking(global, drill).await? {
+                return Ok(code);
+            }
+        }
+        Paper::Verify { head: None } => desk.ledger_head = ask::ledger_head(global).await,
+        Paper::List
+        | Paper::New(_)
+        | Paper::Lint { .. }
+        | Paper::Schema
+        | Paper::Explain { .. }
+        | Paper::History { .. }
+        | Paper::Report(_)
+        | Paper::Verify { head: Some(_) } => {}
+    }
+    let answer = cli_paper::run(paper, &desk)
+        .map_err(|error| Failure::usage(baton_node::chain::chain(&error)))?;
+    say(&answer.text);
+    Ok(answer.exit)
 }
 
 /// Writes to standard output; a closed pipe is nobody's failure.

@@ -105,6 +105,12 @@ pub trait Keeper {
     /// # Errors
     /// What the system said.
     fn keep(&self, record: Record) -> Result<(Record, String), String>;
+
+    /// Keeps what is known of a drill that is about to break something, so that its record is not lost with the runner.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn draft(&self, record: &Record) -> Result<(), String>;
 }
 
 /// What has been seen so far, from which a record is made however the drill ends.
@@ -145,7 +151,7 @@ pub async fn run(options: &Options, keeper: &impl Keeper) -> Result<Done, RunErr
             let why = format!("{}: {}", check.code, check.seen);
             drill.record(Ending::Refused { why }, Acted::default()).await
         }
-        None => drill.go(&stops).await,
+        None => drill.go(&stops, keeper).await,
     };
     drill.conclude(record, keeper).await
 }
@@ -172,7 +178,7 @@ impl Drill<'_> {
     }
 
     /// Takes the place in the ledger and drills.
-    async fn go(&mut self, stops: &Stops) -> Record {
+    async fn go(&mut self, stops: &Stops, keeper: &impl Keeper) -> Record {
         if self.experiment().level <= Level::L1 {
             // Nothing is broken and nothing measured: it needs no place in the ledger, and can be done every minute.
             return self.act(stops, DrillId(0), None).await;
@@ -191,6 +197,12 @@ impl Drill<'_> {
         }
         self.number = Some(number);
         self.screen.say(&format!("drill {number} has its place in the ledger"));
+        let ending = Ending::Interrupted { why: "the runner died".into() };
+        let draft = self.record(ending, Acted::default()).await;
+        if let Err(why) = keeper.draft(&draft) {
+            let why = format!("the evidence cannot be kept: {why}");
+            return self.record(Ending::Refused { why }, Acted::default()).await;
+        }
         match self.seat(number).await {
             Ok(seat) => self.act(stops, number, Some(seat)).await,
             Err(why) => {

@@ -140,3 +140,12 @@ fn heal_here(config: &Config) -> Result<u8, Failure> {
     say(&format!("{} is healed: {seen}", note.state.spec.kind));
     Ok(Exit::Done.code())
 }
+
+/// Hash of the last record that was written at this node, as the ledger holds it.
+pub(super) async fn ledger_head(global: &Global) -> Option<String> {
+    let agents = Agents { client: global.client().ok()?, by: "operator".into() };
+    let view = agents.order(None, DrillOrder::Look).await.ok()?;
+    let mut ended = view.ended.into_iter().rev();
+    let last = ended.find(|ended| ended.drill.at_node == view.node && !ended.evidence.is_empty());
+    last.map(|ended| ended.evidence)
+}

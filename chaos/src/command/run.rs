@@ -7,12 +7,15 @@ use baton_node::api::types::Status;
 use baton_node::cli::Exit;
 
 use super::{Failure, Global, Output, complain, json, say, source};
-use crate::evidence::{Record, Store};
+use crate::evidence::{Ending, Record, Store, Stored};
 use crate::experiment::plan::{Roles, plan as plan_text};
 use crate::experiment::{Experiment, Role};
 use crate::lint::{Severity, lint};
 use crate::runner::agents::{Agents, cast};
+use crate::report;
 use crate::runner::{self, Keeper, Options, RunError};
+use crate::trend::Past;
+use crate::verdict::judge;
 
 /// Arguments of `baton drill run`.
 #[derive(Debug, clap::Args)]
@@ -37,37 +40,37 @@ pub(super) struct RunArgs {
     reason: Option<String>,
 }
 
-/// Arguments of `baton drill plan`.
-#[derive(Debug, clap::Args)]
-pub(super) struct PlanArgs {
-    /// A shipped drill, or the file of one
-    #[arg(value_name = "NAME|FILE")]
-    which: String,
-}
-
-pub(super) async fn plan(global: &Global, args: &PlanArgs) -> Result<u8, Failure> {
-    let source = sound(&args.which)?;
-    let agents = Agents { client: global.client()?, by: "operator".into() };
-    let seen = runner::preflight(&agents, &source).await?;
+/// The plan with the nodes that are meant now, and the gate; `None`: no agent can be asked.
+pub(super) async fn plan_asking(global: &Global, which: &str) -> Result<Option<u8>, Failure> {
+    let source = sound(global, which)?;
+    let Ok(client) = global.client() else { return Ok(None) };
+    let agents = Agents { client, by: "operator".into() };
+    let Ok(seen) = runner::preflight(&agents, &source).await else { return Ok(None) };
     if global.output == Output::Json {
         say(&json(&seen.checks)?);
     } else {
         say(&plan_text(&source.experiment, Some(&roles(&source.experiment, &seen.status))));
+        say("\nthe gate:");
         for check in &seen.checks {
             say(&runner::check_line(check));
         }
     }
-    Ok(if seen.refusal().is_some() { Exit::Refused.code() } else { Exit::Done.code() })
+    Ok(Some(if seen.refusal().is_some() { Exit::Refused.code() } else { Exit::Done.code() }))
 }
 
 pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> {
     if args.dry_run {
-        return plan(global, &PlanArgs { which: args.which.clone() }).await;
+        let planned = plan_asking(global, &args.which).await?;
+        return planned.ok_or_else(|| Failure {
+            code: Exit::NoQuorum.code(),
+            message: "no agent can be asked".into(),
+        });
     }
-    let source = sound(&args.which)?;
+    let source = sound(global, &args.which)?;
     let config = global.config()?;
     let agents = Agents { client: global.client()?, by: args.by.clone() };
     let store = Store::open(&config.drill.evidence).map_err(|error| Failure::usage(chain(&error)))?;
+    keep_left(&store)?;
     if !args.yes {
         let status = agents.status().await?;
         complain(&plan_text(&source.experiment, Some(&roles(&source.experiment, &status))));
@@ -97,8 +100,8 @@ fn failure(error: RunError) -> Failure {
 }
 
 /// A drill without mistakes.
-fn sound(which: &str) -> Result<crate::experiment::Source, Failure> {
-    let source = source(which)?;
+fn sound(global: &Global, which: &str) -> Result<crate::experiment::Source, Failure> {
+    let source = source(global, which)?;
     let wrong: Vec<String> = lint(&source)
         .iter()
         .filter(|finding| finding.severity == Severity::Error)
@@ -156,9 +159,40 @@ fn chain(error: &dyn std::error::Error) -> String {
     baton_node::chain::chain(error)
 }
 
+/// The store, with its reports beside the records.
 impl Keeper for Store {
     fn keep(&self, record: Record) -> Result<(Record, String), String> {
         let stored = self.append(record).map_err(|error| chain(&error))?;
+        // The record stands; a report can be made from it at any time.
+        if let Err(error) = write_reports(self, &stored) {
+            complain(&format!("no report was written: {error}"));
+        }
         Ok((stored.record, stored.hash))
     }
+
+    fn draft(&self, record: &Record) -> Result<(), String> {
+        self.keep_draft(record).map_err(|error| chain(&error))
+    }
+}
+
+/// The reports that the drill wants, in `reports/` below the records.
+fn write_reports(store: &Store, stored: &Stored) -> Result<(), Box<dyn std::error::Error>> {
+    let dir = store.dir().join("reports");
+    std::fs::create_dir_all(&dir)?;
+    let past: Vec<Past> = store.records()?.iter().map(|stored| Past::from(&stored.record)).collect();
+    for format in &stored.record.experiment.formats {
+        let rendered = report::render(stored, &past, *format)?;
+        std::fs::write(dir.join(report::file_name(&stored.record, *format)), rendered)?;
+    }
+    Ok(())
+}
+
+/// A runner that died has left a draft: it becomes the record of an interrupted drill.
+fn keep_left(store: &Store) -> Result<(), Failure> {
+    let draft = store.draft().map_err(|error| Failure::usage(chain(&error)))?;
+    let Some(mut record) = draft else { return Ok(()) };
+    record.ending = Ending::Interrupted { why: "the runner died; the agents healed what it had broken".into() };
+    record.judgement = judge(&record);
+    complain(&format!("a drill of {} was left by a runner that died; it is recorded as interrupted", record.started));
+    store.append(record).map(drop).map_err(|error| Failure::usage(chain(&error)))
 }
