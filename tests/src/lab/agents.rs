@@ -103,6 +103,7 @@ fn configuration(dir: &Path, options: Options<'_>) -> String {
          resync = \"{resync}\"\n\
          [redis]\nport = {}\nsocket = \"{dir}/{{node}}/redis.sock\"\n\
          [drill]\nallow = \"{drills}\"\ncooldown = \"0s\"\nevidence = \"{dir}/{{node}}/drills\"\narp_senders = \"{ARP_SENDERS}\"\n\
+         user = \"{}\"\npassword_file = \"{dir}/password\"\n\
          {services}",
         nodes.concat(),
         Port::Client.address(),
@@ -110,6 +111,7 @@ fn configuration(dir: &Path, options: Options<'_>) -> String {
         mariadb::CHECK_USER,
         mariadb::AGENT_SCHEMA,
         redis::PORT,
+        mariadb::DRILL_USER,
     )
 }
 

@@ -25,8 +25,11 @@ const LOST: &str = "INTERRUPTED";
 
 /// Heals what the note of an earlier agent names; the note stays if that does not succeed.
 pub(super) async fn heal_left(path: &Path) -> Option<Note> {
-    // Whatever was severed ends now: nobody is there who drills through this agent.
-    if let Err(error) = sever::mend().await {
+    // Whatever is severed ends now: nobody is there who drills through this agent.
+    let severed = sever::severed_for();
+    if !matches!(severed, Ok(None))
+        && let Err(error) = sever::mend().await
+    {
         tracing::error!(error = chain(&error), "what a drill may have severed is left to the kernel");
     }
     let mut note = match Note::read(path) {
