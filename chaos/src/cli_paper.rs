@@ -1,7 +1,7 @@
 //! Verbs of `baton drill` that read and write files only: no agent is asked, nothing is broken.
 //!
-//! The command line embeds [`Paper`] among its own verbs and hands it to [`run`] with a [`Desk`]: where things are, and
-//! what it could find out about the group.
+//! The command line flattens [`Paper`] among its own verbs (`#[command(flatten)]`) and hands it to [`run`] with a [`Desk`]:
+//! where things are, and what the ledger says of the records.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -327,3 +327,6 @@ fn write_report(args: &ReportArgs, desk: &Desk) -> Result<String, PaperError> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,8 @@ fn drills(page: &mut String) -> Result<(), super::ParseError> {
     }
     for source in &sources {
         let Experiment { id, title, description, method, tags, .. } = &source.experiment;
-        let _ = writeln!(page, "\n### {id}\n\n**{title}.** {}\n", description.trim());
+        let stop = if title.ends_with(['?', '!', '.']) { "" } else { "." };
+        let _ = writeln!(page, "\n### {id}\n\n**{title}{stop}** {}\n", description.trim());
         let steps = method.iter().map(|method| {
             let peer = method.peer.as_deref().map(|peer| format!(" against {peer}")).unwrap_or_default();
             format!("`{}` on {}{peer}, {}", method.fault, method.target, method.duration)
@@ -72,8 +73,9 @@ fn faults(page: &mut String) {
     for fault in Fault::ALL {
         let roles: Vec<&str> = fault.roles().iter().map(|role| role.name()).collect();
         let safe = if fault.is_safe_outside_lab() { "yes" } else { "**no**" };
-        let (what, heal, effect) = (fault.what(), fault.heal().name(), fault.effect().what());
-        let _ = writeln!(page, "| `{fault}` | {what} | {} | {heal} | {effect} | {safe} |", roles.join(", "));
+        let (what, heal, effect) = (fault.what(), fault.heal().name(), fault.effect());
+        let seen = format!("`{}`: {}", effect.name(), effect.what());
+        let _ = writeln!(page, "| `{fault}` | {what} | {} | {heal} | {seen} | {safe} |", roles.join(", "));
     }
 }
 
@@ -93,7 +95,7 @@ fn kind(root: &Value, value: &Value) -> String {
     let target = resolve(root, value);
     let values: Vec<String> = constants(target).into_iter().map(|(name, _)| format!("`{name}`")).collect();
     if !values.is_empty() {
-        return if values.len() > 6 { "see below".into() } else { values.join(" ") };
+        return if values.len() > 6 { "a name: see the tables".into() } else { values.join(" ") };
     }
     if target.get("pattern").is_some() {
         return "length of time".into();

@@ -289,6 +289,23 @@ impl Heal {
 }
 
 impl Effect {
+    /// As files write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::HolderChanged => "holder-changed",
+            Self::ProcessGone => "process-gone",
+            Self::ProcessStopped => "process-stopped",
+            Self::ContainerStopped => "container-stopped",
+            Self::ContainerUnhealthy => "container-unhealthy",
+            Self::PacketsDropped => "packets-dropped",
+            Self::LagGrows => "lag-grows",
+            Self::DiskFull => "disk-full",
+            Self::NotHeard => "not-heard",
+        }
+    }
+
     /// One clause: what must be seen.
     #[must_use]
     pub const fn what(self) -> &'static str {
@@ -303,6 +320,37 @@ impl Effect {
             Self::LagGrows => "the replica falls behind",
             Self::DiskFull => "the file system has no more space than was to be left",
             Self::NotHeard => "no agent hears the target",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As serde writes it.
+    fn wire(value: &impl Serialize) -> String {
+        serde_json::to_value(value).unwrap().as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn names_are_those_of_the_file() {
+        for fault in Fault::ALL {
+            assert_eq!(wire(&fault), fault.name());
+            assert_eq!(wire(&fault.effect()), fault.effect().name());
+        }
+        for role in Role::ALL {
+            assert_eq!(wire(&role), role.name());
+        }
+    }
+
+    #[test]
+    fn what_is_safe_outside_a_lab_ends_by_itself() {
+        for fault in Fault::ALL {
+            let needs_people = fault.heal() == Heal::Site;
+            assert!(!(fault.is_safe_outside_lab() && needs_people), "{fault}");
+            assert!(!(fault.is_safe_outside_lab() && fault.level() == Level::L5), "{fault}");
+            assert!(!fault.roles().is_empty(), "{fault}");
         }
     }
 }

@@ -22,7 +22,7 @@ pub fn plan(experiment: &Experiment, roles: Option<&Roles>) -> String {
         let mut says = format!("{name} = {} x {}", target.count, target.role);
         if let Some(roles) = roles {
             let nodes = roles.get(&target.role).filter(|nodes| !nodes.is_empty());
-            let nodes = nodes.map_or("nobody has this role now".to_owned(), |nodes| nodes.join(", "));
+            let nodes = nodes.map_or("nobody".to_owned(), |nodes| nodes.join(", "));
             let _ = write!(says, ", now {nodes}");
         }
         line(&mut text, "target", &says);

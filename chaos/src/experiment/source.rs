@@ -317,3 +317,6 @@ fn yaml_walk(path: &str, places: &Places, depth: usize, lines: &mut BTreeMap<Str
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ pub(super) fn methods(experiment: &Experiment, notes: &mut Notes<'_>) {
         parameters(experiment, method, &path, notes);
         if method.verify.expect != method.fault.effect() {
             let says = format!("{} is not seen by what verify expects", method.fault);
-            let hint = format!("expect what it does: {}", wire(&method.fault.effect()));
+            let hint = format!("write expect = \"{}\"", method.fault.effect().name());
             notes.error("verify", &path("verify.expect"), says, hint);
         }
         if !method.fault.is_safe_outside_lab() {
@@ -216,9 +216,4 @@ fn together(experiment: &Experiment, notes: &mut Notes<'_>) {
         }
         group.push(method);
     }
-}
-
-/// A word as files write it.
-fn wire(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
 }
