@@ -42,7 +42,13 @@ struct Args {
 #[derive(Debug, Clone, clap::Args)]
 struct Global {
     /// Configuration file
-    #[arg(long, global = true, env = "BATON_CONFIG", default_value = "/etc/baton/baton.toml", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "BATON_CONFIG",
+        default_value = "/etc/baton/baton.toml",
+        value_name = "FILE"
+    )]
     config: PathBuf,
     /// Which node of the file this is [default: the host's name]
     #[arg(long, global = true, value_name = "NAME")]
@@ -198,8 +204,8 @@ async fn on_paper(global: &Global, paper: &Paper) -> Result<u8, Failure> {
         | Paper::Report(_)
         | Paper::Verify { head: Some(_) } => {}
     }
-    let answer = cli_paper::run(paper, &desk)
-        .map_err(|error| Failure::usage(baton_node::chain::chain(&error)))?;
+    let answer =
+        cli_paper::run(paper, &desk).map_err(|error| Failure::usage(baton_node::chain::chain(&error)))?;
     say(&answer.text);
     Ok(answer.exit)
 }

@@ -230,7 +230,8 @@ impl Drill<'_> {
         let newest = newest.and_then(|history| history.runs.last().map(|run| run.number.0)).unwrap_or(0);
         shared.lock().begin(self.seen.status.clone(), newest);
         let bearing = Bearing::default();
-        let pulse = self.number.map(|number| Pulse::start(agents.clone(), number, bearing.clone(), stops.clone()));
+        let pulse =
+            self.number.map(|number| Pulse::start(agents.clone(), number, bearing.clone(), stops.clone()));
         let title = format!("drill {number} {}", experiment.id);
         let eye = Eye::open(
             agents.clone(),
@@ -466,7 +467,8 @@ async fn warm(meter: &Meter) -> Result<(), Ending> {
     let until = Instant::now() + WARM_WITHIN;
     while meter.acknowledged() < WARM_WRITES {
         if Instant::now() >= until {
-            let why = format!("only {} writes were acknowledged before anything was broken", meter.acknowledged());
+            let why =
+                format!("only {} writes were acknowledged before anything was broken", meter.acknowledged());
             return Err(Ending::Refused { why });
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -126,7 +126,9 @@ pub fn sever(peers: &[(IpAddr, Way)], span: Duration) -> Result<(), SeverError> 
     for (peer, way) in peers {
         let (set, key) = place(*peer, *way);
         let listed = socket.elements(set).map_err(SeverError::Read)?;
-        let ends = listed.iter().any(|e| e.key == key && e.left_ms.is_some_and(|left| left <= span_ms + ROUNDING_MS));
+        let ends = listed
+            .iter()
+            .any(|e| e.key == key && e.left_ms.is_some_and(|left| left <= span_ms + ROUNDING_MS));
         if !ends {
             return Err(SeverError::NotThere);
         }
@@ -144,7 +146,9 @@ pub fn severed_for() -> Result<Option<Duration>, SeverError> {
     for set in ["from4", "from6", "to4", "to6", "trickle4", "trickle6"] {
         match socket.elements(SetName { family: FAMILY_INET, table: DRILL_TABLE, set }) {
             // Without a timeout it is none of ours, and does not end.
-            Ok(elements) => longest = longest.max(elements.iter().map(|e| e.left_ms.unwrap_or(u64::MAX)).max()),
+            Ok(elements) => {
+                longest = longest.max(elements.iter().map(|e| e.left_ms.unwrap_or(u64::MAX)).max())
+            }
             Err(NetfilterError::Gone) => {}
             Err(error) => return Err(SeverError::Read(error)),
         }

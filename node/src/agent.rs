@@ -58,8 +58,8 @@ use crate::hands::redis::Clients;
 use crate::lease::{self, LeaseHandle};
 use clock::Clock;
 use hands::Hands;
-pub(crate) use local_state::write as write_synced;
 use local_state::LocalState;
+pub(crate) use local_state::write as write_synced;
 
 /// Slots of the kernel's ring: more than the renewals that can be on the way within one lease.
 const SLOTS: u8 = 16;

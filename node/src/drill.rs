@@ -224,8 +224,11 @@ mod tests {
     fn a_note_of_another_boot_touches_no_process() {
         let (mut child, id) = sleeper();
         Watch::open(id).unwrap().unwrap().signal(Signal::SIGSTOP as i32).unwrap();
-        let old =
-            Note { stopped: vec![id.to_string()], boot: "another".into(), ..note(FaultKind::MysqldFreeze, 1) };
+        let old = Note {
+            stopped: vec![id.to_string()],
+            boot: "another".into(),
+            ..note(FaultKind::MysqldFreeze, 1)
+        };
         old.heal().unwrap();
         assert!(!old.wake_watchdog().unwrap());
         // A stop is seen a moment after it was asked for.

@@ -26,7 +26,10 @@ const AWAY: Duration = Duration::from_millis(500);
 /// It has not been built.
 pub fn program() -> Result<PathBuf> {
     let path = agents::program()?.with_file_name("baton-drill");
-    ensure!(path.is_file(), "no program baton-drill beside baton: build it first (cargo build --workspace --bins)");
+    ensure!(
+        path.is_file(),
+        "no program baton-drill beside baton: build it first (cargo build --workspace --bins)"
+    );
     Ok(path)
 }
 
@@ -53,7 +56,8 @@ pub struct Outcome {
 /// # Errors
 /// It cannot be started, or is killed.
 pub fn run(lab: &Lab, at: Port, drill: &str) -> Result<Outcome> {
-    let output = command(lab, at, &["--output", "json", "run", drill, "--yes", "--by", "the lab"])?.output()?;
+    let output =
+        command(lab, at, &["--output", "json", "run", drill, "--yes", "--by", "the lab"])?.output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let code = output.status.code().with_context(|| format!("the drill was killed: {said}"))?;
     let record = serde_json::from_slice(&output.stdout).ok();

@@ -50,7 +50,10 @@ pub(super) async fn status(global: &Global) -> Result<u8, Failure> {
     }
     match views.iter().find_map(|view| view.drill.as_ref()) {
         Some(drill) => {
-            say(&format!("drill {} ({}) is under way, begun by {} at {}", drill.number, drill.name, drill.by, drill.at_node));
+            say(&format!(
+                "drill {} ({}) is under way, begun by {} at {}",
+                drill.number, drill.name, drill.by, drill.at_node
+            ));
             if let Some(reason) = &drill.aborted {
                 say(&format!("  it is to end: {reason}"));
             }
@@ -118,7 +121,9 @@ pub(super) async fn heal(global: &Global, args: &HealArgs) -> Result<u8, Failure
         match answer {
             Ok(view) => say(&format!("  {node:<10} {}", bears(view))),
             Err(error) => {
-                complain(&format!("  {node:<10} cannot be asked: {error}; what it bears ends by itself, or run this there"));
+                complain(&format!(
+                    "  {node:<10} cannot be asked: {error}; what it bears ends by itself, or run this there"
+                ));
                 code = Exit::of(error).code();
             }
         }

@@ -11,8 +11,8 @@ use crate::evidence::{Ending, Record, Store, Stored};
 use crate::experiment::plan::{Roles, plan as plan_text};
 use crate::experiment::{Experiment, Role};
 use crate::lint::{Severity, lint};
-use crate::runner::agents::{Agents, cast};
 use crate::report;
+use crate::runner::agents::{Agents, cast};
 use crate::runner::{self, Keeper, Options, RunError};
 use crate::trend::Past;
 use crate::verdict::judge;
@@ -61,10 +61,8 @@ pub(super) async fn plan_asking(global: &Global, which: &str) -> Result<Option<u
 pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> {
     if args.dry_run {
         let planned = plan_asking(global, &args.which).await?;
-        return planned.ok_or_else(|| Failure {
-            code: Exit::NoQuorum.code(),
-            message: "no agent can be asked".into(),
-        });
+        return planned
+            .ok_or_else(|| Failure { code: Exit::NoQuorum.code(), message: "no agent can be asked".into() });
     }
     let source = sound(global, &args.which)?;
     let config = global.config()?;
@@ -128,7 +126,8 @@ fn is_confirmed() -> Result<bool, Failure> {
 }
 
 fn conclusion(record: &Record, store: &Store) -> String {
-    let mut text = format!("\n{}  {} (record {})\n", record.judgement.verdict, record.experiment.title, record.number);
+    let mut text =
+        format!("\n{}  {} (record {})\n", record.judgement.verdict, record.experiment.title, record.number);
     for reason in &record.judgement.reasons {
         text.push_str(&format!("  {reason}\n"));
     }
@@ -191,8 +190,12 @@ fn write_reports(store: &Store, stored: &Stored) -> Result<(), Box<dyn std::erro
 fn keep_left(store: &Store) -> Result<(), Failure> {
     let draft = store.draft().map_err(|error| Failure::usage(chain(&error)))?;
     let Some(mut record) = draft else { return Ok(()) };
-    record.ending = Ending::Interrupted { why: "the runner died; the agents healed what it had broken".into() };
+    record.ending =
+        Ending::Interrupted { why: "the runner died; the agents healed what it had broken".into() };
     record.judgement = judge(&record);
-    complain(&format!("a drill of {} was left by a runner that died; it is recorded as interrupted", record.started));
+    complain(&format!(
+        "a drill of {} was left by a runner that died; it is recorded as interrupted",
+        record.started
+    ));
     store.append(record).map(drop).map_err(|error| Failure::usage(chain(&error)))
 }

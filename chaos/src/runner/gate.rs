@@ -6,8 +6,8 @@ use baton_node::config::{DrillLevel, NodeId};
 
 use super::agents::{Agents, cast, heard, is_in_sync};
 use super::cast::{Aim, aim};
-use crate::evidence::GateCheck;
 use super::record::of_status;
+use crate::evidence::GateCheck;
 use crate::experiment::{Experiment, Fault, Level, Mode};
 
 /// A replica that is further behind could not be promoted in time.
@@ -95,7 +95,8 @@ fn cluster(status: &Status, level: Level) -> Vec<GateCheck> {
     checks.push(check("no-alarm", alarms.is_empty(), words));
     let other: Vec<&str> =
         status.nodes.iter().filter(|row| !row.config_matches).map(|row| row.name.as_str()).collect();
-    let words = if other.is_empty() { "equal on all nodes".to_owned() } else { list("another one on ", &other) };
+    let words =
+        if other.is_empty() { "equal on all nodes".to_owned() } else { list("another one on ", &other) };
     checks.push(check("same-configuration", other.is_empty(), words));
     checks
 }
@@ -119,7 +120,8 @@ fn drills(views: &[DrillView], status: &Status, experiment: &Experiment) -> Vec<
         .iter()
         .flat_map(|view| view.leftovers.iter().map(|left| format!("{}: {left}", view.node)))
         .collect();
-    let words = if left.is_empty() { "nothing is left of an earlier drill".to_owned() } else { left.join("; ") };
+    let words =
+        if left.is_empty() { "nothing is left of an earlier drill".to_owned() } else { left.join("; ") };
     checks.push(check("no-leftovers", left.is_empty(), words));
     if experiment.level <= Level::L1 {
         return checks;

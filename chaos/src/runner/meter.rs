@@ -125,9 +125,7 @@ impl Seat {
     async fn rows(&self, mysql: &MysqlTarget) -> Result<BTreeMap<u64, u32>, String> {
         let mut conn = dial(mysql).await?;
         let (from, to) = (self.first_id, self.first_id + IDS);
-        let text = format!(
-            "SELECT id, COUNT(*) FROM {TABLE} WHERE id >= {from} AND id < {to} GROUP BY id"
-        );
+        let text = format!("SELECT id, COUNT(*) FROM {TABLE} WHERE id >= {from} AND id < {to} GROUP BY id");
         let rows: Vec<(u64, u32)> = ask(conn.query(text)).await?;
         Ok(rows.into_iter().collect())
     }

@@ -84,7 +84,8 @@ pub fn timeline(
 ) -> Vec<PhaseRecord> {
     let bit = |node: Option<&NodeId>, at_ms: u64| {
         let mut came_before = faults.iter().filter(|fault| {
-            node.is_some_and(|node| fault.node == node.as_str()) && fault.injected_ms.is_some_and(|ms| ms <= at_ms)
+            node.is_some_and(|node| fault.node == node.as_str())
+                && fault.injected_ms.is_some_and(|ms| ms <= at_ms)
         });
         came_before.next_back().and_then(|fault| fault.injected_ms)
     };
@@ -163,8 +164,13 @@ fn share(clients: &[ClientRecord], kind: Kind, (from_ms, to_ms): (u64, u64)) -> 
         let from = index as u64 * ClientRecord::BUCKET_MS;
         from >= from_ms && from + ClientRecord::BUCKET_MS <= to_ms
     };
-    let buckets: Vec<&Bucket> =
-        client.buckets.iter().enumerate().filter(|(index, _)| inside(*index)).map(|(_, bucket)| bucket).collect();
+    let buckets: Vec<&Bucket> = client
+        .buckets
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| inside(*index))
+        .map(|(_, bucket)| bucket)
+        .collect();
     let acknowledged: u32 = buckets.iter().map(|bucket| bucket.acknowledged).sum();
     let failed: u32 = buckets.iter().map(|bucket| bucket.failed).sum();
     let all = acknowledged + failed;

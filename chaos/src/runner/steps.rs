@@ -149,7 +149,11 @@ impl Stage {
             heard(status),
             status.nodes.len(),
             status.sentence,
-            if obstacles.is_empty() { String::new() } else { format!(" Obstacles: {}", obstacles.join(", ")) }
+            if obstacles.is_empty() {
+                String::new()
+            } else {
+                format!(" Obstacles: {}", obstacles.join(", "))
+            }
         );
         let seen = Some(now);
         (fault.armed_ms, fault.armed_verified_ms, fault.injected_ms) = (seen, seen, seen);
@@ -205,8 +209,10 @@ impl Stage {
         (fault.healed_ms, fault.heal_verified_ms) = (Some(now), Some(now));
         let moved = self.agents.status().await.is_ok_and(|status| status.holder.as_ref() == Some(&node));
         fault.verified_ms = moved.then_some(now);
-        let words = ended.map_or("has not ended in time".into(), |ended| format!("ended: {:?}", ended.result));
-        fault.effect = format!("run {run} {words}; {node} {} the baton", if moved { "has" } else { "has not" });
+        let words =
+            ended.map_or("has not ended in time".into(), |ended| format!("ended: {:?}", ended.result));
+        fault.effect =
+            format!("run {run} {words}; {node} {} the baton", if moved { "has" } else { "has not" });
         let effect = fault.effect.clone();
         self.note("ledger", effect);
         Ok(moved)
@@ -254,7 +260,10 @@ impl Stage {
         self.faults[place].verified_ms = bites.then(|| self.now_ms());
         self.faults[place].effect = seen.unwrap_or_else(|why| why);
         let effect = self.faults[place].effect.clone();
-        self.note(node.as_str(), format!("{} {}: {effect}", method.fault, if bites { "bites" } else { "was not seen" }));
+        self.note(
+            node.as_str(),
+            format!("{} {}: {effect}", method.fault, if bites { "bites" } else { "was not seen" }),
+        );
         if stays && bites {
             return Ok(true);
         }

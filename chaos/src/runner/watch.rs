@@ -140,7 +140,10 @@ impl Watched {
         if let Some(run) = self.unplanned() {
             let from = run.from.as_ref().map_or("nobody", NodeId::as_str);
             return Some(Ending::Interrupted {
-                why: format!("run {} ({} from {from} to {}) is none of the drill's", run.number, run.runbook, run.to),
+                why: format!(
+                    "run {} ({} from {from} to {}) is none of the drill's",
+                    run.number, run.runbook, run.to
+                ),
             });
         }
         for stop in &experiment.stop_when {
@@ -178,7 +181,12 @@ fn fresh(status: &Status) -> impl Iterator<Item = &NodeRow> {
 }
 
 fn lag(status: &Status) -> Option<f64> {
-    status.nodes.iter().filter_map(|row| row.lag_ms).max().map(|ms| count(usize::try_from(ms).unwrap_or(usize::MAX)))
+    status
+        .nodes
+        .iter()
+        .filter_map(|row| row.lag_ms)
+        .max()
+        .map(|ms| count(usize::try_from(ms).unwrap_or(usize::MAX)))
 }
 
 /// A count as a probe's value; those of a drill are far below what a float holds exactly.
@@ -263,5 +271,56 @@ fn panel(watched: &Watched, title: &str) -> Panel {
         quiet_ms: u64::try_from(watched.quiet().as_millis()).unwrap_or(u64::MAX),
         acknowledged: watched.acknowledged.0,
         holder: holder.map_or_else(|| "nobody".into(), |holder| holder.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::shipped;
+    use crate::runner::timeline::tests::run;
+
+    fn experiment() -> Experiment {
+        shipped::named("mysqld-killed").expect("it is shipped").experiment
+    }
+
+    #[test]
+    fn a_run_that_no_method_explains_interrupts() {
+        let mut watched = Watched { runs: vec![run(7, "takeover", "db1")], ..Watched::default() };
+        assert!(matches!(watched.stop(&experiment()), Some(Ending::Interrupted { .. })));
+        watched.explained.insert("db1".into());
+        assert_eq!(watched.stop(&experiment()), None);
+        watched.runs.push(run(8, "takeover", "db2"));
+        let ending = watched.stop(&experiment());
+        assert!(matches!(&ending, Some(Ending::Interrupted { why }) if why.contains("run 8")), "{ending:?}");
+    }
+
+    #[test]
+    fn a_switchover_is_explained_only_by_a_method_that_makes_one() {
+        let mut watched = Watched { runs: vec![run(7, "switchover", "db1")], ..Watched::default() };
+        assert!(watched.stop(&experiment()).is_some());
+        watched.may_switch = true;
+        assert_eq!(watched.stop(&experiment()), None);
+    }
+
+    #[test]
+    fn what_needs_an_operator_and_a_stranger_s_silence_abort() {
+        let mut watched = Watched { explained: BTreeSet::from(["db1".into()]), ..Watched::default() };
+        let stuck = RunRecord { result: RunResult::NeedsOperator, ..run(7, "takeover", "db1") };
+        watched.runs = vec![stuck];
+        let by = |ending: Option<Ending>| match ending {
+            Some(Ending::Aborted { by, .. }) => by,
+            _ => String::new(),
+        };
+        assert_eq!(by(watched.stop(&experiment())), "needs-operator");
+        watched.runs.clear();
+        let long =
+            Instant::now().checked_sub(Duration::from_secs(60)).expect("the machine has run for a minute");
+        watched.silent_since.insert("db2".into(), long);
+        assert_eq!(by(watched.stop(&experiment())), "agent-silent");
+        watched.hit.insert("db2".into());
+        assert_eq!(watched.stop(&experiment()), None);
+        watched.acknowledged = (9, Some(long));
+        assert_eq!(by(watched.stop(&experiment())), "outage");
     }
 }

@@ -130,7 +130,8 @@ impl FromStr for Window {
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |day: Weekday| DAYS.into_iter().find(|(_, known)| *known == day).map_or("", |(name, _)| name);
+        let name =
+            |day: Weekday| DAYS.into_iter().find(|(_, known)| *known == day).map_or("", |(name, _)| name);
         let hour = |time: Time| format!("{:02}:{:02}", time.hour(), time.minute());
         let (first, last) = self.days;
         write!(f, "{}-{} {}-{}", name(first), name(last), hour(self.from), hour(self.to))

@@ -413,11 +413,16 @@ pub const SECTIONS: &[Section] = &[
                 Nothing("\"Mon-Fri 09:00-17:00\""),
                 "When faults may be injected, by this node's time zone. Not given: always.",
             ),
-            key("cooldown", "span, \"90s\" or \"1500ms\"", Value("\"60s\""), "For so long after a drill no other begins."),
+            key(
+                "cooldown",
+                "span, \"90s\" or \"1500ms\"",
+                Value("\"60s\""),
+                "For so long after a drill no other begins.",
+            ),
             key(
                 "duration_max",
                 "span, \"90s\" or \"1500ms\"",
-                Value("\"60s\""),
+                Value("\"120s\""),
                 "No fault stands longer; 600 s at most.",
             ),
             key(

@@ -13,8 +13,8 @@ use super::error::{ConfigError, Problem};
 use super::raw::{RawConfig, RawDrill, RawMysql, RawService, RawVip};
 use super::timing::{Profile, Timing};
 use super::{
-    Check, Config, Docker, Drill, DrillLevel, Hook, Ms, Mysql, Node, NodeId, NodeKind, Pki, Redis, ResyncPolicy, RunsOn, Service,
-    Vip, Workload,
+    Check, Config, Docker, Drill, DrillLevel, Hook, Ms, Mysql, Node, NodeId, NodeKind, Pki, Redis,
+    ResyncPolicy, RunsOn, Service, Vip, Workload,
 };
 
 pub(super) const DEFAULT_RUN: &str = "/run/baton";
@@ -137,7 +137,7 @@ fn drill(raw: &RawDrill, node: &NodeId, problems: &mut Problems) -> Drill {
         let value = raw.window.as_deref().unwrap_or_default();
         problems.add("drill.window", value, wrong, "write days and times, or remove the key: always");
     }
-    let duration_max = raw.duration_max.unwrap_or(Ms(60_000));
+    let duration_max = raw.duration_max.unwrap_or(Ms(120_000));
     if duration_max.duration().is_zero() || duration_max.duration() > DRILL_MAX {
         problems.add("drill.duration_max", duration_max, "is not 1 ms to 600 s", "take a span in between");
     }

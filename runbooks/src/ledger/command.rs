@@ -324,7 +324,9 @@ impl fmt::Display for Rejection {
             Self::IllegalEntry { why } => write!(f, "illegal journal entry: {why}"),
             Self::DrillInProgress { number } => write!(f, "drill {number} is under way"),
             Self::NoSuchDrill { number } => write!(f, "drill {number} is not under way"),
-            Self::StaleDrill { number } => write!(f, "drill {number} is not as it was when this was asked for"),
+            Self::StaleDrill { number } => {
+                write!(f, "drill {number} is not as it was when this was asked for")
+            }
             Self::NotAReplica { node } => write!(f, "{node} is not a replica"),
         }
     }

@@ -16,9 +16,7 @@ use super::{Ledger, Rejection};
 use crate::model::{NodeId, WallMs};
 
 /// Number of a drill; the first has 1.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DrillId(pub u64);
 

@@ -182,7 +182,13 @@ fn interrupts() -> Result<()> {
 /// Every level is allowed, and a killed database is started again as its service manager would.
 fn one_drill(which: &str, docker: bool, keep: bool) -> Result<ExitCode> {
     let small_disk = which.contains("disk");
-    let options = Options { docker, small_disk, drills: "L5", resync_by_itself: true, ..Options::plain(driver("baton-standard")?) };
+    let options = Options {
+        docker,
+        small_disk,
+        drills: "L5",
+        resync_by_itself: true,
+        ..Options::plain(driver("baton-standard")?)
+    };
     let lab = Lab::up(options)?;
     drill::whole(&lab)?;
     let _restarter = drill::Restarter::of_mysql(&lab, Port::Db1)?;

@@ -59,7 +59,9 @@ pub(super) fn fault(context: &Context, number: DrillId, spec: &FaultSpec) -> Res
             None => {}
             Some(reason) => return Err(format!("drill {number} is to end: {reason}")),
         },
-        Some(_) | None => return Err(format!("drill {number} is not under way, as far as {} knows", config.node)),
+        Some(_) | None => {
+            return Err(format!("drill {number} is not under way, as far as {} knows", config.node));
+        }
     }
     if let Some(run) = ledger.run.as_ref().filter(|run| run.plan.to == config.node) {
         return Err(format!("{} is to take over by run {}", config.node, run.id));

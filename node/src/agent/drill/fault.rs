@@ -8,8 +8,8 @@ use baton_netops::sever::{self, Way};
 use baton_runbooks::ledger::DrillId;
 use jiff::Timestamp;
 
-use super::{Borne, Context, admit};
 use super::warden::Warden;
+use super::{Borne, Context, admit};
 use crate::api::drill::{FaultKind, FaultPhase, FaultSpec, FaultState};
 use crate::chain::chain;
 use crate::drill::{FILLER, Note, note_path};
@@ -113,11 +113,8 @@ async fn make_ready(context: &Context, note: &mut Note) -> Result<Option<Warden>
     if Note::needs_watchdog(spec.kind) {
         let watchdog = Warden::start(&note_path(&context.config.state_dir)).await?;
         note.watchdog = Some(watchdog.id().to_string());
-        note.state.heal = format!(
-            "the watchdog {} stands ready and heals after {} ms",
-            watchdog.id(),
-            spec.duration_ms
-        );
+        note.state.heal =
+            format!("the watchdog {} stands ready and heals after {} ms", watchdog.id(), spec.duration_ms);
         return Ok(Some(watchdog));
     }
     note.state.heal = match spec.kind {
@@ -212,7 +209,8 @@ async fn bite(context: &Context, borne: &mut Borne) -> Result<String, String> {
 }
 
 async fn killed(id: ServerId) -> Result<String, String> {
-    let watch = Watch::open(id).map_err(|e| e.to_string())?.ok_or_else(|| format!("{id} has ended before"))?;
+    let watch =
+        Watch::open(id).map_err(|e| e.to_string())?.ok_or_else(|| format!("{id} has ended before"))?;
     watch.kill().map_err(|e| e.to_string())?;
     match tokio::time::timeout(GONE_WITHIN, watch.exited()).await {
         Ok(Ok(())) => Ok(format!("the kernel says that {id} has ended")),
