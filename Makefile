@@ -9,10 +9,11 @@ FAULT ?= power-loss
 RUNS ?= 20
 SEEDS ?= 100000
 FIRST ?= 1
+KILLS ?= 200
 PACKAGES := mariadb-server mariadb-backup redis-server docker.io nftables iproute2 iptables keepalived busybox-static iputils-arping procps util-linux
 LAB := target/debug/lab
 
-.PHONY: demo test verify fix simulate bench lab-up lab-down packages mysql build
+.PHONY: demo test verify fix simulate bench drill-kills lab-up lab-down packages mysql build
 
 ## The main job, end to end: three agents, one fault, one verdict
 demo: packages build
@@ -46,6 +47,10 @@ bench: packages
 	cargo build --release -p baton-node -p baton-tests --bins
 	$(SUDO) target/release/lab bench --runs $(RUNS)
 	$(SUDO) target/release/lab bench-switchover --runs $(RUNS)
+
+## Kills the one who drills KILLS times, at random instants, and looks that nothing is left
+drill-kills: packages build
+	$(SUDO) env "PATH=$$PATH" BATON_DRILL_KILLS=$(KILLS) cargo test --workspace --test drills -- --nocapture a_killed_runner
 
 ## A lab that stands until it is interrupted
 lab-up: packages build
