@@ -10,10 +10,11 @@ RUNS ?= 20
 SEEDS ?= 100000
 BENCH_SEEDS ?= 20000
 FIRST ?= 1
+KILLS ?= 200
 PACKAGES := mariadb-server mariadb-backup redis-server docker.io nftables iproute2 iptables keepalived busybox-static iputils-arping procps util-linux
 LAB := target/debug/lab
 
-.PHONY: demo test verify fix simulate bench lab-up lab-down packages mysql build
+.PHONY: demo test verify fix simulate bench drill-kills lab-up lab-down packages mysql build
 
 ## The main job, end to end: three agents, one fault, one verdict
 demo: packages build
@@ -35,6 +36,8 @@ fix:
 	cargo fmt --all
 	REWRITE=1 cargo test -p baton-runbooks --test golden
 	REWRITE=1 cargo test -p baton-node --test docs
+	REWRITE=1 cargo test -p baton-chaos --test drills
+	REWRITE=1 cargo test -p baton-chaos --lib -- report::
 
 ## Schedules of three agents in a virtual world; SEEDS=… how many, FIRST=… from which
 simulate:
@@ -47,6 +50,10 @@ bench: packages
 	target/release/simulate --seeds $(BENCH_SEEDS) --threads $$(nproc) --json target/bench/simulator.json
 	$(SUDO) target/release/lab bench --runs $(RUNS)
 	$(SUDO) target/release/lab bench-switchover --runs $(RUNS)
+
+## Kills the one who drills KILLS times, at random instants, and looks that nothing is left
+drill-kills: packages build
+	$(SUDO) env "PATH=$$PATH" BATON_DRILL_KILLS=$(KILLS) cargo test --workspace --test drills -- --nocapture a_killed_runner
 
 ## A lab that stands until it is interrupted
 lab-up: packages build

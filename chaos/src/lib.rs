@@ -14,6 +14,17 @@
 
 pub mod arp;
 pub mod check;
+pub mod cli_paper;
+pub mod command;
+pub mod evidence;
+pub mod experiment;
 pub mod history;
+pub mod lint;
 pub mod load;
 pub mod netns;
+pub mod report;
+pub mod runner;
+pub mod schedule;
+pub mod schema;
+pub mod trend;
+pub mod verdict;

@@ -31,7 +31,7 @@ use tokio::time::timeout;
 use crate::history::{History, Kind, Lateness, Origin, Outcome, Write};
 use crate::netns::{self, EnterError};
 
-pub use mysql::{MysqlTarget, SCHEMA_SQL};
+pub use mysql::{MysqlTarget, SCHEMA_SQL, schema_sql};
 pub use redis::{KEY_PREFIX, RedisTarget};
 
 /// Idle connections that are kept per kind: a healthy server needs one or two.
@@ -57,6 +57,8 @@ pub struct LoadOptions {
     /// Most writes of one kind that run at once. A server that hangs holds each for twice `limit`, so fewer than
     /// `2 · limit / period` would make the loop miss the moment at which the service returns.
     pub in_flight_max: usize,
+    /// Id of the first write; the others follow it.
+    pub first_id: u64,
     /// Where the history's time starts.
     pub origin: Origin,
 }
@@ -73,6 +75,7 @@ impl LoadOptions {
             clients: 1,
             limit: Duration::from_millis(400),
             in_flight_max: 96,
+            first_id: 0,
             origin,
         }
     }
@@ -314,6 +317,7 @@ fn run(options: &LoadOptions, stop: &AtomicBool, progress: &Arc<Progress>) -> Re
                 break;
             }
             lateness.push(options.origin.now_us().saturating_sub(due_us));
+            let id = options.first_id + id;
             if let Some(writer) = &mysql {
                 writer.start(id, due_us, options.in_flight_max);
             }

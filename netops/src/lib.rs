@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Everything acts in the network namespace of the calling thread; the agent runs wholly inside its own.
-//! Needs `CAP_NET_ADMIN` and `CAP_NET_RAW`. Only the tables named in [`gate`] and [`cut`], and addresses that
+//! Needs `CAP_NET_ADMIN` and `CAP_NET_RAW`. Only the tables named in [`gate`], [`cut`] and [`sever`], and addresses that
 //! carry our tag or are named by the caller, are ever changed.
 #![warn(missing_docs)]
 
@@ -32,6 +32,7 @@ mod nft;
 mod packet;
 pub mod preflight;
 mod probe;
+pub mod sever;
 mod sockets;
 pub mod watch;
 mod wire;

@@ -36,6 +36,15 @@ pub(crate) async fn list(family: &str, table: &str) -> Result<Option<String>, Nf
     }
 }
 
+/// Lists a table with its counters, `None` if it does not exist.
+pub(crate) async fn list_counted(family: &str, table: &str) -> Result<Option<String>, NftError> {
+    match run(&["list", "table", family, table], "").await {
+        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Err(NftError::Refused(text)) if text.contains("No such file or directory") => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 async fn run(arguments: &[&str], input: &str) -> Result<Vec<u8>, NftError> {
     let work = async {
         let mut child = Command::new("nft")

@@ -15,6 +15,7 @@
 //! is closed or continued before it talks to anybody.
 
 pub mod clock;
+mod drill;
 mod driver;
 mod executor;
 mod hands;
@@ -58,6 +59,7 @@ use crate::lease::{self, LeaseHandle};
 use clock::Clock;
 use hands::Hands;
 use local_state::LocalState;
+pub(crate) use local_state::write as write_synced;
 
 /// Slots of the kernel's ring: more than the renewals that can be on the way within one lease.
 const SLOTS: u8 = 16;
@@ -110,13 +112,15 @@ pub(crate) struct Context {
     pub(crate) sync: Arc<settlement::Settlement>,
     pub(crate) ward: quarantine::Ward,
     pub(crate) resync: resync::Resync,
+    pub(crate) drills: Arc<drill::Drills>,
     pub(crate) tls: Tls,
-    /// `None` where there is no database to copy.
+    /// `None` where there is no database to copy; orders are taken everywhere.
     pub(crate) copies: Option<Copies>,
 }
 
 async fn live(config: Arc<Config>) -> anyhow::Result<()> {
     let clock = Clock::start();
+    let drills = Arc::new(drill::Drills::open(&config).await);
     let boot = local_state::draw_boot()?;
     let local = Arc::new(LocalState::open(&config.state_dir)?);
     let tls =
@@ -140,10 +144,12 @@ async fn live(config: Arc<Config>) -> anyhow::Result<()> {
         sync,
         ward,
         resync,
+        drills,
         tls,
         copies,
     };
     resync::serve(&context, orders);
+    drill::start(&context);
     context.consensus.prefer(reports::preferred(&config, None));
     let core = core_setup(&context, boot);
     let stopped = stop_signal()?;
@@ -153,7 +159,7 @@ async fn live(config: Arc<Config>) -> anyhow::Result<()> {
     ended
 }
 
-/// The port and thread of copies, on a data node with a database; the orders that come over it.
+/// The port and thread of orders and copies; the orders that come over it. Copies are for a data node with a database.
 fn start_copies(
     config: &Config,
     tls: &Tls,
@@ -161,17 +167,18 @@ fn start_copies(
     lease: &LeaseHandle,
 ) -> anyhow::Result<(Option<Copies>, mpsc::Receiver<Ordered>)> {
     let (orders, ordered) = mpsc::channel(copy::ORDERS_MAX);
-    let Some(mysql) = config.mysql.as_ref().filter(|_| config.is_data_node()) else {
-        return Ok((None, ordered));
+    let giver = |mysql| -> anyhow::Result<_> {
+        Ok(copy::Giver {
+            me: config.node.clone(),
+            committed: consensus.committed(),
+            lease: lease.view(),
+            access: hands::access(mysql)?,
+            run_dir: config.run_dir.clone(),
+            given: Arc::default(),
+        })
     };
-    let giver = copy::Giver {
-        me: config.node.clone(),
-        committed: consensus.committed(),
-        lease: lease.view(),
-        access: hands::access(mysql)?,
-        run_dir: config.run_dir.clone(),
-        given: Arc::default(),
-    };
+    let giver = config.mysql.as_ref().filter(|_| config.is_data_node()).map(giver).transpose()?;
+    let has_database = giver.is_some();
     let setup = copy::Setup {
         tls: tls.clone(),
         listen: config.copy_address(config.this()),
@@ -179,7 +186,8 @@ fn start_copies(
         orders,
         giver,
     };
-    Ok((Some(Copies::start(setup)?), ordered))
+    let copies = Copies::start(setup)?;
+    Ok((has_database.then_some(copies), ordered))
 }
 
 /// A clean stop: what is open is closed at once instead of when its lease ends, for an agent that is gone cannot stop what

@@ -6,6 +6,7 @@
 
 mod agent;
 mod doctor;
+mod drill;
 mod exit;
 mod explain;
 mod history;
@@ -93,6 +94,12 @@ enum Verb {
     Resync(resync::ResyncArgs),
     /// Abort a switchover, or acknowledge a run that needs an operator
     Run(run::RunArgs),
+    /// Break something on purpose, safely, and keep the evidence
+    #[command(disable_help_flag = true)]
+    Drill(drill::DrillArgs),
+    /// What heals the fault of a drill when nobody else does; the agent starts it
+    #[command(hide = true)]
+    DrillWatchdog(drill::WatchdogArgs),
     /// Check, print or explain the configuration
     Config(settings::ConfigArgs),
     /// Make the cluster's certificate authority and the nodes' certificates
@@ -149,6 +156,8 @@ pub fn main() -> ExitCode {
         Verb::Takeover(verb) => takeover::run(&global, &verb),
         Verb::Resync(verb) => resync::run(&global, &verb),
         Verb::Run(verb) => run::run(&global, &verb),
+        Verb::Drill(verb) => drill::run(&global, &verb),
+        Verb::DrillWatchdog(verb) => drill::watch(&verb),
         Verb::Config(verb) => settings::run(&global, &verb),
         Verb::Pki(verb) => pki::run(&global, &verb),
         Verb::Replay(verb) => replay::run(&global, &verb),

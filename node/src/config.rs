@@ -10,6 +10,7 @@
 //! socket; passwords are read only when somebody asks, see [`Mysql::read_password`].
 
 mod check;
+mod drill;
 mod error;
 pub mod keys;
 pub mod raw;
@@ -31,6 +32,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use check::Check;
+pub use drill::{Drill, DrillLevel, Window};
 pub use error::{ConfigError, Problem};
 pub use raw::RawConfig;
 pub use render::{example, explain, markdown};
@@ -75,7 +77,9 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The power-fence hook; `None`: there is none.
     pub fence_hook: Option<Hook>,
-    /// Hash of the file's values (comments and order do not count), equal on nodes that have the same values.
+    /// What this node lets drills do to it.
+    pub drill: Drill,
+    /// Hash of the file's values (comments, order and `[drill]` do not count), equal on nodes that have the same values.
     pub hash: String,
 }
 
@@ -432,7 +436,12 @@ fn parse_raw(text: &str, name: &str) -> Result<RawConfig, ConfigError> {
 
 /// FNV-1a over the values in key order. It finds differences between nodes; it protects against nobody.
 fn hash(text: &str) -> String {
-    let canonical = text.parse::<toml::Table>().map(|table| table.to_string()).unwrap_or_default();
+    let canonical = text.parse::<toml::Table>().map(|mut table| {
+        // Each node's own word.
+        table.remove("drill");
+        table.to_string()
+    });
+    let canonical = canonical.unwrap_or_default();
     let hash = canonical.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -57,7 +57,8 @@ pub(crate) struct Setup {
     pub(crate) listen: SocketAddr,
     pub(crate) members: Vec<NodeId>,
     pub(crate) orders: mpsc::Sender<Ordered>,
-    pub(crate) giver: Giver,
+    /// `None`: there is no database to copy.
+    pub(crate) giver: Option<Giver>,
 }
 
 /// What a holder needs to hand out a copy.
@@ -140,7 +141,11 @@ async fn serve(mut listener: Listener, setup: Setup) {
         let (from, channel, link) = listener.accept().await;
         match channel {
             Channel::Order => drop(tokio::spawn(take_order(from, link, setup.orders.clone()))),
-            Channel::Copy => drop(tokio::spawn(give::give(from, link, setup.giver.clone()))),
+            Channel::Copy => {
+                if let Some(giver) = setup.giver.clone() {
+                    tokio::spawn(give::give(from, link, giver));
+                }
+            }
             Channel::Raft | Channel::Snapshot | Channel::Peer | Channel::Lease => {}
         }
     }

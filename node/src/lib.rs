@@ -6,6 +6,7 @@ pub mod chain;
 pub mod cli;
 pub mod config;
 mod copy;
+pub mod drill;
 pub mod hands;
 pub mod lease;
 pub mod probe;

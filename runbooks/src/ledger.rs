@@ -19,6 +19,7 @@
 
 mod apply;
 pub mod command;
+pub mod drill;
 mod runs;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use crate::model::{Epoch, Generation, Instance, NodeId, NodeKind, RunId, SyncGen
 use crate::run::{Run, RunState};
 use crate::why::Why;
 pub use command::{Command, Rejection, Response};
+pub use drill::{Drill, DrillCommand, DrillId, EndedDrill};
 
 /// Number of ended runs that the ledger keeps with their journals.
 pub const HISTORY_MAX: usize = 64;
@@ -147,6 +149,15 @@ pub struct Ledger {
     pub history: Vec<EndedRun>,
     /// Changes of the in-sync flag, oldest first, at most [`HISTORY_MAX`].
     pub sync_history: Vec<SyncChange>,
+    /// The drill under way. Decides nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Drill>,
+    /// Number of drills so far.
+    #[serde(default, skip_serializing_if = "DrillId::is_none")]
+    pub drills: DrillId,
+    /// Ended drills, oldest first, at most [`HISTORY_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended_drills: Vec<EndedDrill>,
 }
 
 impl Ledger {

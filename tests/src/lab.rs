@@ -71,6 +71,8 @@ pub struct Options {
     pub small_disk: bool,
     /// Agents resync by themselves.
     pub resync_by_itself: bool,
+    /// The deepest drill that nodes allow, `L0` to `L5`.
+    pub drills: &'static str,
     /// Where an agent is to die or to be held, and which: `WHERE:WHEN:DO` of the agent's failpoints.
     pub failpoint: Option<(Port, String)>,
 }
@@ -79,7 +81,14 @@ impl Options {
     /// Only what is always there.
     #[must_use]
     pub fn plain(driver: Driver) -> Self {
-        Self { driver, docker: false, small_disk: false, resync_by_itself: false, failpoint: None }
+        Self {
+            driver,
+            docker: false,
+            small_disk: false,
+            resync_by_itself: false,
+            drills: "L2",
+            failpoint: None,
+        }
     }
 }
 
@@ -182,6 +191,7 @@ impl Lab {
                 profile,
                 docker: self.options.docker,
                 resync_by_itself: self.options.resync_by_itself,
+                drills: self.options.drills,
             };
             self.config = Some(agents::prepare(&self.dir, options)?);
             if let Some((port, at)) = &self.options.failpoint {
@@ -430,11 +440,12 @@ impl Lab {
             user: "app".into(),
             password: mariadb::PASSWORD.into(),
             schema: mariadb::APP_SCHEMA.into(),
+            table: "writes".into(),
         };
         LoadOptions {
             netns: Some(self.wire.path(Port::Client)),
             mysql: Some(mysql),
-            redis: Some(RedisTarget { address: vip(redis::PORT) }),
+            redis: Some(RedisTarget::plain(vip(redis::PORT))),
             ..LoadOptions::every_10_ms(origin)
         }
     }

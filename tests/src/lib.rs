@@ -13,6 +13,7 @@
 //! the databases as a client has them. It needs root and runs everything in namespaces of its own.
 
 pub mod bench;
+pub mod drill;
 pub mod fault;
 pub mod invariants;
 pub mod lab;

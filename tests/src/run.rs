@@ -77,6 +77,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
         docker: plan.docker || plan.fault.needs_docker(),
         small_disk: plan.fault.needs_small_disk(),
         resync_by_itself: plan.fault == Fault::ResyncAutomatic,
+        drills: "L2",
         failpoint: plan.fault.failpoint(at),
     };
     let lab = Lab::up(options)?;

@@ -12,6 +12,12 @@ use crate::history::Kind;
 pub const SCHEMA_SQL: &str = "CREATE TABLE IF NOT EXISTS writes \
      (seen BIGINT AUTO_INCREMENT PRIMARY KEY, id BIGINT NOT NULL, server BIGINT NOT NULL)";
 
+/// [`SCHEMA_SQL`] for another name of the table.
+#[must_use]
+pub fn schema_sql(table: &str) -> String {
+    SCHEMA_SQL.replacen("EXISTS writes", &format!("EXISTS {table}"), 1)
+}
+
 /// Answers by which a server refuses a statement before it executes it: too many connections, no access, read-only,
 /// shutting down, privilege missing. Every other error may come after the commit has begun.
 const REFUSALS: [u16; 9] = [1040, 1044, 1045, 1142, 1203, 1226, 1227, 1290, 1836];
@@ -25,8 +31,10 @@ pub struct MysqlTarget {
     pub user: String,
     /// Its password.
     pub password: String,
-    /// The schema that has the table of [`SCHEMA_SQL`].
+    /// The schema that has the table.
     pub schema: String,
+    /// The table of [`SCHEMA_SQL`], by this name.
+    pub table: String,
 }
 
 impl Target for MysqlTarget {
@@ -55,7 +63,7 @@ impl Target for MysqlTarget {
     }
 
     async fn write(&self, conn: &mut Conn, id: u64) -> Result<(), Failure> {
-        let insert = format!("INSERT INTO writes (id, server) VALUES ({id}, @@server_id)");
+        let insert = format!("INSERT INTO {} (id, server) VALUES ({id}, @@server_id)", self.table);
         conn.query_drop(insert).await.map_err(|error| match &error {
             Error::Server(refusal) if REFUSALS.contains(&refusal.code) => Failure::Refused(error.to_string()),
             Error::Server(_) | Error::Driver(_) | Error::Io(_) | Error::Other(_) | Error::Url(_) => {

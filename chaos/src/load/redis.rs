@@ -8,7 +8,7 @@ use redis::{Client, RedisError};
 use super::{Failure, Target};
 use crate::history::Kind;
 
-/// What the writer's keys begin with; the id follows. The value is how often the write was executed.
+/// What the writer's keys begin with unless something else is asked for; the id follows. The value is how often the write was executed.
 pub const KEY_PREFIX: &str = "write:";
 
 /// Answers by which a server refuses a command before it executes it.
@@ -19,6 +19,35 @@ const REFUSALS: [&str; 6] = ["READONLY", "NOREPLICAS", "LOADING", "MASTERDOWN", 
 pub struct RedisTarget {
     /// The virtual IP and port.
     pub address: SocketAddr,
+    /// What the keys begin with; the id follows.
+    pub prefix: String,
+    /// Account and password; an empty account is the default one. `None`: no password is sent.
+    pub login: Option<(String, String)>,
+}
+
+impl RedisTarget {
+    /// The usual keys, no password.
+    #[must_use]
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, prefix: KEY_PREFIX.into(), login: None }
+    }
+
+    /// A connection to whoever answers at the address.
+    ///
+    /// # Errors
+    /// The driver's words.
+    pub async fn dial(&self) -> Result<MultiplexedConnection, RedisError> {
+        let info = redis::IntoConnectionInfo::into_connection_info(format!("redis://{}/", self.address))?;
+        let mut conn = Client::open(info)?.get_multiplexed_async_connection().await?;
+        if let Some((user, password)) = &self.login {
+            let mut auth = redis::cmd("AUTH");
+            if !user.is_empty() {
+                auth.arg(user);
+            }
+            auth.arg(password).query_async::<()>(&mut conn).await?;
+        }
+        Ok(conn)
+    }
 }
 
 impl Target for RedisTarget {
@@ -27,8 +56,7 @@ impl Target for RedisTarget {
 
     /// The server is named by its `replica-announce-ip`, which the configuration of each gives.
     async fn connect(&self) -> Result<(MultiplexedConnection, String), String> {
-        let client = Client::open(format!("redis://{}/", self.address)).map_err(|error| error.to_string())?;
-        let mut conn = client.get_multiplexed_async_connection().await.map_err(|error| error.to_string())?;
+        let mut conn = self.dial().await.map_err(|error| error.to_string())?;
         let mut command = redis::cmd("CONFIG");
         command.arg("GET").arg("replica-announce-ip");
         let (_, server): (String, String) =
@@ -38,7 +66,7 @@ impl Target for RedisTarget {
 
     async fn write(&self, conn: &mut MultiplexedConnection, id: u64) -> Result<(), Failure> {
         let mut command = redis::cmd("INCR");
-        command.arg(format!("{KEY_PREFIX}{id}"));
+        command.arg(format!("{}{id}", self.prefix));
         command.query_async::<u64>(conn).await.map(drop).map_err(|error| classify(&error))
     }
 }

@@ -11,5 +11,6 @@ mod gate_rules;
 mod gate_vip;
 mod lab;
 mod segment;
+mod sever;
 mod sockets;
 mod watch;

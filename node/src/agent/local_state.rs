@@ -94,7 +94,7 @@ impl LocalState {
 }
 
 /// Writes a small file under a temporary name, and gives it its own when it is on disk.
-pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh)?;
     file.write_all(text.as_bytes())?;

@@ -12,7 +12,7 @@ use baton_runbooks::model::RunId;
 use baton_runbooks::plan::Plan;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Context, clock, resync};
+use super::{Context, clock, drill, resync};
 use crate::api::server::{CommandError, Operator};
 use crate::api::types::SwitchoverAnswer;
 
@@ -57,6 +57,12 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
                     let context = context.clone();
                     tokio::spawn(async move {
                         let _ = reply.send(resync::ask(&context, request).await);
+                    });
+                }
+                Operator::Drill { request, reply } => {
+                    let context = context.clone();
+                    tokio::spawn(async move {
+                        let _ = reply.send(drill::ask(&context, request).await);
                     });
                 }
                 Operator::Switchover { wanted, plan, reply } => {
@@ -118,7 +124,7 @@ async fn started(context: &Context, plan: &Plan, index: u64) -> Result<RunId, Co
     runs.find(|run| run.plan == *plan).map(|run| run.id).ok_or(CommandError::TimedOut)
 }
 
-async fn propose(context: &Context, command: Command) -> Result<Applied, CommandError> {
+pub(super) async fn propose(context: &Context, command: Command) -> Result<Applied, CommandError> {
     match context.consensus.propose(command, PROPOSE_DEADLINE).await {
         Ok(applied) => match &applied.response {
             Response::Accepted => Ok(applied),

@@ -55,7 +55,8 @@ pub(super) async fn propose(
         | Command::AcceptLoss { .. }
         | Command::WithdrawLoss { .. }
         | Command::SyncIn { .. }
-        | Command::Release { .. } => None,
+        | Command::Release { .. }
+        | Command::Drill { .. } => None,
     };
     let accepted = fate(&ask(context, &command, term).await);
     settling.settle(accepted);

@@ -29,7 +29,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::{Context, clock};
+use super::{Context, clock, drill};
+use crate::api::drill::DrillRequest;
 use crate::api::resync::{ResyncAnswer, ResyncRequest};
 use crate::api::server::CommandError;
 use crate::chain::chain;
@@ -39,11 +40,13 @@ use crate::copy::{self, OrderError, Ordered, Progress};
 /// What an agent asks of another's, over the port of copies.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "order")]
-enum Order {
+pub(super) enum Order {
     /// An operator's wish for that node.
     Resync { request: ResyncRequest },
     /// What a copy of the holder would be.
     Offer { epoch: baton_runbooks::model::Epoch },
+    /// Somebody drills.
+    Drill { request: DrillRequest },
 }
 
 /// What stands on disk while the database does not know its place.
@@ -272,6 +275,11 @@ async fn answer(context: &Context, from: &NodeId, body: &[u8]) -> serde_json::Re
         Ok(Order::Resync { request }) => {
             let answer: Answered<()> = Err(format!("this is {}, not {}", context.config.node, request.node));
             serde_json::to_vec(&answer)
+        }
+        Ok(Order::Drill { request }) => {
+            let by = format!("{} at {from}", request.by);
+            let answer = drill::serve(context, DrillRequest { by, ..request }).await;
+            serde_json::to_vec(&answer.map_err(|error| error.to_string()))
         }
         Ok(Order::Offer { epoch }) => serde_json::to_vec(&offer::offer(context, epoch).await),
         Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use baton_runbooks::observe::ServiceState;
 
 use crate::chain::chain;
@@ -108,6 +108,15 @@ impl Services {
             .filter_map(|(name, end)| end.as_ref().err().map(|error| format!("{name}: {}", chain(error))))
             .collect();
         if failed.is_empty() { Ok(names) } else { bail!("{}", failed.join("; ")) }
+    }
+
+    /// Kills what runs of one service, as its own crash would; `None`: the first one that the holder runs. Returns its name.
+    pub(super) async fn kill(&self, name: Option<&str>) -> anyhow::Result<String> {
+        let is_it =
+            |bound: &&Bound| name.map_or(bound.runs_on == RunsOn::Holder, |name| bound.service.name == name);
+        let found = self.bound.iter().find(is_it).context("there is no such role-bound service")?;
+        self.containers.kill(&found.service.target, STOP_DEADLINE).await?;
+        Ok(found.service.name.clone())
     }
 
     /// Stops what runs of a role, dependents first.

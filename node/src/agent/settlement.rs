@@ -110,7 +110,8 @@ impl Settlement {
             | Command::AcceptLoss { .. }
             | Command::WithdrawLoss { .. }
             | Command::SyncOut { .. }
-            | Command::Release { .. } => Ok(Settling(None)),
+            | Command::Release { .. }
+            | Command::Drill { .. } => Ok(Settling(None)),
         }
     }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::drill::{DrillRequest, DrillView};
 use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
     AbortRequest, AckRequest, Done, ErrorBody, Explain, History, RunRecord, Status, SwitchoverAnswer,
@@ -176,6 +177,14 @@ impl Client {
     /// See [`ClientError`].
     pub async fn resync(&self, request: &ResyncRequest) -> Result<ResyncAnswer, ClientError> {
         self.post_for(FAR_DEADLINE, "/v1/resync", request).await
+    }
+
+    /// `POST /v1/drill`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn drill(&self, request: &DrillRequest) -> Result<DrillView, ClientError> {
+        self.post_for(FAR_DEADLINE, "/v1/drill", request).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

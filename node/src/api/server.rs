@@ -25,6 +25,7 @@ use baton_runbooks::plan::Plan;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::drill::{DrillRequest, DrillView};
 use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
     AckRequest, Done, ErrorBody, ErrorCode, Explain, History, RunRecord, Status, SwitchoverAnswer,
@@ -76,6 +77,13 @@ pub enum Operator {
         request: ResyncRequest,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<ResyncAnswer, CommandError>>,
+    },
+    /// An order of somebody who drills.
+    Drill {
+        /// What is wanted, signed.
+        request: DrillRequest,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<DrillView, CommandError>>,
     },
     /// Look whether the baton can be passed; with a plan, pass it.
     Switchover {
@@ -253,6 +261,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/takeover", post(orders::takeover))
         .route("/v1/takeover/withdraw", post(orders::withdraw))
         .route("/v1/resync", post(orders::resync))
+        .route("/v1/drill", post(orders::drill))
         .fallback(no_such_page)
         .with_state(shared)
 }

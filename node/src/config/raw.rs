@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::timing::{Profile, RawTiming};
-use super::{NodeKind, ResyncPolicy, RunsOn};
+use super::timing::{Ms, Profile, RawTiming};
+use super::{DrillLevel, NodeKind, ResyncPolicy, RunsOn};
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub struct RawConfig {
     pub services: Vec<RawService>,
     #[serde(default)]
     pub hooks: RawHooks,
+    #[serde(default)]
+    pub drill: RawDrill,
     #[serde(default)]
     pub timing: RawTiming,
 }
@@ -151,4 +153,20 @@ pub struct RawService {
 #[allow(missing_docs)]
 pub struct RawHooks {
     pub fence: Option<Vec<String>>,
+}
+
+/// `[drill]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct RawDrill {
+    pub allow: Option<DrillLevel>,
+    pub window: Option<String>,
+    pub cooldown: Option<Ms>,
+    pub duration_max: Option<Ms>,
+    pub evidence: Option<PathBuf>,
+    pub arp_senders: Option<std::net::Ipv4Addr>,
+    pub user: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub schema: Option<String>,
 }

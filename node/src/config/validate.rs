@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use super::error::{ConfigError, Problem};
-use super::raw::{RawConfig, RawMysql, RawService, RawVip};
+use super::raw::{RawConfig, RawDrill, RawMysql, RawService, RawVip};
 use super::timing::{Profile, Timing};
 use super::{
-    Check, Config, Docker, Hook, Mysql, Node, NodeId, NodeKind, Pki, Redis, ResyncPolicy, RunsOn, Service,
-    Vip, Workload,
+    Check, Config, Docker, Drill, DrillLevel, Hook, Ms, Mysql, Node, NodeId, NodeKind, Pki, Redis,
+    ResyncPolicy, RunsOn, Service, Vip, Workload,
 };
 
 pub(super) const DEFAULT_RUN: &str = "/run/baton";
@@ -23,6 +23,9 @@ const DEFAULT_CA: &str = "/etc/baton/pki/ca.pem";
 const DEFAULT_CERT: &str = "/etc/baton/pki/{node}.pem";
 const DEFAULT_KEY: &str = "/etc/baton/pki/{node}.key";
 const DEFAULT_DOCKER: &str = "/var/run/docker.sock";
+
+/// No fault of a drill stands longer; the kernel's half has the same bound.
+const DRILL_MAX: std::time::Duration = baton_netops::sever::SEVER_MAX;
 
 /// Replaces `{node}` in `path`, or in `default` when `path` is absent.
 pub(super) fn resolve(path: Option<&Path>, default: &str, node: &NodeId) -> PathBuf {
@@ -87,6 +90,7 @@ pub(super) fn validate(
             .map(|d| Docker { socket: resolve(d.socket.as_deref(), DEFAULT_DOCKER, node) }),
         services,
         fence_hook: command("hooks.fence", raw.hooks.fence.as_deref(), node, &mut problems),
+        drill: drill(&raw.drill, node, &mut problems),
         hash,
     };
     check_paths(&config, &mut problems);
@@ -124,6 +128,33 @@ fn mysql(raw: &RawMysql, node: &NodeId, problems: &mut Problems) -> Mysql {
         start: command("mysql.start", raw.start.as_deref(), node, problems),
         stop: command("mysql.stop", raw.stop.as_deref(), node, problems),
         resync: raw.resync.unwrap_or_default(),
+    }
+}
+
+fn drill(raw: &RawDrill, node: &NodeId, problems: &mut Problems) -> Drill {
+    let window = raw.window.as_deref().map(str::parse).transpose();
+    if let Err(wrong) = &window {
+        let value = raw.window.as_deref().unwrap_or_default();
+        problems.add("drill.window", value, wrong, "write days and times, or remove the key: always");
+    }
+    let duration_max = raw.duration_max.unwrap_or(Ms(120_000));
+    if duration_max.duration().is_zero() || duration_max.duration() > DRILL_MAX {
+        problems.add("drill.duration_max", duration_max, "is not 1 ms to 600 s", "take a span in between");
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if let Some(schema) = raw.schema.as_ref().filter(|name| name.is_empty() || !name.chars().all(plain)) {
+        problems.add("drill.schema", schema, "is not a plain schema name", "use letters, digits and '_'");
+    }
+    Drill {
+        allow: raw.allow.unwrap_or(DrillLevel::L2),
+        window: window.ok().flatten(),
+        cooldown: raw.cooldown.unwrap_or(Ms(60_000)),
+        duration_max,
+        evidence: resolve(raw.evidence.as_deref(), "/var/lib/baton/drills", node),
+        user: raw.user.clone(),
+        password_file: raw.password_file.as_deref().map(|path| resolve(Some(path), "", node)),
+        schema: raw.schema.clone(),
+        arp_senders: raw.arp_senders,
     }
 }
 
@@ -428,6 +459,7 @@ fn check_paths(config: &Config, problems: &mut Problems) {
         ("pki.ca", &config.pki.ca),
         ("pki.cert", &config.pki.cert),
         ("pki.key", &config.pki.key),
+        ("drill.evidence", &config.drill.evidence),
     ];
     if let Some(mysql) = &config.mysql {
         paths.extend([("mysql.socket", &mysql.socket), ("mysql.data_dir", &mysql.data_dir)]);

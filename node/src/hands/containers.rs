@@ -18,7 +18,8 @@ use bollard::models::{
     HealthStatusEnum, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+    StartContainerOptions, StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::time::Instant;
@@ -254,6 +255,30 @@ impl Containers {
             for container in order::by_dependencies(&containers, service_of, depends_on).into_iter().rev() {
                 let options = StopContainerOptionsBuilder::new().t(seconds).build();
                 unchanged_is_fine(engine.stop_container(&id_of(container), Some(options)).await)?;
+            }
+            Ok(())
+        })
+        .await?;
+        match self.state(target, ASK).await {
+            ServiceState::Stopped | ServiceState::Missing => Ok(()),
+            state => {
+                Err(ContainerError::NotReached { target: target.clone(), state, after_ms: ms(deadline) })
+            }
+        }
+    }
+
+    /// Kills every container of a service that runs, and reads back that none does.
+    ///
+    /// # Errors
+    /// [`ContainerError`]; [`ContainerError::NotReached`] if something still runs, or ran again at once.
+    pub async fn kill(&self, target: &Target, deadline: Duration) -> Result<(), ContainerError> {
+        self.bounded(&format!("kill {target}"), deadline, async {
+            let engine = self.engine().await?;
+            for container in self.inspect_all(target).await? {
+                if container.state.as_ref().and_then(|state| state.running) == Some(true) {
+                    let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+                    unchanged_is_fine(engine.kill_container(&id_of(&container), Some(options)).await)?;
+                }
             }
             Ok(())
         })

@@ -63,6 +63,20 @@ pub fn is_alive(server: ServerId) -> bool {
         .is_ok_and(|(state, started)| started == server.started && state != 'Z' && state != 'X')
 }
 
+/// The kernel's state letter of exactly this process: `T` stopped, `S` sleeping, `R` running; `None` if it has ended.
+#[must_use]
+pub fn state(server: ServerId) -> Option<char> {
+    read_stat(server.pid).ok().filter(|(_, started)| *started == server.started).map(|(state, _)| state)
+}
+
+/// The process that has this id now.
+///
+/// # Errors
+/// `NotFound`: there is none.
+pub fn of_pid(pid: i32) -> io::Result<ServerId> {
+    Ok(ServerId { pid, started: start_ticks(pid)? })
+}
+
 /// Waits until the process ends; returns at once if it has ended already. Dropping the future leaves nothing behind.
 ///
 /// # Errors
@@ -124,10 +138,18 @@ impl Watch {
     /// # Errors
     /// The system's error; `ESRCH`: it has ended already.
     pub fn kill(&self) -> io::Result<()> {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// Sends a signal to exactly this process.
+    ///
+    /// # Errors
+    /// The system's error; `ESRCH`: it has ended already.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
         let no_info = std::ptr::null::<libc::siginfo_t>();
         let fd = self.fd.as_raw_fd();
         // SAFETY: the descriptor is open for as long as self lives, and a null siginfo is allowed.
-        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, no_info, 0) };
+        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, 0) };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }

@@ -31,6 +31,7 @@ impl Ledger {
             Command::Release { epoch, by, boot, why } => {
                 self.release(epoch, &by, Released { epoch, boot, why })
             }
+            Command::Drill { drill } => self.drill(drill),
         };
         match outcome {
             Ok(()) => Response::Accepted,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::LossAccepted;
+use super::{DrillCommand, DrillId, LossAccepted};
 use crate::model::{Epoch, Instance, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
 use crate::plan::{Plan, Runbook};
 use crate::run::{Entry, Illegal};
@@ -136,6 +136,11 @@ pub enum Command {
         /// Why it cannot serve.
         why: Why,
     },
+    /// A drill begins, goes on, is to end, has ended. Decides nothing.
+    Drill {
+        /// What.
+        drill: DrillCommand,
+    },
 }
 
 impl Command {
@@ -155,7 +160,8 @@ impl Command {
             | Self::WithdrawLoss { .. }
             | Self::SyncOut { .. }
             | Self::SyncIn { .. }
-            | Self::Release { .. } => false,
+            | Self::Release { .. }
+            | Self::Drill { .. } => false,
         }
     }
 }
@@ -186,6 +192,7 @@ impl fmt::Display for Command {
                 write!(f, "{replica} in sync, epoch {epoch} generation {generation}")
             }
             Self::Release { epoch, by, .. } => write!(f, "{by} releases epoch {epoch}"),
+            Self::Drill { drill } => drill.fmt(f),
         }
     }
 }
@@ -265,6 +272,21 @@ pub enum Rejection {
         /// The node.
         node: NodeId,
     },
+    /// A drill is under way.
+    DrillInProgress {
+        /// Which.
+        number: DrillId,
+    },
+    /// No such drill is under way.
+    NoSuchDrill {
+        /// Which.
+        number: DrillId,
+    },
+    /// The drill has moved on: its number is not the next, or it was renewed meanwhile.
+    StaleDrill {
+        /// Which.
+        number: DrillId,
+    },
     /// The replica of an in-sync command is not another data node.
     NotAReplica {
         /// The node named.
@@ -300,6 +322,11 @@ impl fmt::Display for Rejection {
             Self::HandingOver { run } => write!(f, "run {run} is passing the baton"),
             Self::HolderNotServing => write!(f, "the holder does not serve, there is nothing to pass"),
             Self::IllegalEntry { why } => write!(f, "illegal journal entry: {why}"),
+            Self::DrillInProgress { number } => write!(f, "drill {number} is under way"),
+            Self::NoSuchDrill { number } => write!(f, "drill {number} is not under way"),
+            Self::StaleDrill { number } => {
+                write!(f, "drill {number} is not as it was when this was asked for")
+            }
             Self::NotAReplica { node } => write!(f, "{node} is not a replica"),
         }
     }

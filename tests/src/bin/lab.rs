@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use baton_tests::bench;
+use baton_tests::drill;
 use baton_tests::fault::Fault;
-use baton_tests::lab::{self, Driver, Lab, Options, wait};
+use baton_tests::lab::{self, Driver, Lab, Options, Port, wait};
 use baton_tests::run::{self, Outcome, Plan};
 use clap::{Parser, Subcommand};
 
@@ -36,6 +37,18 @@ enum Verb {
         #[arg(long)]
         no_docker: bool,
         /// Leave the logs even when it passes
+        #[arg(long)]
+        keep: bool,
+    },
+    /// A drill in a lab of its own, from the client's seat; exits as `baton drill run` does
+    Drill {
+        /// A shipped drill, or the file of one
+        #[arg(default_value = "mysqld-killed")]
+        which: String,
+        /// With container engines: some seconds slower
+        #[arg(long)]
+        docker: bool,
+        /// Leave the logs and the evidence
         #[arg(long)]
         keep: bool,
     },
@@ -112,6 +125,7 @@ fn go(verb: Verb) -> Result<ExitCode> {
             println!("{}", report.text());
             Ok(if report.result == Outcome::Pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Verb::Drill { which, docker, keep } => one_drill(&which, docker, keep),
         Verb::Up { system } => {
             let lab = Lab::up(Options { docker: true, ..Options::plain(driver(&system)?) })?;
             println!("lab {} stands, files in {}; interrupt ends it", lab.id, lab.dir.display());
@@ -163,4 +177,29 @@ fn interrupts() -> Result<()> {
         wait::interrupt();
     })?;
     Ok(())
+}
+
+/// Every level is allowed, and a killed database is started again as its service manager would.
+fn one_drill(which: &str, docker: bool, keep: bool) -> Result<ExitCode> {
+    let small_disk = which.contains("disk");
+    let options = Options {
+        docker,
+        small_disk,
+        drills: "L5",
+        resync_by_itself: true,
+        ..Options::plain(driver("baton-standard")?)
+    };
+    let lab = Lab::up(options)?;
+    drill::whole(&lab)?;
+    let _restarter = drill::Restarter::of_mysql(&lab, Port::Db1)?;
+    let outcome = drill::run(&lab, drill::SEAT, which)?;
+    println!("{}", outcome.said);
+    if let Some(record) = &outcome.record {
+        println!("{} {:?}", record.judgement.verdict, record.judgement.reasons);
+    }
+    drill::whole(&lab)?;
+    if keep {
+        lab.keep();
+    }
+    Ok(ExitCode::from(u8::try_from(outcome.code).unwrap_or(u8::MAX)))
 }

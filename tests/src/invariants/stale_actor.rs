@@ -32,7 +32,10 @@ fn speaks_under(command: &Command) -> Option<Epoch> {
         | Command::SyncOut { epoch, .. }
         | Command::SyncIn { epoch, .. }
         | Command::Release { epoch, .. } => Some(*epoch),
-        Command::Bootstrap { .. } | Command::AbortRun { .. } | Command::AcknowledgeRun { .. } => None,
+        Command::Bootstrap { .. }
+        | Command::AbortRun { .. }
+        | Command::AcknowledgeRun { .. }
+        | Command::Drill { .. } => None,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::mariadb;
 use super::shell;
-use super::wire::{INTERFACE, Port, VIP};
+use super::wire::{ARP_SENDERS, INTERFACE, Port, VIP};
 use super::{docker, redis};
 
 /// The nodes of the cluster.
@@ -43,6 +43,8 @@ pub struct Options<'a> {
     pub docker: bool,
     /// `mysql.resync` is automatic.
     pub resync_by_itself: bool,
+    /// `drill.allow`.
+    pub drills: &'a str,
 }
 
 /// Makes the certificates, the password files and the configuration file.
@@ -69,7 +71,7 @@ pub fn prepare(dir: &Path, options: Options<'_>) -> Result<PathBuf> {
 }
 
 fn configuration(dir: &Path, options: Options<'_>) -> String {
-    let Options { profile, docker: with_docker, resync_by_itself } = options;
+    let Options { profile, docker: with_docker, resync_by_itself, drills } = options;
     let resync = if resync_by_itself { "automatic" } else { "by-hand" };
     let dir = dir.display();
     let nodes = NODES.map(|node| {
@@ -100,6 +102,8 @@ fn configuration(dir: &Path, options: Options<'_>) -> String {
          start = [\"/bin/sh\", \"{dir}/{{node}}/mysql-start\"]\nstop = [\"/bin/sh\", \"{dir}/{{node}}/mysql-stop\"]\n\
          resync = \"{resync}\"\n\
          [redis]\nport = {}\nsocket = \"{dir}/{{node}}/redis.sock\"\n\
+         [drill]\nallow = \"{drills}\"\ncooldown = \"0s\"\nevidence = \"{dir}/{{node}}/drills\"\narp_senders = \"{ARP_SENDERS}\"\n\
+         user = \"{}\"\npassword_file = \"{dir}/password\"\n\
          {services}",
         nodes.concat(),
         Port::Client.address(),
@@ -107,6 +111,7 @@ fn configuration(dir: &Path, options: Options<'_>) -> String {
         mariadb::CHECK_USER,
         mariadb::AGENT_SCHEMA,
         redis::PORT,
+        mariadb::DRILL_USER,
     )
 }
 

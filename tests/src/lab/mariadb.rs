@@ -23,6 +23,8 @@ pub const APP_SCHEMA: &str = "app";
 pub const AGENT_SCHEMA: &str = "baton";
 /// Account with which the witness writes through the virtual IP.
 pub const CHECK_USER: &str = "baton_check";
+/// Account with which a drill writes through the virtual IP.
+pub const DRILL_USER: &str = "baton_drill";
 /// Port of the server.
 pub const PORT: u16 = 3306;
 
@@ -179,6 +181,10 @@ fn accounts() -> Vec<String> {
     statements.extend([
         format!("CREATE USER {CHECK_USER}@'%' IDENTIFIED BY '{PASSWORD}'"),
         format!("GRANT SELECT, INSERT, UPDATE, CREATE ON {AGENT_SCHEMA}.* TO {CHECK_USER}@'%'"),
+    ]);
+    statements.extend([
+        format!("CREATE USER {DRILL_USER}@'%' IDENTIFIED BY '{PASSWORD}'"),
+        format!("GRANT SELECT, INSERT, DELETE, CREATE ON {AGENT_SCHEMA}.* TO {DRILL_USER}@'%'"),
     ]);
     for host in ["localhost", "%"] {
         statements.extend([

@@ -251,7 +251,8 @@ impl World {
             | Command::WithdrawLoss { .. }
             | Command::SyncOut { .. }
             | Command::SyncIn { .. }
-            | Command::Release { .. } => {}
+            | Command::Release { .. }
+            | Command::Drill { .. } => {}
         }
         for node in 0..3 {
             self.schedule_apply(node);

@@ -163,7 +163,8 @@ fn deviate(command: &mut Command, ledger: &Ledger, planted: Option<Planted>) {
         | Command::WithdrawLoss { .. }
         | Command::SyncOut { .. }
         | Command::SyncIn { .. }
-        | Command::Release { .. } => {}
+        | Command::Release { .. }
+        | Command::Drill { .. } => {}
     }
 }
 

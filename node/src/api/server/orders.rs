@@ -10,6 +10,7 @@ use baton_runbooks::model::RunId;
 use tokio::sync::oneshot;
 
 use super::{Caller, FAR_PATIENCE, Operator, Refusal, Shared, ask, ask_for};
+use crate::api::drill::{DrillRequest, DrillView};
 use crate::api::resync::{ResyncAnswer, ResyncRequest};
 use crate::api::types::{
     AbortRequest, Done, ErrorCode, SwitchoverAnswer, SwitchoverRequest, TakeoverAnswer, TakeoverRequest,
@@ -88,5 +89,18 @@ pub(super) async fn resync(
     let request = ResyncRequest { by: caller.sign(&request.by), ..request };
     let (reply, outcome) = oneshot::channel();
     let command = Operator::Resync { request, reply };
+    ask_for(FAR_PATIENCE, &shared.operator, command, outcome).await.map(Json)
+}
+
+pub(super) async fn drill(
+    State(shared): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<DrillRequest>, JsonRejection>,
+) -> Result<Json<DrillView>, Refusal> {
+    let wanted = "{\"node\": NODE or null, \"by\": NAME, \"order\": \"look\"}";
+    let Json(request) = body.map_err(|e| unreadable(&e, wanted))?;
+    let request = DrillRequest { by: caller.sign(&request.by), ..request };
+    let (reply, outcome) = oneshot::channel();
+    let command = Operator::Drill { request, reply };
     ask_for(FAR_PATIENCE, &shared.operator, command, outcome).await.map(Json)
 }

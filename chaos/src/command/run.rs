@@ -1,0 +1,201 @@
+//! `baton drill run` and `baton drill plan`.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, IsTerminal, Write};
+
+use baton_node::api::types::Status;
+use baton_node::cli::Exit;
+
+use super::{Failure, Global, Output, complain, json, say, source};
+use crate::evidence::{Ending, Record, Store, Stored};
+use crate::experiment::plan::{Roles, plan as plan_text};
+use crate::experiment::{Experiment, Role};
+use crate::lint::{Severity, lint};
+use crate::report;
+use crate::runner::agents::{Agents, cast};
+use crate::runner::{self, Keeper, Options, RunError};
+use crate::trend::Past;
+use crate::verdict::judge;
+
+/// Arguments of `baton drill run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// A shipped drill, or the file of one
+    #[arg(value_name = "NAME|FILE")]
+    which: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Show the plan and the gate, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Your name, for the record
+    #[arg(long, default_value = "operator")]
+    by: String,
+    /// Who else agreed, for the record
+    #[arg(long, value_name = "NAME")]
+    approver: Option<String>,
+    /// Why now, for the record
+    #[arg(long, value_name = "WORDS")]
+    reason: Option<String>,
+}
+
+/// The plan with the nodes that are meant now, and the gate; `None`: no agent can be asked.
+pub(super) async fn plan_asking(global: &Global, which: &str) -> Result<Option<u8>, Failure> {
+    let source = sound(global, which)?;
+    let Ok(client) = global.client() else { return Ok(None) };
+    let agents = Agents { client, by: "operator".into() };
+    let Ok(seen) = runner::preflight(&agents, &source).await else { return Ok(None) };
+    if global.output == Output::Json {
+        say(&json(&seen.checks)?);
+    } else {
+        say(&plan_text(&source.experiment, Some(&roles(&source.experiment, &seen.status))));
+        say("\nthe gate:");
+        for check in &seen.checks {
+            say(&runner::check_line(check));
+        }
+    }
+    Ok(Some(if seen.refusal().is_some() { Exit::Refused.code() } else { Exit::Done.code() }))
+}
+
+pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> {
+    if args.dry_run {
+        let planned = plan_asking(global, &args.which).await?;
+        return planned
+            .ok_or_else(|| Failure { code: Exit::NoQuorum.code(), message: "no agent can be asked".into() });
+    }
+    let source = sound(global, &args.which)?;
+    let config = global.config()?;
+    let agents = Agents { client: global.client()?, by: args.by.clone() };
+    let store = Store::open(&config.drill.evidence).map_err(|error| Failure::usage(chain(&error)))?;
+    keep_left(&store)?;
+    if !args.yes {
+        let status = agents.status().await?;
+        complain(&plan_text(&source.experiment, Some(&roles(&source.experiment, &status))));
+        if !is_confirmed()? {
+            return Err(Failure { code: Exit::Refused.code(), message: "nothing was done".into() });
+        }
+    }
+    let (approver, reason) = (args.approver.clone(), args.reason.clone());
+    let options = Options { source, config, agents, approver, reason };
+    let done = runner::run(&options, &store).await.map_err(failure)?;
+    for remark in &done.remarks {
+        complain(remark);
+    }
+    let record = &done.record;
+    match global.output {
+        Output::Json => say(&json(record)?),
+        Output::Human => say(&conclusion(record, &store)),
+    }
+    Ok(record.judgement.verdict.exit_code())
+}
+
+fn failure(error: RunError) -> Failure {
+    match error {
+        RunError::Agent(error) => error.into(),
+        error @ (RunError::Evidence { .. } | RunError::Signals(_)) => Failure::usage(chain(&error)),
+    }
+}
+
+/// A drill without mistakes.
+fn sound(global: &Global, which: &str) -> Result<crate::experiment::Source, Failure> {
+    let source = source(global, which)?;
+    let wrong: Vec<String> = lint(&source)
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .map(ToString::to_string)
+        .collect();
+    if wrong.is_empty() { Ok(source) } else { Err(Failure::usage(wrong.join("\n"))) }
+}
+
+fn roles(experiment: &Experiment, status: &Status) -> Roles {
+    let wanted = experiment.targets.values().map(|target| target.role);
+    let named = |role: Role| cast(status, role).iter().map(ToString::to_string).collect();
+    wanted.map(|role| (role, named(role))).collect::<BTreeMap<_, _>>()
+}
+
+fn is_confirmed() -> Result<bool, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage("nobody is there to be asked; add --yes if this is meant"));
+    }
+    let _ = write!(std::io::stderr(), "Do it? Type yes: ");
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    read.map_err(|error| Failure::usage(format!("cannot read the answer: {error}")))?;
+    Ok(line.trim() == "yes")
+}
+
+fn conclusion(record: &Record, store: &Store) -> String {
+    let mut text =
+        format!("\n{}  {} (record {})\n", record.judgement.verdict, record.experiment.title, record.number);
+    for reason in &record.judgement.reasons {
+        text.push_str(&format!("  {reason}\n"));
+    }
+    for client in &record.clients {
+        text.push_str(&format!(
+            "  {}: outage {} ms, {} of {} writes acknowledged, {} lost\n",
+            client.kind, client.outage_ms, client.acknowledged, client.attempted, client.lost
+        ));
+    }
+    for phase in &record.timeline {
+        let over = if phase.is_over() { "  OVER" } else { "" };
+        text.push_str(&format!(
+            "  run {} {:<9} {} ms of {} ms{over}\n",
+            phase.run,
+            phase.phase.name(),
+            phase.took_ms(),
+            phase.budget_ms
+        ));
+    }
+    if let Some(ms) = record.redundancy_ms {
+        text.push_str(&format!("  redundancy back after {ms} ms\n"));
+    }
+    text.push_str(&format!("  evidence in {}\n", store.dir().display()));
+    text
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    baton_node::chain::chain(error)
+}
+
+/// The store, with its reports beside the records.
+impl Keeper for Store {
+    fn keep(&self, record: Record) -> Result<(Record, String), String> {
+        let stored = self.append(record).map_err(|error| chain(&error))?;
+        // The record stands; a report can be made from it at any time.
+        if let Err(error) = write_reports(self, &stored) {
+            complain(&format!("no report was written: {error}"));
+        }
+        Ok((stored.record, stored.hash))
+    }
+
+    fn draft(&self, record: &Record) -> Result<(), String> {
+        self.keep_draft(record).map_err(|error| chain(&error))
+    }
+}
+
+/// The reports that the drill wants, in `reports/` below the records.
+fn write_reports(store: &Store, stored: &Stored) -> Result<(), Box<dyn std::error::Error>> {
+    let dir = store.dir().join("reports");
+    std::fs::create_dir_all(&dir)?;
+    let past: Vec<Past> = store.records()?.iter().map(|stored| Past::from(&stored.record)).collect();
+    for format in &stored.record.experiment.formats {
+        let rendered = report::render(stored, &past, *format)?;
+        std::fs::write(dir.join(report::file_name(&stored.record, *format)), rendered)?;
+    }
+    Ok(())
+}
+
+/// A runner that died has left a draft: it becomes the record of an interrupted drill.
+fn keep_left(store: &Store) -> Result<(), Failure> {
+    let draft = store.draft().map_err(|error| Failure::usage(chain(&error)))?;
+    let Some(mut record) = draft else { return Ok(()) };
+    record.ending =
+        Ending::Interrupted { why: "the runner died; the agents healed what it had broken".into() };
+    record.judgement = judge(&record);
+    complain(&format!(
+        "a drill of {} was left by a runner that died; it is recorded as interrupted",
+        record.started
+    ));
+    store.append(record).map(drop).map_err(|error| Failure::usage(chain(&error)))
+}

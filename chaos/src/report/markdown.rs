@@ -1,0 +1,47 @@
+//! Blocks as Markdown.
+
+use std::fmt::Write as _;
+
+use super::Block;
+
+pub(super) fn page(title: &str, blocks: &[Block]) -> String {
+    let mut text = format!("# {}\n", cell(title));
+    for block in blocks {
+        text.push('\n');
+        match block {
+            Block::Heading(heading) => {
+                let _ = writeln!(text, "## {heading}");
+            }
+            Block::Text(words) => {
+                let _ = writeln!(text, "{}", words.replace('<', "&lt;"));
+            }
+            Block::List(points) => points.iter().for_each(|point| {
+                let _ = writeln!(text, "- {}", cell(point));
+            }),
+            Block::Table(_, rows) if rows.is_empty() => text.push_str("None.\n"),
+            Block::Table(head, rows) => {
+                let _ = writeln!(text, "| {} |\n|{}", head.join(" | "), "---|".repeat(head.len()));
+                for row in rows {
+                    let cells: Vec<String> = row.iter().map(|value| cell(value)).collect();
+                    let _ = writeln!(text, "| {} |", cells.join(" | "));
+                }
+            }
+            Block::Verbatim(words) | Block::Figure { text: words, .. } => {
+                let fence = fence(words);
+                let _ = writeln!(text, "{fence}\n{}\n{fence}", words.trim_end());
+            }
+        }
+    }
+    text
+}
+
+/// On one line, and with nothing in it that would end a cell or begin a tag.
+fn cell(value: &str) -> String {
+    value.replace('|', "\\|").replace('<', "&lt;").replace(['\n', '\r'], " ")
+}
+
+/// A fence that is longer than any in the text.
+fn fence(words: &str) -> String {
+    let longest = words.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    "`".repeat(longest.max(2) + 1)
+}

@@ -1,0 +1,94 @@
+//! From a method of the file to an order for a node. Roles are resolved anew each time.
+
+use baton_node::api::drill::{FaultKind, FaultSpec};
+use baton_node::api::types::Status;
+use baton_node::config::NodeId;
+
+use super::agents::cast;
+use crate::experiment::{Experiment, Fault, Method, Role};
+
+/// What a method comes to, now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aim {
+    /// Agents are asked.
+    Rehearsal,
+    /// The baton is passed.
+    Switchover {
+        /// To whom.
+        node: NodeId,
+    },
+    /// A node breaks something of its own.
+    Fault {
+        /// Which node.
+        node: NodeId,
+        /// What.
+        spec: FaultSpec,
+    },
+}
+
+/// Resolves a method.
+///
+/// # Errors
+/// Nobody, or more than one, has the role; or this runner does not do it.
+pub fn aim(status: &Status, experiment: &Experiment, method: &Method) -> Result<Aim, String> {
+    let kind = match method.fault {
+        Fault::Rehearsal => return Ok(Aim::Rehearsal),
+        Fault::Switchover => return Ok(Aim::Switchover { node: one(status, experiment, &method.target)? }),
+        Fault::CertificateExpiring | Fault::ContainerUnhealthy | Fault::PowerOff => {
+            return Err(format!("this version plans {} and does not run it", method.fault));
+        }
+        Fault::MysqldKill => FaultKind::MysqldKill,
+        Fault::MysqldFreeze => FaultKind::MysqldFreeze,
+        Fault::RedisKill => FaultKind::RedisKill,
+        Fault::AgentKill => FaultKind::AgentKill,
+        Fault::AgentFreeze | Fault::WitnessLoss => FaultKind::AgentFreeze,
+        Fault::ContainerKill => FaultKind::ContainerKill,
+        Fault::Partition | Fault::PartitionPair => FaultKind::Partition,
+        Fault::OneWay => FaultKind::OneWay,
+        Fault::ReplicationLag => FaultKind::ReplicationLag,
+        Fault::ReplicaDiskFull => FaultKind::ReplicaDiskFull,
+    };
+    let node = one(status, experiment, &method.target)?;
+    let peers = match method.fault {
+        Fault::Partition => {
+            status.nodes.iter().map(|row| row.name.clone()).filter(|name| *name != node).collect()
+        }
+        Fault::PartitionPair | Fault::OneWay => {
+            let peer = method.peer.as_deref().ok_or("it names no peer")?;
+            vec![one(status, experiment, peer)?]
+        }
+        Fault::ReplicationLag => cast(status, Role::Holder),
+        Fault::Rehearsal
+        | Fault::CertificateExpiring
+        | Fault::Switchover
+        | Fault::MysqldKill
+        | Fault::MysqldFreeze
+        | Fault::RedisKill
+        | Fault::AgentKill
+        | Fault::AgentFreeze
+        | Fault::WitnessLoss
+        | Fault::ContainerKill
+        | Fault::ContainerUnhealthy
+        | Fault::ReplicaDiskFull
+        | Fault::PowerOff => Vec::new(),
+    };
+    let spec = FaultSpec {
+        kind,
+        duration_ms: method.duration.ms(),
+        peers,
+        service: method.service.clone(),
+        leave_mib: method.leave_mib,
+        kib_per_second: method.kib_per_second.map(|kib| u32::try_from(kib).unwrap_or(u32::MAX)),
+    };
+    Ok(Aim::Fault { node, spec })
+}
+
+fn one(status: &Status, experiment: &Experiment, target: &str) -> Result<NodeId, String> {
+    let role = experiment.targets.get(target).ok_or_else(|| format!("there is no target {target}"))?.role;
+    let mut nodes = cast(status, role);
+    match (nodes.pop(), nodes.is_empty()) {
+        (Some(node), true) => Ok(node),
+        (Some(_), false) => Err(format!("{target} is more than one node")),
+        (None, _) => Err(format!("nobody is the {role} now")),
+    }
+}

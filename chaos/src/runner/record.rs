@@ -1,0 +1,288 @@
+//! From what was seen to the record.
+
+use baton_node::api::drill::DrillView;
+use baton_node::api::types::{Status, Sync};
+use baton_node::config::NodeId;
+use jiff::Timestamp;
+
+use super::agents::role_of;
+use super::timeline;
+use super::watch::{Watched, count};
+use crate::check::{Bounds, Verdict as Checked, check};
+use crate::evidence::{
+    Bucket, ClientRecord, FaultRecord, Harness, InvariantRecord, NodeRecord, PhaseRecord, ProbeRecord,
+};
+use crate::experiment::{Experiment, Mode, Probe};
+use crate::history::{History, Kind, Outcome};
+
+/// The nodes as they were before.
+#[must_use]
+pub fn nodes(status: &Status, views: &[DrillView]) -> Vec<NodeRecord> {
+    let node = |row: &baton_node::api::types::NodeRow| {
+        let view = views.iter().find(|view| view.node == row.name);
+        let mut versions = view.map(|view| view.versions.clone()).unwrap_or_default();
+        versions.insert("baton".into(), row.version.clone());
+        NodeRecord {
+            name: row.name.to_string(),
+            role: role_of(status, &row.name),
+            versions,
+            config: Some(if row.config_matches { "same".into() } else { "another".into() }),
+        }
+    };
+    status.nodes.iter().map(node).collect()
+}
+
+/// What the client saw, judged.
+#[derive(Debug, Default)]
+pub struct Client {
+    /// What it did and heard.
+    pub history: History,
+    /// What is there afterwards.
+    pub finals: crate::check::Finals,
+    /// When the load was told to stop, microseconds.
+    pub end_us: u64,
+    /// Changes of holder by the ledger.
+    pub holder_changes: u32,
+}
+
+impl Client {
+    /// The judge's word, from the first fault on.
+    #[must_use]
+    pub fn judge(&self, faults: &[FaultRecord]) -> Checked {
+        let fault_ms = faults.iter().filter_map(|fault| fault.injected_ms).min();
+        let fault_us = fault_ms.map_or(self.end_us, |ms| ms * 1_000);
+        let bounds = Bounds { fault_us, end_us: self.end_us, holder_changes: self.holder_changes };
+        check(&self.history, &self.finals, bounds)
+    }
+
+    /// One record per database.
+    #[must_use]
+    pub fn records(&self, judged: &Checked) -> Vec<ClientRecord> {
+        let each = judged.kinds.iter();
+        each.map(|(kind, of)| ClientRecord::new(*kind, of, &self.history, self.end_us)).collect()
+    }
+
+    /// How well the client itself ran.
+    #[must_use]
+    pub fn harness(&self) -> Harness {
+        let is_overflow = |outcome: &Outcome| match outcome {
+            Outcome::Refused { error } => error == "too many writes in flight",
+            Outcome::Acknowledged | Outcome::Unknown { .. } => false,
+        };
+        let overflowed = self.history.writes.iter().filter(|write| is_overflow(&write.outcome)).count();
+        Harness { lateness: self.history.lateness, overflowed: overflowed as u64 }
+    }
+}
+
+/// The phases of every run of the drill.
+#[must_use]
+pub fn timeline(
+    watched: &Watched,
+    faults: &[FaultRecord],
+    experiment: &Experiment,
+    started: Timestamp,
+) -> Vec<PhaseRecord> {
+    let bit = |node: Option<&NodeId>, at_ms: u64| {
+        let mut came_before = faults.iter().filter(|fault| {
+            node.is_some_and(|node| fault.node == node.as_str())
+                && fault.injected_ms.is_some_and(|ms| ms <= at_ms)
+        });
+        came_before.next_back().and_then(|fault| fault.injected_ms)
+    };
+    let runs = watched.runs.iter().flat_map(|run| {
+        let since = run.at.as_millisecond() - started.as_millisecond();
+        // The clocks of two machines differ by some milliseconds.
+        let at_ms = u64::try_from(since).unwrap_or(0) + 1_000;
+        let bit_ms = if run.runbook == "switchover" { None } else { bit(run.from.as_ref(), at_ms) };
+        timeline::phases(run, bit_ms, &experiment.slo.budgets, started)
+    });
+    runs.collect()
+}
+
+/// Every steady-state probe in each of its modes.
+#[must_use]
+pub fn probes(
+    experiment: &Experiment,
+    before: &Status,
+    after: Option<&Status>,
+    watched: &Watched,
+    clients: &[ClientRecord],
+    window: Window,
+    holder_changes: u32,
+) -> Vec<ProbeRecord> {
+    let mut records = Vec::new();
+    for state in &experiment.steady_state {
+        for mode in &state.mode {
+            let value = match (state.probe, mode) {
+                (Probe::MysqlWrites, mode) => share(clients, Kind::Mysql, window.of(*mode)),
+                (Probe::RedisWrites, mode) => share(clients, Kind::Redis, window.of(*mode)),
+                (Probe::HolderChanges, Mode::Before) => Some(0.0),
+                (Probe::HolderChanges, Mode::Continuous | Mode::After) => Some(f64::from(holder_changes)),
+                (Probe::VipOwners, Mode::Continuous) if window.two_holders_ms > 0 => Some(2.0),
+                (probe, Mode::Continuous) => watched.worst.get(&probe).copied(),
+                (probe, Mode::Before) => of_status(probe, before),
+                (probe, Mode::After) => after.and_then(|status| of_status(probe, status)),
+            };
+            records.push(ProbeRecord {
+                name: state.name.clone(),
+                probe: state.probe,
+                mode: *mode,
+                value,
+                tolerance: state.tolerance.to_string(),
+                held: value.map(|value| state.tolerance.admits(value)),
+            });
+        }
+    }
+    records
+}
+
+/// When what counts as before and after, milliseconds of the runner's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// The first fault was injected.
+    pub first_ms: u64,
+    /// The last one was healed, and redundancy was back.
+    pub whole_ms: u64,
+    /// Milliseconds in which two machines answered for the virtual IP.
+    pub two_holders_ms: u64,
+}
+
+impl Window {
+    const fn of(self, mode: Mode) -> (u64, u64) {
+        match mode {
+            Mode::Before => (0, self.first_ms),
+            Mode::Continuous => (0, u64::MAX),
+            Mode::After => (self.whole_ms, u64::MAX),
+        }
+    }
+}
+
+/// Percent of the writes that were acknowledged, by buckets that lie wholly inside; `None`: there are none.
+fn share(clients: &[ClientRecord], kind: Kind, (from_ms, to_ms): (u64, u64)) -> Option<f64> {
+    let client = clients.iter().find(|client| client.kind == kind)?;
+    let inside = |index: usize| {
+        let from = index as u64 * ClientRecord::BUCKET_MS;
+        from >= from_ms && from + ClientRecord::BUCKET_MS <= to_ms
+    };
+    let buckets: Vec<&Bucket> = client
+        .buckets
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| inside(*index))
+        .map(|(_, bucket)| bucket)
+        .collect();
+    let acknowledged: u32 = buckets.iter().map(|bucket| bucket.acknowledged).sum();
+    let failed: u32 = buckets.iter().map(|bucket| bucket.failed).sum();
+    let all = acknowledged + failed;
+    (all > 0).then(|| 100.0 * f64::from(acknowledged) / f64::from(all))
+}
+
+/// A probe's value from one status; `None`: it does not say.
+#[must_use]
+pub fn of_status(probe: Probe, status: &Status) -> Option<f64> {
+    let yes = |so: bool| Some(f64::from(u8::from(so)));
+    match probe {
+        Probe::Agents => Some(count(super::agents::heard(status))),
+        Probe::InSync => yes(super::agents::is_in_sync(status)),
+        Probe::Ready => yes(status.ok),
+        Probe::VipOwners => Some(count(status.nodes.iter().filter(|row| row.serving).count())),
+        Probe::UnhealthyServices => {
+            let of_holder = status.nodes.iter().filter(|row| Some(&row.name) == status.holder.as_ref());
+            let named = |text: &&String| text.contains("service");
+            Some(count(of_holder.flat_map(|row| row.obstacles.iter().filter(named)).count()))
+        }
+        Probe::ReplicationLag => {
+            let lag = status.nodes.iter().filter_map(|row| row.lag_ms).max()?;
+            Some(count(usize::try_from(lag).unwrap_or(usize::MAX)))
+        }
+        Probe::MysqlWrites | Probe::RedisWrites | Probe::HolderChanges | Probe::CertificateDays => None,
+    }
+}
+
+/// How it is known who answered for the virtual IP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arp {
+    /// So many answers to ARP requests.
+    Heard(usize),
+    /// Nobody could be asked, and why.
+    Failed(String),
+    /// Nobody was asked: the agents' word counts.
+    NotAsked,
+}
+
+/// What must hold whatever is done.
+#[must_use]
+pub fn invariants(
+    clients: &[ClientRecord],
+    judged: &Checked,
+    arp: &Arp,
+    watched: &Watched,
+    status: Option<&Status>,
+    left: &[String],
+) -> Vec<InvariantRecord> {
+    let record = |code: &str, says: &str, held: Option<bool>, seen: String| InvariantRecord {
+        code: code.into(),
+        says: says.into(),
+        held,
+        seen,
+    };
+    let mut records = Vec::new();
+    if let Some(mysql) = clients.iter().find(|client| client.kind == Kind::Mysql) {
+        let wrong = mysql.lost + mysql.duplicated + mysql.resurrected;
+        records.push(record(
+            "nothing-lost",
+            "every write of MySQL that was acknowledged is there, once, and none that was refused",
+            (!mysql.unread).then_some(wrong == 0),
+            format!(
+                "{} acknowledged, {} lost, {} twice, {} refused and there",
+                mysql.acknowledged, mysql.lost, mysql.duplicated, mysql.resurrected
+            ),
+        ));
+        records.push(record(
+            "one-primary",
+            "no two servers acknowledge writes at the same time",
+            Some(mysql.interleaved == 0),
+            format!("{} acknowledgements prove a hand-over that the ledger does not have", mysql.interleaved),
+        ));
+    }
+    let says = "one machine at a time holds the virtual IP";
+    records.push(match arp {
+        Arp::Heard(answers) => record(
+            "one-holder",
+            says,
+            (*answers > 0).then_some(judged.two_holders_ms == 0),
+            format!("{answers} answers to ARP, two machines for {} ms", judged.two_holders_ms),
+        ),
+        Arp::Failed(why) => record("one-holder", says, None, format!("ARP could not be asked: {why}")),
+        Arp::NotAsked => {
+            let worst = watched.worst.get(&Probe::VipOwners).copied();
+            record(
+                "one-holder",
+                says,
+                worst.map(|worst| worst <= 1.0),
+                "by the agents' own word; drill.arp_senders is not set".into(),
+            )
+        }
+    });
+    records.push(record(
+        "nothing-left",
+        "nothing of the drill's faults is left",
+        Some(left.is_empty()),
+        if left.is_empty() { "every fault was seen to be healed".into() } else { left.join("; ") },
+    ));
+    if let Some(status) = status {
+        let serving = status.nodes.iter().filter(|row| row.serving).count();
+        let sync = match &status.sync {
+            Sync::InSync { replica } => format!("{replica} is in sync"),
+            Sync::OutOfSync { reason } => reason.clone(),
+            Sync::NotApplicable => "there is no MySQL".into(),
+        };
+        records.push(record(
+            "serves",
+            "one node serves at the end",
+            Some(serving == 1),
+            format!("{serving} nodes serve; {sync}"),
+        ));
+    }
+    records
+}

@@ -1,0 +1,445 @@
+//! One method of a drill: resolved, armed, injected, seen, left standing, healed, seen to be healed.
+
+use std::time::{Duration, Instant};
+
+use baton_node::api::client::ClientError;
+use baton_node::api::drill::{DrillId, DrillOrder, DrillView, FaultKind, FaultPhase, FaultSpec, FaultState};
+use baton_node::api::types::{RunResult, Status, SwitchoverRequest};
+use baton_node::config::NodeId;
+
+use super::agents::{Agents, heard, is_redundant, role_of};
+use super::cast::{Aim, aim};
+use super::gate::may_cost_the_baton;
+use super::pulse::Bearing;
+use super::screen::Screen;
+use super::watch::Shared;
+use crate::evidence::{Ending, Event, FaultRecord};
+use crate::experiment::{Experiment, Fault, Method, Start};
+use crate::history::Origin;
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// What is seen by another node's silence is seen this much later than what the node itself sees.
+const SILENCE_LATER: Duration = Duration::from_secs(2);
+/// A node of which nothing was heard for so long is silent; agents report several times a second.
+const SILENT_MS: u64 = 700;
+/// How long a heal may take to be seen, beyond the fault's own time.
+const HEALED_WITHIN: Duration = Duration::from_secs(20);
+/// The outcome of what does not stand is over when the service was steady for so long.
+const STEADY_FOR: Duration = Duration::from_secs(5);
+/// How long clients' transactions under way may go on at a switchover, milliseconds.
+const DRAIN_MS: u64 = 1_000;
+
+/// What a drill has to hand while it acts, and what it has noted.
+#[derive(Debug)]
+pub struct Stage {
+    /// The agents.
+    pub agents: Agents,
+    /// What is to be done.
+    pub experiment: Experiment,
+    /// The drill's number in the ledger.
+    pub number: DrillId,
+    /// Zero of the runner's clock.
+    pub origin: Origin,
+    /// The operator's screen.
+    pub screen: Screen,
+    /// What the eye sees.
+    pub shared: Shared,
+    /// Who bears a fault.
+    pub bearing: Bearing,
+    /// What was done.
+    pub faults: Vec<FaultRecord>,
+    /// What else happened.
+    pub events: Vec<Event>,
+    /// When the last heal was seen, and how long redundancy took from there.
+    pub redundancy_ms: Option<u64>,
+}
+
+impl Stage {
+    /// Milliseconds of the runner's clock.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.origin.now_us() / 1_000
+    }
+
+    /// Notes and shows something.
+    pub fn note(&mut self, source: &str, what: impl Into<String>) {
+        let what = what.into();
+        self.screen.say(&format!("{source}: {what}"));
+        self.events.push(Event { at_ms: self.now_ms(), source: source.to_owned(), what });
+    }
+
+    /// Does every method, in their order, and waits for redundancy at the end.
+    ///
+    /// # Errors
+    /// The drill ends early, and why.
+    pub async fn act(&mut self) -> Result<(), Ending> {
+        let methods = self.experiment.method.clone();
+        for (index, method) in methods.iter().enumerate() {
+            if method.start == Start::Healed && index > 0 {
+                self.heal_standing().await?;
+                self.whole().await;
+            }
+            self.pass(method.delay.duration()).await;
+            let stays = methods.get(index + 1).is_some_and(|next| next.start == Start::Standing);
+            if !self.method(index, method, stays).await? {
+                break;
+            }
+        }
+        self.heal_standing().await?;
+        self.whole().await;
+        Ok(())
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// False: it had no effect, and nothing that would come after it means anything.
+    async fn method(&mut self, index: usize, method: &Method, stays: bool) -> Result<bool, Ending> {
+        let status = self.status().await?;
+        let refuse = |why: String| Ending::Aborted { by: "runner".into(), why };
+        match aim(&status, &self.experiment, method).map_err(refuse)? {
+            Aim::Rehearsal => Ok(self.rehearse(index, method, &status).await),
+            Aim::Switchover { node } => self.switch(index, method, &status, node).await,
+            Aim::Fault { node, spec } => self.strike(index, method, &status, node, spec, stays).await,
+        }
+    }
+
+    fn begin(&mut self, index: usize, method: &Method, status: &Status, node: &NodeId) -> usize {
+        self.faults.push(FaultRecord {
+            method: u32::try_from(index).unwrap_or(u32::MAX),
+            fault: method.fault,
+            node: node.to_string(),
+            role: role_of(status, node),
+            heal: method.fault.heal(),
+            duration_ms: method.duration.ms(),
+            armed_ms: None,
+            armed_verified_ms: None,
+            injected_ms: None,
+            verified_ms: None,
+            effect: String::new(),
+            healed_ms: None,
+            heal_verified_ms: None,
+        });
+        self.faults.len() - 1
+    }
+
+    /// Every agent says whether a takeover would work now.
+    async fn rehearse(&mut self, index: usize, method: &Method, status: &Status) -> bool {
+        let place = self.begin(index, method, status, &status.node);
+        let now = self.now_ms();
+        let mut obstacles = Vec::new();
+        for row in &status.nodes {
+            let words = if row.silent { "is silent".to_owned() } else { row.obstacles.join("; ") };
+            let says = if words.is_empty() { "could hold the baton, or vote" } else { words.as_str() };
+            self.note(row.name.as_str(), format!("{}: {says}", row.state));
+            if !words.is_empty() {
+                obstacles.push(format!("{}: {words}", row.name));
+            }
+        }
+        self.note("ledger", status.sentence.clone());
+        for alarm in &status.alarms {
+            self.note("ledger", format!("{}: {}", alarm.code, alarm.text));
+        }
+        let answered = heard(status) == status.nodes.len();
+        let fault = &mut self.faults[place];
+        fault.effect = format!(
+            "{} of {} agents answered; {}{}",
+            heard(status),
+            status.nodes.len(),
+            status.sentence,
+            if obstacles.is_empty() {
+                String::new()
+            } else {
+                format!(" Obstacles: {}", obstacles.join(", "))
+            }
+        );
+        let seen = Some(now);
+        (fault.armed_ms, fault.armed_verified_ms, fault.injected_ms) = (seen, seen, seen);
+        fault.verified_ms = answered.then_some(now);
+        (fault.healed_ms, fault.heal_verified_ms) = (seen, seen);
+        answered
+    }
+
+    /// The baton is passed by the command that operators use.
+    async fn switch(
+        &mut self,
+        index: usize,
+        method: &Method,
+        status: &Status,
+        node: NodeId,
+    ) -> Result<bool, Ending> {
+        let place = self.begin(index, method, status, &node);
+        let failed = |error: ClientError| Ending::Aborted { by: "switchover".into(), why: error.to_string() };
+        self.shared.lock().may_switch = true;
+        let mut request = SwitchoverRequest {
+            to: Some(node.clone()),
+            by: self.agents.by.clone(),
+            drain_patience_ms: DRAIN_MS,
+            plan: None,
+        };
+        let looked = self.agents.client.switchover(&request).await.map_err(failed)?;
+        let Some(plan) = looked.preflight.plan else {
+            let checks = looked.preflight.checks.iter().filter(|check| !check.ok);
+            let why = checks.map(|check| format!("{}: {}", check.code, check.evidence)).collect::<Vec<_>>();
+            return Err(Ending::Aborted { by: "switchover".into(), why: why.join("; ") });
+        };
+        request.plan = Some(plan);
+        let now = Some(self.now_ms());
+        (self.faults[place].armed_ms, self.faults[place].armed_verified_ms) = (now, now);
+        let begun = self.agents.client.switchover(&request).await.map_err(failed)?.run;
+        let Some(run) = begun else {
+            return Err(Ending::Aborted { by: "switchover".into(), why: "no run was begun".into() });
+        };
+        self.faults[place].injected_ms = Some(self.now_ms());
+        self.shared.doing(format!("passing the baton to {node}"));
+        self.note("ledger", format!("run {run} passes the baton to {node}"));
+        let until = Instant::now() + method.duration.duration();
+        let ended = loop {
+            let record = self.agents.client.run(run.0).await.ok();
+            let ended = record.filter(|record| record.result != RunResult::Running);
+            if ended.is_some() || Instant::now() >= until {
+                break ended;
+            }
+            self.pass(LOOK).await;
+        };
+        let now = self.now_ms();
+        let fault = &mut self.faults[place];
+        (fault.healed_ms, fault.heal_verified_ms) = (Some(now), Some(now));
+        let moved = self.agents.status().await.is_ok_and(|status| status.holder.as_ref() == Some(&node));
+        fault.verified_ms = moved.then_some(now);
+        let words =
+            ended.map_or("has not ended in time".into(), |ended| format!("ended: {:?}", ended.result));
+        fault.effect =
+            format!("run {run} {words}; {node} {} the baton", if moved { "has" } else { "has not" });
+        let effect = fault.effect.clone();
+        self.note("ledger", effect);
+        Ok(moved)
+    }
+
+    async fn strike(
+        &mut self,
+        index: usize,
+        method: &Method,
+        status: &Status,
+        node: NodeId,
+        spec: FaultSpec,
+        stays: bool,
+    ) -> Result<bool, Ending> {
+        let place = self.begin(index, method, status, &node);
+        let (number, kind) = (self.number, spec.kind);
+        self.shared.doing(format!("arming {} on {node}", method.fault));
+        let armed = self.agents.order(Some(&node), DrillOrder::Arm { number, fault: spec }).await;
+        let armed = armed.map_err(|error| self.refused(&node, &error))?;
+        let now = self.now_ms();
+        (self.faults[place].armed_ms, self.faults[place].armed_verified_ms) = (Some(now), Some(now));
+        self.bearing.add(&node);
+        let heal = armed.fault.map(|fault| fault.heal).unwrap_or_default();
+        self.note(node.as_str(), format!("{} is armed: {heal}", method.fault));
+        self.expect(method.fault, status, &node);
+        let injected_ms = self.now_ms();
+        let order = self.agents.order(Some(&node), DrillOrder::Inject { number }).await;
+        self.faults[place].injected_ms = Some(injected_ms);
+        let began = Instant::now();
+        let seen = match order {
+            Ok(view) if kind.silences_its_agent() => {
+                let said = view.fault.map(|fault| fault.effect).unwrap_or_default();
+                self.goes_silent(&node, kind, method.verify.within.duration() + SILENCE_LATER)
+                    .await
+                    .map(|seen| format!("{said}; {seen}"))
+            }
+            Ok(view) => {
+                let late = self.now_ms() - injected_ms > method.verify.within.ms();
+                let effect = view.fault.map(|fault| fault.effect).unwrap_or_default();
+                if late { Err(format!("seen too late: {effect}")) } else { Ok(effect) }
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        let bites = seen.is_ok();
+        self.faults[place].verified_ms = bites.then(|| self.now_ms());
+        self.faults[place].effect = seen.unwrap_or_else(|why| why);
+        let effect = self.faults[place].effect.clone();
+        self.note(
+            node.as_str(),
+            format!("{} {}: {effect}", method.fault, if bites { "bites" } else { "was not seen" }),
+        );
+        if stays && bites {
+            return Ok(true);
+        }
+        if bites {
+            self.stand(method, began).await;
+        }
+        self.heal(place).await?;
+        Ok(bites)
+    }
+
+    /// What the fault explains, so that it is not taken for something real.
+    fn expect(&self, fault: Fault, status: &Status, node: &NodeId) {
+        let mut watched = self.shared.lock();
+        watched.hit.insert(node.clone());
+        if may_cost_the_baton(fault) {
+            // A pair that is cut may cost the holder the baton though the other end was hit.
+            watched.explained.insert(node.clone());
+            if matches!(fault, Fault::Partition | Fault::PartitionPair | Fault::OneWay) {
+                watched.explained.extend(status.holder.clone());
+            }
+        }
+    }
+
+    /// Lets it stand for its time; for what does not stand, until its outcome is seen.
+    async fn stand(&self, method: &Method, began: Instant) {
+        let ends = began + method.duration.duration();
+        self.shared.doing(format!("{} stands on {}", method.fault, method.target));
+        if method.fault.stands() {
+            tokio::time::sleep_until(ends.into()).await;
+            return;
+        }
+        let mut steady: Option<Instant> = None;
+        while Instant::now() < ends {
+            let status = self.shared.status();
+            let serves = status.is_some_and(|status| {
+                status.run.is_none()
+                    && status.nodes.iter().any(|row| row.serving && Some(&row.name) == status.holder.as_ref())
+            });
+            let is_steady = serves && self.shared.quiet() < STEADY_FOR / 10;
+            steady = if is_steady { steady.or(Some(Instant::now())) } else { None };
+            if steady.is_some_and(|since| since.elapsed() >= STEADY_FOR) {
+                return;
+            }
+            self.pass(LOOK).await;
+        }
+    }
+
+    async fn heal_standing(&mut self) -> Result<(), Ending> {
+        for place in 0..self.faults.len() {
+            let fault = &self.faults[place];
+            if fault.injected_ms.is_some() && fault.heal_verified_ms.is_none() {
+                self.heal(place).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Heals one fault, and sees that nothing of it is left.
+    ///
+    /// # Errors
+    /// It is not seen to be healed.
+    async fn heal(&mut self, place: usize) -> Result<(), Ending> {
+        let fault = self.faults[place].clone();
+        let node = NodeId::new(fault.node.as_str());
+        self.shared.doing(format!("healing {} on {node}", fault.fault));
+        match self.healed(&node, fault.duration_ms).await {
+            Ok(words) => {
+                let now = self.now_ms();
+                (self.faults[place].healed_ms, self.faults[place].heal_verified_ms) = (Some(now), Some(now));
+                self.bearing.remove(&node);
+                self.note(node.as_str(), format!("{} is healed: {words}", fault.fault));
+                Ok(())
+            }
+            Err(why) => {
+                self.note(node.as_str(), format!("{} is not seen to be healed: {why}", fault.fault));
+                Err(Ending::Aborted { by: "runner".into(), why })
+            }
+        }
+    }
+
+    /// Heals whatever is left, however the drill ended. Says what could not be seen to be healed.
+    pub async fn heal_all(&mut self) -> Vec<String> {
+        let mut left = Vec::new();
+        for place in 0..self.faults.len() {
+            let fault = &self.faults[place];
+            if fault.armed_ms.is_some()
+                && fault.heal_verified_ms.is_none()
+                && fault.fault.heal() != crate::experiment::Heal::Nothing
+                && self.heal(place).await.is_err()
+            {
+                left.push(format!("{} on {}", self.faults[place].fault, self.faults[place].node));
+            }
+        }
+        left
+    }
+
+    /// Orders the heal, and waits until the node says that nothing is left.
+    async fn healed(&self, node: &NodeId, duration_ms: u64) -> Result<String, String> {
+        let until = Instant::now() + HEALED_WITHIN + Duration::from_millis(duration_ms);
+        loop {
+            let order = DrillOrder::Heal { reason: "its time is over".into() };
+            let last = match self.agents.order(Some(node), order).await {
+                Ok(view) => match left(&view, self.number) {
+                    None => return Ok(view.fault.map(|fault| fault.healed).unwrap_or_default()),
+                    Some(left) => left,
+                },
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= until {
+                return Err(last);
+            }
+            self.pass(LOOK).await;
+        }
+    }
+
+    /// An agent that is taken away is not heard by the others, or is heard as a new one.
+    async fn goes_silent(&self, node: &NodeId, kind: FaultKind, within: Duration) -> Result<String, String> {
+        let until = Instant::now() + within;
+        let mut watch = self.agents.client.status().await.ok();
+        loop {
+            let row = watch.and_then(|status| status.nodes.into_iter().find(|row| row.name == *node));
+            if let Some(ms) = row.and_then(|row| row.heard_ms_ago).filter(|ms| *ms >= SILENT_MS) {
+                return Ok(format!("nothing was heard of it for {ms} ms"));
+            }
+            if kind == FaultKind::AgentKill
+                && let Ok(view) = self.agents.look(node).await
+                && let Some(FaultState { phase: FaultPhase::Healed, healed, .. }) = view.fault
+            {
+                return Ok(healed);
+            }
+            if Instant::now() >= until {
+                return Err(format!("{node} is heard as before"));
+            }
+            self.pass(LOOK).await;
+            watch = self.agents.client.status().await.ok();
+        }
+    }
+
+    /// Waits until every agent is heard and the backup is in sync.
+    async fn whole(&mut self) {
+        if self.experiment.level <= crate::experiment::Level::L1 {
+            return;
+        }
+        let healed_ms = self.faults.iter().filter_map(|fault| fault.healed_ms).max();
+        let until = Instant::now() + self.experiment.after.wait_redundancy.duration();
+        self.shared.doing("waiting until the backup is in sync and every agent is heard");
+        self.redundancy_ms = None;
+        while Instant::now() < until {
+            if self.agents.status().await.is_ok_and(|status| is_redundant(&status)) {
+                let took = self.now_ms() - healed_ms.unwrap_or_else(|| self.now_ms());
+                self.redundancy_ms = Some(took);
+                self.note("ledger", format!("redundancy is back {took} ms after the heal"));
+                return;
+            }
+            self.pass(LOOK).await;
+        }
+        self.note("ledger", "redundancy is not back in time");
+    }
+
+    async fn status(&self) -> Result<Status, Ending> {
+        let asked = self.agents.status().await;
+        asked.map_err(|error| Ending::Interrupted { why: error.to_string() })
+    }
+
+    /// A node that refuses before anything was broken refuses the drill.
+    fn refused(&self, node: &NodeId, error: &ClientError) -> Ending {
+        let why = format!("{node}: {error}");
+        let untouched = self.faults.iter().all(|fault| fault.injected_ms.is_none());
+        if untouched { Ending::Refused { why } } else { Ending::Aborted { by: node.to_string(), why } }
+    }
+}
+
+/// What a node still bears of the drill.
+fn left(view: &DrillView, number: DrillId) -> Option<String> {
+    let fault = view.fault.as_ref().filter(|fault| fault.drill == number);
+    let bears = fault.filter(|fault| fault.phase != FaultPhase::Healed);
+    let words = bears.map(|fault| format!("{:?}: {}", fault.phase, fault.healed));
+    words.or_else(|| (!view.leftovers.is_empty()).then(|| view.leftovers.join("; ")))
+}

@@ -1,0 +1,228 @@
+//! From the facts of a record to its verdict. Pure, and the only place where that is decided.
+//!
+//! The order is the argument:
+//!
+//! 1. a broken promise of safety is FAIL, whatever else happened: it needs no clock and no complete run;
+//! 2. a drill that was not begun, interrupted or aborted is that;
+//! 3. a broken promise of time is FAIL, unless the runner's own clock was late: then nothing is known of it;
+//! 4. whatever could not be measured or did not take effect makes it INCONCLUSIVE;
+//! 5. a phase over its budget degrades a pass.
+
+use super::Verdict;
+use crate::evidence::{Ending, FaultRecord, Judgement, ProbeRecord, Record};
+use crate::experiment::{Heal, Level, Mode};
+use crate::history::Kind;
+
+/// A runner whose timers were later than this at the 99th percentile has measured no times, microseconds.
+pub const LATE_MAX_US: u64 = 200_000;
+
+/// What follows from a record. What stands in its `judgement` is not looked at.
+#[must_use]
+pub fn judge(record: &Record) -> Judgement {
+    let unsafe_ = broken_safety(record);
+    if !unsafe_.is_empty() {
+        return with(Verdict::Fail, unsafe_);
+    }
+    match &record.ending {
+        Ending::Refused { why } => return with(Verdict::Refused, vec![why.clone()]),
+        Ending::Interrupted { why } => return with(Verdict::Interrupted, vec![why.clone()]),
+        Ending::Aborted { by, why } => {
+            // A stop condition that ended a drill because it was already lost does not hide that it was.
+            let late = if is_late(record) { Vec::new() } else { broken_outage(record) };
+            let (verdict, first) = if late.is_empty() {
+                (Verdict::Aborted, format!("ended by {by}: {why}"))
+            } else {
+                (Verdict::Fail, format!("and ended early by {by}: {why}"))
+            };
+            return with(verdict, late.into_iter().chain([first]).collect());
+        }
+        Ending::Completed {} => {}
+    }
+    let mut failed = broken_hypothesis(record);
+    if !is_late(record) {
+        failed.extend(broken_outage(record));
+        failed.extend(redundancy(record));
+    }
+    if !failed.is_empty() {
+        return with(Verdict::Fail, failed);
+    }
+    let doubts = doubts(record);
+    if !doubts.is_empty() {
+        return with(Verdict::Inconclusive, doubts);
+    }
+    let slow = over_budget(record);
+    if slow.is_empty() { with(Verdict::Pass, slow) } else { with(Verdict::Degraded, slow) }
+}
+
+fn with(verdict: Verdict, reasons: Vec<String>) -> Judgement {
+    Judgement { verdict, reasons }
+}
+
+fn is_late(record: &Record) -> bool {
+    record.harness.lateness.p99_us > LATE_MAX_US
+}
+
+/// Promises that hold at every instant, with raw counts.
+fn broken_safety(record: &Record) -> Vec<String> {
+    let mut broken = Vec::new();
+    if record.two_holders_ms > 0 {
+        broken.push(format!("two machines answered for the virtual IP for {} ms", record.two_holders_ms));
+    }
+    let allowed = record.experiment.slo.lost_acknowledged;
+    for client in &record.clients {
+        let (kind, may_lose) = match client.kind {
+            Kind::Mysql => (client.kind, Some(allowed.mysql)),
+            Kind::Redis => (client.kind, allowed.redis),
+        };
+        let counts = [
+            (client.interleaved, Some(0), "acknowledged by one server while another served"),
+            (client.lost, may_lose, "acknowledged and lost"),
+            (client.duplicated, Some(0), "done twice"),
+            (client.resurrected, Some(0), "refused and there all the same"),
+        ];
+        for (count, may_be, what) in counts {
+            // Nothing can be said of what is missing from contents that could not be read.
+            let is_known = !client.unread || what.starts_with("acknowledged by");
+            if is_known && may_be.is_some_and(|may_be| count > may_be) {
+                broken.push(format!("{kind}: {count} writes {what}"));
+            }
+        }
+    }
+    let invariants = record.invariants.iter().filter(|invariant| invariant.held == Some(false));
+    broken.extend(invariants.map(|it| format!("{}: {} ({})", it.code, it.says, it.seen)));
+    broken.extend(record.faults.iter().filter_map(left_behind));
+    broken
+}
+
+/// A fault that was injected and of which it is not known that nothing is left.
+fn left_behind(fault: &FaultRecord) -> Option<String> {
+    let was_injected = fault.injected_ms.is_some();
+    let is_gone = fault.heal_verified_ms.is_some();
+    let needs_heal = match fault.heal {
+        Heal::Nothing => false,
+        Heal::Kernel | Heal::Watchdog | Heal::Supervisor | Heal::Site => true,
+    };
+    (was_injected && needs_heal && !is_gone)
+        .then(|| format!("{} on {} was injected and was not seen healed", fault.fault, fault.node))
+}
+
+fn broken_outage(record: &Record) -> Vec<String> {
+    let mut broken = Vec::new();
+    let outage = record.experiment.slo.outage;
+    for client in &record.clients {
+        let allowed = match client.kind {
+            Kind::Mysql => Some(outage.mysql),
+            Kind::Redis => outage.redis,
+        };
+        let Some(allowed) = allowed else { continue };
+        if client.attempted > 0 && !client.restored {
+            broken.push(format!("{}: writes were not acknowledged again", client.kind));
+        }
+        if client.outage_ms > allowed.ms() {
+            broken.push(format!("{}: an outage of {} ms, at most {allowed}", client.kind, client.outage_ms));
+        }
+    }
+    broken
+}
+
+fn broken_hypothesis(record: &Record) -> Vec<String> {
+    let broken = record.probes.iter().filter(|probe| match probe.mode {
+        // One that did not hold before should have refused the drill: a doubt, not a failure of the product.
+        Mode::Before => false,
+        Mode::Continuous | Mode::After => probe.held == Some(false),
+    });
+    broken.map(said).collect()
+}
+
+fn said(probe: &ProbeRecord) -> String {
+    let value = probe.value.map_or("nothing".to_owned(), |value| value.to_string());
+    let (unit, mode) = (probe.probe.unit(), probe.mode.name());
+    format!("{} ({mode}): {value}, wanted {} [{unit}]", probe.name, probe.tolerance)
+}
+
+fn redundancy(record: &Record) -> Option<String> {
+    let wait_ms = record.experiment.wait_redundancy_ms;
+    let is_missing = record.experiment.level >= Level::L2
+        && record.redundancy_ms.is_none_or(|redundancy_ms| redundancy_ms > wait_ms);
+    is_missing.then(|| format!("redundancy was not back within {} s", wait_ms / 1000))
+}
+
+/// Why what was seen proves nothing.
+fn doubts(record: &Record) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let gate = record.gate.iter().filter(|check| !check.passed);
+    doubts
+        .extend(gate.map(|check| format!("it went on although {} did not pass: {}", check.code, check.seen)));
+    if is_late(record) {
+        let late_ms = record.harness.lateness.p99_us / 1000;
+        doubts.push(format!("the runner's timers were {late_ms} ms late: its times are worth nothing"));
+    }
+    if record.harness.overflowed > 0 {
+        doubts.push(format!("{} writes could not be started in time", record.harness.overflowed));
+    }
+    let done = record.faults.iter().map(|fault| fault.method).collect::<std::collections::BTreeSet<_>>();
+    let methods = record.experiment.methods;
+    if done.len() != usize::try_from(methods).unwrap_or(usize::MAX) {
+        doubts.push(format!("{} of {methods} methods were carried out", done.len()));
+    }
+    for fault in &record.faults {
+        doubts.extend(unproven(fault));
+    }
+    if record.experiment.level >= Level::L2 {
+        doubts.extend(unmeasured_clients(record));
+    }
+    let probes = record.probes.iter().filter(|probe| probe.held.is_none());
+    doubts
+        .extend(probes.map(|probe| format!("{} ({}) could not be measured", probe.name, probe.mode.name())));
+    let before = record.probes.iter().filter(|probe| probe.mode == Mode::Before && probe.held == Some(false));
+    doubts.extend(before.map(said));
+    let invariants = record.invariants.iter().filter(|invariant| invariant.held.is_none());
+    doubts.extend(invariants.map(|it| format!("{} could not be checked: {}", it.code, it.seen)));
+    doubts
+}
+
+/// Why a fault counts for nothing.
+fn unproven(fault: &FaultRecord) -> Option<String> {
+    let name = format!("{} on {}", fault.fault, fault.node);
+    if fault.injected_ms.is_none() {
+        return Some(format!("{name} was not injected: {}", fault.effect));
+    }
+    if fault.verified_ms.is_none() {
+        return Some(format!("{name} was not seen to take effect: {}", fault.effect));
+    }
+    None
+}
+
+fn unmeasured_clients(record: &Record) -> Vec<String> {
+    let wanted = [(Kind::Mysql, true), (Kind::Redis, record.experiment.slo.outage.redis.is_some())];
+    let wanted = wanted.into_iter().filter(|(_, is_wanted)| *is_wanted);
+    wanted
+        .filter_map(|(kind, _)| {
+            let client = record.clients.iter().find(|client| client.kind == kind);
+            match client {
+                None => Some(format!("{kind} was not measured")),
+                Some(client) if client.acknowledged == 0 => {
+                    Some(format!("{kind}: no write was ever acknowledged"))
+                }
+                Some(client) if client.unread => {
+                    Some(format!("{kind}: its contents could not be read afterwards"))
+                }
+                Some(_) => None,
+            }
+        })
+        .collect()
+}
+
+fn over_budget(record: &Record) -> Vec<String> {
+    let over = record.timeline.iter().filter(|phase| phase.is_over());
+    let mut slow: Vec<String> = over
+        .map(|phase| {
+            let (name, took) = (phase.phase.name(), phase.took_ms());
+            format!("phase {name} of run {} took {took} ms, its budget is {} ms", phase.run, phase.budget_ms)
+        })
+        .collect();
+    if record.holder_changes > 0 && record.timeline.is_empty() {
+        slow.push("the holder changed, and no phase of it is known".to_owned());
+    }
+    slow
+}

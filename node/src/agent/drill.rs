@@ -1,0 +1,220 @@
+//! Drills: what this agent lets others do to its own node, and how it ends.
+//!
+//! ```text
+//! any agent ──order──▶ the node's own agent ──▶ may it? (this node's configuration, the ledger, the clock) ──▶ arm · inject
+//!   ledger: DrillBegin · Renew … · End                       expiry · end · abort · silence · a run to this node ──▶ heal
+//! ```
+//!
+//! Each agent holds to its own limits, whoever asks. A fault is healed when the first of these comes: its own time is over
+//! (the kernel's or the watchdog's doing, the agent only tidies up), its drill has ended or is to end, whoever drills
+//! was not heard for the drill's lease, or this node is to take over. Nothing here touches a decision: a takeover never
+//! waits for a drill.
+
+mod admit;
+mod fault;
+mod warden;
+mod watch;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use baton_runbooks::ledger::{Command, DrillCommand, DrillId, Ledger};
+use baton_runbooks::model::NodeId;
+use jiff::Timestamp;
+
+use super::{Context, clock, operator, resync};
+use crate::api::drill::{DrillOrder, DrillRequest, DrillView, FaultPhase, FaultState};
+use crate::api::server::CommandError;
+use crate::api::view::timestamp;
+use crate::chain::chain;
+use crate::copy::{self, OrderError};
+use crate::drill::Note;
+
+/// Ended drills that a view shows.
+const ENDED_SHOWN: usize = 16;
+/// Words of an operator that are kept; longer ones are cut.
+const WORDS_MAX: usize = 400;
+/// Bounds of a drill's lease.
+const LEASE_MS: std::ops::RangeInclusive<u64> = 2_000..=60_000;
+/// How long the ledger's answer is waited for to come back as a view.
+const APPLIED_WITHIN: Duration = Duration::from_secs(3);
+
+/// What this agent knows of drills beside the ledger.
+#[derive(Debug)]
+pub(crate) struct Drills {
+    /// The fault that this node bears, or bore last.
+    fault: Mutex<Option<Borne>>,
+    /// When whoever drills was last heard, and of which drill.
+    heard: Mutex<Option<(DrillId, Instant)>>,
+    /// One order on the fault at a time.
+    busy: tokio::sync::Mutex<()>,
+}
+
+/// A fault, with what is needed to end it.
+#[derive(Debug)]
+struct Borne {
+    note: Note,
+    /// When it ends by itself; `None`: it has not been injected.
+    ends: Option<Instant>,
+    watchdog: Option<warden::Warden>,
+}
+
+impl Borne {
+    /// Nothing is armed and nothing bites.
+    const fn is_over(&self) -> bool {
+        match self.note.state.phase {
+            FaultPhase::Armed | FaultPhase::Biting | FaultPhase::Stuck => false,
+            FaultPhase::Healed => true,
+        }
+    }
+}
+
+impl Drills {
+    /// Heals what an earlier agent left, before anything else is done.
+    pub(crate) async fn open(config: &crate::config::Config) -> Self {
+        let left = watch::heal_left(&crate::drill::note_path(&config.state_dir)).await;
+        Self {
+            fault: Mutex::new(left.map(|note| Borne { note, ends: None, watchdog: None })),
+            heard: Mutex::new(None),
+            busy: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    fn fault(&self) -> MutexGuard<'_, Option<Borne>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> Option<FaultState> {
+        self.fault().as_ref().map(|borne| borne.note.state.clone())
+    }
+
+    /// Whoever drills was heard now.
+    fn hear(&self, number: DrillId) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, Instant::now()));
+    }
+
+    /// For how long whoever runs this drill was not heard.
+    fn silent_for(&self, number: DrillId) -> Option<Duration> {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.filter(|(of, _)| *of == number).map(|(_, at)| at.elapsed())
+    }
+}
+
+/// Watches over what this node bears.
+pub(super) fn start(context: &Context) {
+    tokio::spawn(watch::watch(context.clone()));
+}
+
+/// An order of somebody at this machine: done here, or passed on to the node's own agent.
+pub(super) async fn ask(context: &Context, request: DrillRequest) -> Result<DrillView, CommandError> {
+    let node = request.node.clone().unwrap_or_else(|| context.config.node.clone());
+    if node == context.config.node {
+        return serve(context, request).await;
+    }
+    let Some(found) = context.config.find(&node) else {
+        return Err(CommandError::Refused { reason: format!("{node} is not the name of a node") });
+    };
+    let order = resync::Order::Drill { request };
+    let address = context.config.copy_address(found);
+    match copy::order::<Result<DrillView, String>>(&context.tls, &node, address, &order).await {
+        Ok(answer) => answer.map_err(|reason| CommandError::Refused { reason }),
+        Err(error @ (OrderError::Dial { .. } | OrderError::Unreadable { .. })) => {
+            Err(CommandError::Unreachable { node, reason: chain(&error) })
+        }
+        Err(OrderError::NoAnswer { .. }) => Err(CommandError::TimedOut),
+    }
+}
+
+/// An order for this node.
+pub(super) async fn serve(context: &Context, request: DrillRequest) -> Result<DrillView, CommandError> {
+    let refused = |reason: String| CommandError::Refused { reason };
+    let DrillRequest { by, order, .. } = request;
+    match order {
+        DrillOrder::Look => {}
+        DrillOrder::Begin { number, name, experiment, level, lease_ms } => {
+            admit::begin(context, level).map_err(refused)?;
+            let lease_ms = lease_ms.clamp(*LEASE_MS.start(), *LEASE_MS.end());
+            let at_node = context.config.node.clone();
+            let (name, experiment, by, at) = (cut(name), cut(experiment), cut(by), clock::wall());
+            let command = DrillCommand::Begin { number, name, experiment, by, at_node, lease_ms, at };
+            propose(context, command).await?;
+        }
+        DrillOrder::Renew { number, beat } => propose(context, DrillCommand::Renew { number, beat }).await?,
+        DrillOrder::Keep { number } => context.drills.hear(number),
+        DrillOrder::Abort { number, reason } => {
+            let reason = cut(format!("{by}: {reason}"));
+            propose(context, DrillCommand::Abort { number, reason }).await?;
+        }
+        DrillOrder::End { number, verdict, evidence } => {
+            let (verdict, evidence, at) = (cut(verdict), cut(evidence), clock::wall());
+            let command = DrillCommand::End { number, verdict, evidence, unless_after: None, at };
+            propose(context, command).await?;
+        }
+        DrillOrder::Arm { number, fault } => {
+            tracing::warn!(by, kind = %fault.kind, duration_ms = fault.duration_ms, "a drill arms a fault");
+            fault::arm(context, number, fault).await.map_err(refused)?;
+        }
+        DrillOrder::Inject { number } => {
+            tracing::warn!(by, "a drill injects its fault");
+            fault::inject(context, number).await.map_err(refused)?;
+        }
+        DrillOrder::Heal { reason } => {
+            fault::heal(context, &format!("{by}: {reason}")).await.map_err(refused)?;
+        }
+    }
+    Ok(view(context).await)
+}
+
+/// Proposes, and waits until this node has applied it, so that the view that follows shows it.
+async fn propose(context: &Context, drill: DrillCommand) -> Result<(), CommandError> {
+    let applied = operator::propose(context, Command::Drill { drill }).await?;
+    let mut committed = context.consensus.committed();
+    let seen = committed.wait_for(|state| state.index >= applied.index);
+    let _ = tokio::time::timeout(APPLIED_WITHIN, seen).await;
+    Ok(())
+}
+
+fn cut(words: String) -> String {
+    words.chars().take(WORDS_MAX).collect()
+}
+
+async fn view(context: &Context) -> DrillView {
+    let ledger = context.consensus.committed().borrow().ledger.clone();
+    let config = &context.config.drill;
+    let ended = &ledger.ended_drills;
+    DrillView {
+        node: context.config.node.clone(),
+        at: Timestamp::now(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        allow: config.allow,
+        outside_window: admit::outside_window(config),
+        cooldown_left_ms: admit::cooldown_left_ms(config, &ledger),
+        duration_max_ms: config.duration_max.as_ms(),
+        drill: ledger.drill.clone(),
+        drills: ledger.drills,
+        ended: ended[ended.len().saturating_sub(ENDED_SHOWN)..].to_vec(),
+        fault: context.drills.state(),
+        leftovers: fault::leftovers(context).await,
+        versions: versions(),
+    }
+}
+
+fn versions() -> std::collections::BTreeMap<String, String> {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+    kernel.map(|text| ("kernel".to_owned(), text.trim().to_owned())).into_iter().collect()
+}
+
+/// The ledger as this node has applied it.
+fn ledger(context: &Context) -> std::sync::Arc<Ledger> {
+    context.consensus.committed().borrow().ledger.clone()
+}
+
+/// When something of the ledger happened, for people.
+fn when(at: baton_runbooks::model::WallMs) -> Timestamp {
+    timestamp(at)
+}
+
+/// The nodes other than this one.
+fn others(context: &Context) -> impl Iterator<Item = &NodeId> {
+    context.config.peers().map(|node| &node.name)
+}

@@ -1,0 +1,153 @@
+//! What this node lets drills do: each limit on its own, with the value that it was held against.
+
+use std::time::Duration;
+
+use baton_runbooks::ledger::{DrillId, Ledger};
+use baton_runbooks::model::{NodeId, NodeKind};
+use jiff::{Timestamp, Zoned};
+
+use super::{Context, ledger, others, when};
+use crate::api::drill::{FaultKind, FaultSpec};
+use crate::config::{Drill, DrillLevel};
+
+/// A node whose report is older than this is not there to carry on.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
+
+/// Whether a drill of this level may begin at this node.
+///
+/// # Errors
+/// Why not.
+pub(super) fn begin(context: &Context, level: DrillLevel) -> Result<(), String> {
+    let config = &context.config.drill;
+    allowed(context, level)?;
+    if level <= DrillLevel::L1 {
+        return Ok(());
+    }
+    if let Some(outside) = outside_window(config) {
+        return Err(outside);
+    }
+    match cooldown_left_ms(config, &ledger(context)) {
+        0 => Ok(()),
+        left => Err(format!(
+            "the last drill ended less than {} ago; wait {} s more, or shorten drill.cooldown",
+            config.cooldown,
+            left.div_ceil(1_000)
+        )),
+    }
+}
+
+/// Whether this fault of this drill may be armed here.
+///
+/// # Errors
+/// Why not.
+pub(super) fn fault(context: &Context, number: DrillId, spec: &FaultSpec) -> Result<(), String> {
+    let config = &context.config;
+    allowed(context, spec.kind.level())?;
+    if let Some(outside) = outside_window(&config.drill) {
+        return Err(outside);
+    }
+    let max_ms = config.drill.duration_max.as_ms();
+    if !(1..=max_ms).contains(&spec.duration_ms) {
+        return Err(format!(
+            "{} lets no fault stand for {} ms; drill.duration_max is {}",
+            config.node, spec.duration_ms, config.drill.duration_max
+        ));
+    }
+    let ledger = ledger(context);
+    match &ledger.drill {
+        Some(drill) if drill.number == number => match &drill.aborted {
+            None => {}
+            Some(reason) => return Err(format!("drill {number} is to end: {reason}")),
+        },
+        Some(_) | None => {
+            return Err(format!("drill {number} is not under way, as far as {} knows", config.node));
+        }
+    }
+    if let Some(run) = ledger.run.as_ref().filter(|run| run.plan.to == config.node) {
+        return Err(format!("{} is to take over by run {}", config.node, run.id));
+    }
+    // Two agents must be left to decide, this one counted unless it is what is taken away.
+    let silent: Vec<&NodeId> =
+        others(context).filter(|other| context.hands.peer_lately(other, HEARD_WITHIN).is_none()).collect();
+    if silent.len() > usize::from(!takes_a_vote(spec.kind)) {
+        let names: Vec<&str> = silent.iter().map(|node| node.as_str()).collect();
+        return Err(format!(
+            "{} not heard for {} s, and two of three agents must be left",
+            names.join(" and "),
+            HEARD_WITHIN.as_secs()
+        ));
+    }
+    fits(context, &ledger, spec)
+}
+
+fn allowed(context: &Context, level: DrillLevel) -> Result<(), String> {
+    let config = &context.config;
+    if level <= config.drill.allow {
+        return Ok(());
+    }
+    Err(format!(
+        "{} allows drills up to {}, not {level}; drill.allow in its configuration says so",
+        config.node, config.drill.allow
+    ))
+}
+
+/// The node's vote is lost or in doubt while it stands.
+const fn takes_a_vote(kind: FaultKind) -> bool {
+    match kind {
+        FaultKind::AgentKill | FaultKind::AgentFreeze | FaultKind::Partition | FaultKind::OneWay => true,
+        FaultKind::MysqldKill
+        | FaultKind::MysqldFreeze
+        | FaultKind::RedisKill
+        | FaultKind::ContainerKill
+        | FaultKind::ReplicationLag
+        | FaultKind::ReplicaDiskFull => false,
+    }
+}
+
+/// The node has what is to be broken, and the role that goes with it.
+fn fits(context: &Context, ledger: &Ledger, spec: &FaultSpec) -> Result<(), String> {
+    let config = &context.config;
+    let node = &config.node;
+    let holds = ledger.holder.as_ref() == Some(node);
+    let has_mysql = config.this().kind == NodeKind::Data && config.mysql.is_some();
+    let lacks = |what: &str| Err(format!("{node} has no {what}"));
+    let unknown = spec.peers.iter().find(|peer| *peer == node || config.find(peer).is_none());
+    if let Some(unknown) = unknown {
+        return Err(format!("{unknown} is not another node"));
+    }
+    match spec.kind {
+        FaultKind::MysqldKill | FaultKind::MysqldFreeze if !has_mysql => lacks("MySQL"),
+        FaultKind::RedisKill if context.hands.redis.is_none() => lacks("Redis"),
+        FaultKind::ContainerKill if context.hands.services.is_none() => lacks("role-bound service"),
+        FaultKind::ReplicationLag | FaultKind::ReplicaDiskFull if !has_mysql || holds => {
+            Err(format!("{node} has no replica: {} is for the node that follows", spec.kind))
+        }
+        FaultKind::Partition | FaultKind::OneWay | FaultKind::ReplicationLag if spec.peers.is_empty() => {
+            Err(format!("{} needs the names of the peers", spec.kind))
+        }
+        FaultKind::MysqldKill
+        | FaultKind::MysqldFreeze
+        | FaultKind::RedisKill
+        | FaultKind::AgentKill
+        | FaultKind::AgentFreeze
+        | FaultKind::ContainerKill
+        | FaultKind::Partition
+        | FaultKind::OneWay
+        | FaultKind::ReplicationLag
+        | FaultKind::ReplicaDiskFull => Ok(()),
+    }
+}
+
+/// Why nothing may be injected by the clock.
+pub(super) fn outside_window(config: &Drill) -> Option<String> {
+    let window = config.window.filter(|window| !window.is_open(&Zoned::now()))?;
+    Some(format!("drills are for {window} here, and it is {}", Zoned::now().strftime("%a %H:%M %Z")))
+}
+
+/// Milliseconds until the cooldown after the last drill that broke something or was to is over.
+pub(super) fn cooldown_left_ms(config: &Drill, ledger: &Ledger) -> u64 {
+    let Some(last) = ledger.ended_drills.last() else { return 0 };
+    let since = Timestamp::now().as_millisecond() - when(last.ended_at).as_millisecond();
+    // A clock that was set back must not lock drills out for longer than the cooldown.
+    config.cooldown.as_ms().saturating_sub(u64::try_from(since).unwrap_or(0))
+}

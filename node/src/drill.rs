@@ -1,0 +1,241 @@
+//! What outlives an agent that bears the fault of a drill: the note on disk, and the watchdog.
+//!
+//! ```text
+//! note on disk ─▶ watchdog started, in a session of its own ─▶ "ready" ─▶ "go" ─▶ fault ─▶ "bites" ─▶ deadline ─▶ healed
+//!                 an agent that dies before "go" has broken nothing; after it the watchdog needs nobody any more
+//! ```
+//!
+//! What the kernel ends by itself (packets that are dropped) needs no watchdog. Whatever else stands for a while does:
+//! a stopped process, a file that fills a disk. The next agent on this node reads the note and heals what it finds,
+//! should a supervisor have killed both.
+
+pub mod watchdog;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::api::drill::{FaultKind, FaultState};
+use crate::hands::server::{self, ServerId, Watch};
+
+/// Name of the note, in the directory of the agent's state.
+const NOTE: &str = "drill-fault";
+/// Name of the file that fills a disk. In a data directory a plain file with a dot is nobody's table.
+pub const FILLER: &str = ".baton-drill-fill";
+
+/// The note.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// What everybody is told.
+    pub state: FaultState,
+    /// The boot of this host in which it was written: no process and no rule outlives one.
+    pub boot: String,
+    /// Processes that are or may be stopped, as `pid@ticks`.
+    pub stopped: Vec<String>,
+    /// The file that fills a disk.
+    pub filler: Option<PathBuf>,
+    /// Bytes that it is to have.
+    pub filler_bytes: u64,
+    /// The watchdog, as `pid@ticks`.
+    pub watchdog: Option<String>,
+}
+
+/// Where the note is.
+#[must_use]
+pub fn note_path(state_dir: &Path) -> PathBuf {
+    state_dir.join(NOTE)
+}
+
+impl Note {
+    /// Reads the note of an agent; `None`: there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no note.
+    pub fn read(path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes it, synced.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let text = serde_json::to_string(self).map_err(io::Error::other)?;
+        crate::agent::write_synced(path, &text)
+    }
+
+    /// Removes it. Idempotent.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove(path: &Path) -> io::Result<()> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Thaws what is stopped and removes what fills the disk; what the kernel ends is not touched. Idempotent. Says
+    /// what was seen afterwards.
+    ///
+    /// # Errors
+    /// Something is left: what.
+    pub fn heal(&self) -> Result<String, String> {
+        let mut seen = Vec::new();
+        let mut left = Vec::new();
+        for process in self.stopped.iter().filter(|_| self.is_of_this_boot()) {
+            match thaw(process) {
+                Ok(what) => seen.push(what),
+                Err(error) => left.push(format!("{process} is not thawed: {error}")),
+            }
+        }
+        if let Some(filler) = &self.filler {
+            match Self::remove(filler) {
+                Ok(()) => seen.push(format!("{} is gone", filler.display())),
+                Err(error) => left.push(format!("{} cannot be removed: {error}", filler.display())),
+            }
+        }
+        if left.is_empty() { Ok(seen.join("; ")) } else { Err(left.join("; ")) }
+    }
+
+    /// A restart of the host ends every process; a pid of before may be anybody's.
+    fn is_of_this_boot(&self) -> bool {
+        server::boot_id().is_ok_and(|boot| boot == self.boot)
+    }
+
+    /// Tells the watchdog to heal now; `false`: there is none any more.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn wake_watchdog(&self) -> io::Result<bool> {
+        let Some(watchdog) = self.watchdog.as_deref().filter(|_| self.is_of_this_boot()) else {
+            return Ok(false);
+        };
+        match Watch::open(watchdog.parse()?)? {
+            Some(watch) => watch.signal(Signal::SIGTERM as i32).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether this fault stops a process or fills a disk, so that a watchdog ends it.
+    #[must_use]
+    pub const fn needs_watchdog(kind: FaultKind) -> bool {
+        match kind {
+            FaultKind::MysqldFreeze | FaultKind::AgentFreeze | FaultKind::ReplicaDiskFull => true,
+            FaultKind::MysqldKill
+            | FaultKind::RedisKill
+            | FaultKind::AgentKill
+            | FaultKind::ContainerKill
+            | FaultKind::Partition
+            | FaultKind::OneWay
+            | FaultKind::ReplicationLag => false,
+        }
+    }
+}
+
+/// Lets a stopped process go on, and looks.
+fn thaw(process: &str) -> io::Result<String> {
+    let id: ServerId = process.parse()?;
+    let Some(watch) = Watch::open(id)? else { return Ok(format!("{process} has ended")) };
+    watch.signal(Signal::SIGCONT as i32)?;
+    match server::state(id) {
+        Some('T') => Err(io::Error::other("the kernel still says that it is stopped")),
+        Some(_) | None => Ok(format!("{process} runs")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::api::drill::{FaultPhase, FaultSpec};
+
+    pub(super) fn note(kind: FaultKind, duration_ms: u64) -> Note {
+        let spec = FaultSpec {
+            kind,
+            duration_ms,
+            peers: Vec::new(),
+            service: None,
+            leave_mib: None,
+            kib_per_second: None,
+        };
+        let state = FaultState {
+            drill: baton_runbooks::ledger::DrillId(1),
+            spec,
+            phase: FaultPhase::Armed,
+            armed_at: Timestamp::UNIX_EPOCH,
+            bit_at: None,
+            healed_at: None,
+            heal: String::new(),
+            effect: String::new(),
+            healed: String::new(),
+        };
+        Note {
+            state,
+            boot: server::boot_id().unwrap(),
+            stopped: Vec::new(),
+            filler: None,
+            filler_bytes: 0,
+            watchdog: None,
+        }
+    }
+
+    pub(super) fn sleeper() -> (std::process::Child, ServerId) {
+        let child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let id = server::of_pid(i32::try_from(child.id()).unwrap()).unwrap();
+        (child, id)
+    }
+
+    #[test]
+    fn what_the_note_names_is_thawed_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let filler = dir.path().join(FILLER);
+        std::fs::write(&filler, "x").unwrap();
+        let (mut child, id) = sleeper();
+        Watch::open(id).unwrap().unwrap().signal(Signal::SIGSTOP as i32).unwrap();
+        let written = Note {
+            stopped: vec![id.to_string()],
+            filler: Some(filler.clone()),
+            ..note(FaultKind::MysqldFreeze, 1)
+        };
+        let path = note_path(dir.path());
+        written.write(&path).unwrap();
+        let read = Note::read(&path).unwrap().unwrap();
+        assert_eq!(read, written);
+        for _ in 0..2 {
+            read.heal().unwrap();
+            assert!(server::state(id).is_some_and(|state| state != 'T') && !filler.exists());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        read.heal().expect("an ended process is not stopped");
+        Note::remove(&path).unwrap();
+        assert_eq!(Note::read(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn a_note_of_another_boot_touches_no_process() {
+        let (mut child, id) = sleeper();
+        Watch::open(id).unwrap().unwrap().signal(Signal::SIGSTOP as i32).unwrap();
+        let old = Note {
+            stopped: vec![id.to_string()],
+            boot: "another".into(),
+            ..note(FaultKind::MysqldFreeze, 1)
+        };
+        old.heal().unwrap();
+        assert!(!old.wake_watchdog().unwrap());
+        // A stop is seen a moment after it was asked for.
+        while server::state(id) != Some('T') {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,178 @@
+//! Drills in the lab: the program `baton-drill` at the client's seat, and what must be left when it is gone.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use baton_chaos::evidence::Record;
+use baton_chaos::runner::agents::Agents;
+use baton_node::api::client::Client;
+use baton_node::api::drill::{DrillOrder, DrillView, FaultPhase};
+use baton_node::config::NodeId;
+
+use crate::lab::{Lab, Port, agents, process, shell, wait};
+
+/// The node whose agent a runner asks: the one that fewest drills hit.
+pub const SEAT: Port = Port::Mon;
+/// How long a cluster may take to be whole again.
+const WHOLE_WITHIN: Duration = Duration::from_secs(120);
+/// How long a killed server stays away, as under a service manager.
+const AWAY: Duration = Duration::from_millis(500);
+
+/// The program: beside `baton`.
+///
+/// # Errors
+/// It has not been built.
+pub fn program() -> Result<PathBuf> {
+    let path = agents::program()?.with_file_name("baton-drill");
+    ensure!(
+        path.is_file(),
+        "no program baton-drill beside baton: build it first (cargo build --workspace --bins)"
+    );
+    Ok(path)
+}
+
+fn command(lab: &Lab, at: Port, words: &[&str]) -> Result<Command> {
+    let config = lab.config.as_ref().context("drills need agents")?;
+    let mut command = shell::inside(&lab.wire.netns(Port::Client), &program()?.display().to_string());
+    command.arg("--config").arg(config).args(["--node", at.name()]).args(words).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// What a drill came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit code.
+    pub code: i32,
+    /// What it said to people.
+    pub said: String,
+    /// Its record, if it printed one.
+    pub record: Option<Record>,
+}
+
+/// Runs a drill to its end, from the client's seat, asking the agent of `at`.
+///
+/// # Errors
+/// It cannot be started, or is killed.
+pub fn run(lab: &Lab, at: Port, drill: &str) -> Result<Outcome> {
+    let output =
+        command(lab, at, &["--output", "json", "run", drill, "--yes", "--by", "the lab"])?.output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let code = output.status.code().with_context(|| format!("the drill was killed: {said}"))?;
+    let record = serde_json::from_slice(&output.stdout).ok();
+    Ok(Outcome { code, said, record })
+}
+
+/// Runs another verb of `baton drill`, and returns its exit code and both outputs.
+///
+/// # Errors
+/// It cannot be started, or is killed.
+pub fn verb(lab: &Lab, at: Port, words: &[&str]) -> Result<(i32, String)> {
+    let output = command(lab, at, words)?.output()?;
+    let said = [output.stdout, output.stderr].concat();
+    let code = output.status.code().context("the command was killed")?;
+    Ok((code, String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// Begins a drill and leaves it running; standard error goes to a file of the lab.
+///
+/// # Errors
+/// It cannot be started.
+pub fn begin(lab: &Lab, at: Port, drill: &str) -> Result<Child> {
+    let log = std::fs::File::create(lab.dir.join("drill.log"))?;
+    let mut command = command(lab, at, &["run", drill, "--yes", "--by", "the lab"])?;
+    Ok(command.stdout(Stdio::null()).stderr(log).spawn()?)
+}
+
+/// The agents, asked from here: their sockets are files.
+///
+/// # Errors
+/// The lab has no agents.
+pub fn agents(lab: &Lab, at: Port) -> Result<Agents> {
+    lab.config.as_ref().context("drills need agents")?;
+    Ok(Agents { client: Client::new(lab.host(at).dir.join("baton.sock")), by: "the lab".into() })
+}
+
+/// An order for one node, given at that node.
+///
+/// # Errors
+/// The agent refuses or does not answer.
+pub fn order(lab: &Lab, at: Port, order: DrillOrder) -> Result<DrillView> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let agents = agents(lab, at)?;
+    Ok(runtime.block_on(agents.order(Some(&NodeId::new(at.name())), order))?)
+}
+
+/// What of drills is left anywhere: in the ledger, in kernels, on disks, in stopped processes. Empty: nothing.
+///
+/// # Errors
+/// A node cannot be asked.
+pub fn left(lab: &Lab) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for port in agents::NODES {
+        let view = order(lab, port, DrillOrder::Look)?;
+        left.extend(view.leftovers.iter().map(|what| format!("{}: {what}", port.name())));
+        left.extend(view.drill.map(|drill| format!("{}: drill {} is under way", port.name(), drill.number)));
+        let borne = view.fault.filter(|fault| fault.phase != FaultPhase::Healed);
+        left.extend(borne.map(|fault| format!("{}: {:?} {}", port.name(), fault.phase, fault.spec.kind)));
+        let stopped = process::in_netns(&lab.wire.path(port)).into_iter();
+        let stopped = stopped.filter(|pid| process::state(*pid) == Some('T'));
+        left.extend(stopped.map(|pid| format!("{}: process {pid} is stopped", port.name())));
+        let sets = shell::finish(shell::inside(&lab.wire.netns(port), "nft").args(["list", "ruleset"]))?;
+        let drills = sets.split("table inet baton_drill").nth(1).unwrap_or_default();
+        if drills.split("\n}").next().unwrap_or_default().contains("elements") {
+            left.push(format!("{}: the kernel severs", port.name()));
+        }
+    }
+    Ok(left)
+}
+
+/// Waits until a takeover would work, everybody is heard, and nothing of drills is left.
+///
+/// # Errors
+/// It does not come to that.
+pub fn whole(lab: &Lab) -> Result<()> {
+    wait::until_true("a whole cluster with nothing left of a drill", WHOLE_WITHIN, || {
+        let standing = lab.standing()?;
+        let left = left(lab)?;
+        if !left.is_empty() {
+            bail!("{}", left.join("; "));
+        }
+        if !(standing.ok && standing.in_sync) {
+            bail!("{}", standing.text);
+        }
+        Ok(true)
+    })
+}
+
+/// Starts the database of a node again when it has ended, once, as its service manager would.
+#[derive(Debug)]
+pub struct Restarter(Option<std::thread::JoinHandle<Result<()>>>);
+
+impl Restarter {
+    /// Waits for the end of the server that runs on `port` now.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn of_mysql(lab: &Lab, port: Port) -> Result<Self> {
+        let server = lab.host(port).process("mysqld")?;
+        let script = lab.host(port).dir.join("mysql-start").display().to_string();
+        let netns = lab.wire.netns(port);
+        let thread = std::thread::spawn(move || {
+            wait::until_true("the server to end", WHOLE_WITHIN, || Ok(server.pid().is_none()))?;
+            wait::pass(AWAY)?;
+            shell::finish(shell::inside(&netns, "sh").arg(script)).map(drop)
+        });
+        Ok(Self(Some(thread)))
+    }
+
+    /// Waits until it was started again.
+    ///
+    /// # Errors
+    /// It never ended, or could not be started.
+    pub fn done(mut self) -> Result<()> {
+        let thread = self.0.take().context("taken once")?;
+        thread.join().map_err(|_| anyhow::anyhow!("the restarter died"))?
+    }
+}
