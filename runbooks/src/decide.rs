@@ -10,6 +10,7 @@ mod supervise;
 pub mod switchover;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +48,8 @@ pub struct Heard {
     /// When it arrived.
     pub at: Mono,
     /// What it says.
-    pub report: Box<NodeReport>,
+    #[serde(with = "crate::shared")]
+    pub report: Arc<NodeReport>,
 }
 
 /// A takeover that failed, as this leader saw it.

@@ -243,7 +243,7 @@ impl Driver {
         // Whoever decides must not count on it: it has no whole database.
         report.obstacles.extend(self.context.resync.obstacle());
         self.reports.send(&self.context, &report);
-        Input::Report { report: Box::new(report) }
+        Input::Report { report: report.into() }
     }
 
     /// This node's standing in Raft, if it is another one than the core knows.

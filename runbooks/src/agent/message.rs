@@ -58,7 +58,8 @@ pub enum Input {
     /// A node's report arrived.
     Report {
         /// What it says.
-        report: Box<NodeReport>,
+        #[serde(with = "crate::shared")]
+        report: Arc<NodeReport>,
     },
     /// The ledger was applied here up to `index`.
     Committed {

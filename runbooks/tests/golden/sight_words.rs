@@ -129,7 +129,7 @@ impl Scene {
         if self.ledger.holder.as_ref() == Some(&name) {
             self.canaries.hear(self.ledger.epoch, &report, self.now);
         }
-        self.reports.insert(name, Heard { at: self.now, report: Box::new(report) });
+        self.reports.insert(name, Heard { at: self.now, report: report.into() });
         Ok(String::new())
     }
 

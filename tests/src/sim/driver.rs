@@ -332,12 +332,13 @@ impl World {
     pub(super) fn report(&mut self, node: usize) {
         let now = self.nodes[node].local(self.now);
         let Some(agent) = &self.nodes[node].agent else { return };
-        let mut report = Box::new(agent.report(now));
+        let mut report = agent.report(now);
         if self.has(Planted::FlagSurvivesRestart) {
             self.pretend_no_restart(node, &mut report);
         }
+        let report = Arc::new(report);
         for peer in (0..3).filter(|peer| *peer != node) {
-            self.send(node, peer, Mail::Report(report.clone()));
+            self.send(node, peer, Mail::Report(Arc::clone(&report)));
         }
         self.feed(node, Input::Report { report });
     }
