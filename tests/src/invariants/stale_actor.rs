@@ -61,8 +61,8 @@ pub fn check(at: u64, node: &Node, newest: &Ledger) -> Result<(), String> {
             plan.epoch == newest.epoch && plan.from.as_ref() == Some(&node.name) && run.is_passing()
         })
     };
-    let open = [Door::Vip, Door::Ports].into_iter().filter(|door| node.gate.is_open(*door, at));
-    let door = open.filter(|door| *door == Door::Ports || !passes()).next();
+    let mut open = [Door::Vip, Door::Ports].into_iter().filter(|door| node.gate.is_open(*door, at));
+    let door = open.find(|door| *door == Door::Ports || !passes());
     match door {
         None => Ok(()),
         Some(door) => Err(format!(
