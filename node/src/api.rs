@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  driver ──publishes──▶ watch<Arc<View>> ──▶ GET  /v1/status  /v1/explain  /v1/history  /v1/history/{n}
-//!  driver ◀──bounded───  mpsc<Operator>   ◀── POST /v1/run/{id}/ack
+//!  driver ◀──bounded───  mpsc<Operator>   ◀── POST /v1/run/{id}/ack  /v1/switchover  /v1/pause  …
 //! ```
 //!
 //! Reading never waits for the driver: it answers from the newest view. [`types`] are the answers, without logic;
 //! [`view`] makes them from the ledger and draws the closing sentence, as pure functions.
 
 pub mod client;
+pub mod pause;
 pub mod resync;
 pub mod server;
 pub mod types;

@@ -9,6 +9,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod history;
+mod pause;
 mod pki;
 mod replay;
 mod resync;
@@ -89,6 +90,10 @@ enum Verb {
     Switchover(switchover::SwitchoverArgs),
     /// Let a node take over that may lack acknowledged writes, when the holder is lost for good
     Takeover(takeover::TakeoverArgs),
+    /// For a while nobody takes over and the holder serves on, so that agents, witness and network can be worked on
+    Pause(pause::PauseArgs),
+    /// End a pause before its time is up
+    Resume(pause::ResumeArgs),
     /// Replace a node's database by a copy of the holder's; what the node has extra is saved before
     Resync(resync::ResyncArgs),
     /// Abort a switchover, or acknowledge a run that needs an operator
@@ -147,6 +152,8 @@ pub fn main() -> ExitCode {
         Verb::History(verb) => history::run(&global, &verb),
         Verb::Switchover(verb) => switchover::run(&global, &verb),
         Verb::Takeover(verb) => takeover::run(&global, &verb),
+        Verb::Pause(verb) => pause::pause(&global, &verb),
+        Verb::Resume(verb) => pause::resume(&global, &verb),
         Verb::Resync(verb) => resync::run(&global, &verb),
         Verb::Run(verb) => run::run(&global, &verb),
         Verb::Config(verb) => settings::run(&global, &verb),

@@ -16,6 +16,7 @@
 mod keeping;
 mod looks;
 mod message;
+mod pausing;
 mod proposals;
 mod report;
 mod services;
@@ -131,6 +132,7 @@ impl Agent {
         self.take(input, now, wall, &mut out);
         self.follow_run(wall, &mut out);
         self.look_after_itself(now, &mut out);
+        self.look_after_pause(wall, &mut out);
         self.lead(now, wall, &mut out);
         out
     }
@@ -298,7 +300,7 @@ impl Agent {
             now,
             me: &self.setup.me,
             ledger: &self.ledger,
-            lease: self.lease.held,
+            lease: self.valid_lease(),
             detector: &self.detector,
             boots_writable: self.boots_writable(),
             waiting,
@@ -346,6 +348,7 @@ impl Agent {
                 }
             }
             Action::Skip { step, reason } => self.skip(*step, reason.clone(), wall, out),
+            Action::ExpirePause { pause } => self.expire_pause(*pause, wall, out),
         }
         self.forget_old_word(now, wall, out);
         if self.decision.as_ref().is_none_or(|old| differs(old, &decision)) {
@@ -363,6 +366,7 @@ impl Agent {
             takeover_at: self.lease.takeover_at,
             released_at: self.lease.released_at,
             granted_at: self.lease.granted_at,
+            pause_over: self.lease.pause_over,
             reports: &self.reports,
             canaries: &self.canaries,
             ready_since: self.steps.ready_since(),

@@ -123,6 +123,10 @@ number!(
     RunId
 );
 number!(
+    /// Number of a pause, in the order in which pauses were ordered.
+    PauseId
+);
+number!(
     /// Raised by every change of the in-sync flag; commands on the flag are compare-and-set on it.
     SyncGeneration
 );

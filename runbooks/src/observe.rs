@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Epoch, Instance, Mono, NodeId};
+use crate::model::{Epoch, Instance, Mono, NodeId, PauseId};
 
 /// How a probe failed. Each is a different verdict: only some of them mean that the target is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,6 +283,9 @@ pub struct NodeReport {
     /// The newest resync of this node, while it runs and after it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resync: Option<ResyncFacts>,
+    /// The pause that it has seen and that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PausedFacts>,
     /// For each other node: milliseconds since this node last heard from it; absent: never.
     pub heard_ms: BTreeMap<NodeId, u64>,
     /// The node holds a valid lease at this moment.
@@ -294,6 +297,17 @@ pub struct NodeReport {
     pub version: String,
     /// Hash of the configuration file.
     pub config_hash: String,
+}
+
+/// What a node says of a pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedFacts {
+    /// Which.
+    pub pause: PauseId,
+    /// On the holder: its lifetimes in the kernel last for so many milliseconds; `None`: they are short.
+    pub armed_ms: Option<u64>,
+    /// On the leader: milliseconds until it takes the pause for over although the holder says nothing.
+    pub over_in_ms: Option<u64>,
 }
 
 /// A data node whose database has transactions that the holder's lacks: it is kept out, since following would lose or

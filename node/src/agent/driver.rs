@@ -172,6 +172,9 @@ impl Driver {
             Look::Switchover { wanted, reply } => {
                 let _ = reply.send(self.core.preflight(now, &wanted));
             }
+            Look::Pause { wanted, reply } => {
+                let _ = reply.send(self.core.pause_preflight(now, &wanted));
+            }
             Look::Loss { wanted, reply } => {
                 let _ = reply.send(self.core.loss_preflight(now, &wanted));
             }

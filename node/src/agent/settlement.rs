@@ -110,7 +110,12 @@ impl Settlement {
             | Command::AcceptLoss { .. }
             | Command::WithdrawLoss { .. }
             | Command::SyncOut { .. }
-            | Command::Release { .. } => Ok(Settling(None)),
+            | Command::Release { .. }
+            | Command::Pause { .. }
+            | Command::ClaimPause { .. }
+            | Command::Resume { .. }
+            | Command::EndPause { .. }
+            | Command::ExpirePause { .. } => Ok(Settling(None)),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Context, clock};
 use crate::api::server::{self, Operator};
+use crate::api::pause::PauseRecord;
 use crate::api::types::{Alarm, DecisionRow, Lease, NodeRow, Role, RunRecord, RunResult, Status, Sync, View};
 use crate::api::view;
 use crate::hands::mysql::gtid;
@@ -29,13 +30,15 @@ pub(super) struct Publisher {
     made_at: Instant,
     wish: Option<local::Wish>,
     history: Arc<Vec<RunRecord>>,
+    pauses: Arc<Vec<PauseRecord>>,
 }
 
 impl Publisher {
     /// Serves the API on the configured socket.
     pub(super) async fn start(context: &Context) -> anyhow::Result<(Self, mpsc::Receiver<Operator>)> {
         let listener = server::bind(&context.config.socket()).await?;
-        let empty = View { status: empty_status(context), decisions: Vec::new(), history: Arc::default() };
+        let status = empty_status(context);
+        let empty = View { status, decisions: Vec::new(), history: Arc::default(), pauses: Arc::default() };
         let (view, readers) = watch::channel(Arc::new(empty));
         let (operator, commands) = mpsc::channel(COMMANDS_MAX);
         tokio::spawn(async move {
@@ -44,7 +47,8 @@ impl Publisher {
             }
         });
         let made_at = Instant::now();
-        Ok((Self { view, decisions: Vec::new(), made_at, wish: None, history: Arc::default() }, commands))
+        let (history, pauses) = (Arc::default(), Arc::default());
+        Ok((Self { view, decisions: Vec::new(), made_at, wish: None, history, pauses }, commands))
     }
 
     /// Notes a decision of the leader.
@@ -77,9 +81,16 @@ impl Publisher {
         if ledger.run.is_some() || !ended {
             self.history = Arc::new(view::history(ledger, now));
         }
-        let history = Arc::clone(&self.history);
+        if ledger.pause.is_some() || self.pauses.len() != ledger.pause_history.len() || self.has_open_pause() {
+            self.pauses = Arc::new(view::paused::history(ledger));
+        }
+        let (history, pauses) = (Arc::clone(&self.history), Arc::clone(&self.pauses));
         let status = view::conclude(status(core, context));
-        self.view.send_replace(Arc::new(View { status, decisions: self.decisions.clone(), history }));
+        self.view.send_replace(Arc::new(View { status, decisions: self.decisions.clone(), history, pauses }));
+    }
+
+    fn has_open_pause(&self) -> bool {
+        self.pauses.last().is_some_and(|pause| pause.ended_at.is_none())
     }
 }
 
@@ -98,6 +109,7 @@ fn empty_status(context: &Context) -> Status {
         lease: Lease { valid_ms: None, length_ms: config.timing.lease.as_ms(), renewed_ms_ago: None },
         nodes: Vec::new(),
         run: None,
+        paused: None,
         alarms: Vec::new(),
         ok: false,
         sentence: "NOT OK: the agent has just started.".to_owned(),
@@ -120,6 +132,7 @@ fn status(core: &Agent, context: &Context) -> Status {
         lease: lease(context),
         nodes: context.config.nodes.iter().map(|node| row(core, context, &node.name, node.kind)).collect(),
         run: ledger.run.as_ref().map(|run| view::run_record(run, clock::wall())),
+        paused: view::paused::row(ledger, core.reports(), context.clock.now(), report_max_ms(context)),
         alarms,
         ..empty_status(context)
     }
@@ -165,13 +178,17 @@ fn lease(context: &Context) -> Lease {
     }
 }
 
+/// A node whose last report is older is silent, milliseconds.
+fn report_max_ms(context: &Context) -> u64 {
+    (4 * context.config.timing.report.as_ms()).max(context.config.timing.lease.as_ms())
+}
+
 fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRow {
     let heard = core.reports().get(node);
     let report = heard.map(|heard| &heard.report);
     let now = context.clock.now();
     let heard_ms_ago = heard.map(|heard| now.since_ms(heard.at));
-    let report_max_ms = (4 * context.config.timing.report.as_ms()).max(context.config.timing.lease.as_ms());
-    let silent = heard_ms_ago.is_none_or(|ms| ms > report_max_ms);
+    let silent = heard_ms_ago.is_none_or(|ms| ms > report_max_ms(context));
     let role = role(core, node, kind, report);
     NodeRow {
         name: node.clone(),

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::pause::{PauseAnswer, PauseRequest, ResumeAnswer, ResumeRequest};
 use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
     AbortRequest, AckRequest, Done, ErrorBody, Explain, History, RunRecord, Status, SwitchoverAnswer,
@@ -176,6 +177,22 @@ impl Client {
     /// See [`ClientError`].
     pub async fn resync(&self, request: &ResyncRequest) -> Result<ResyncAnswer, ClientError> {
         self.post_for(FAR_DEADLINE, "/v1/resync", request).await
+    }
+
+    /// `POST /v1/pause`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn pause(&self, request: &PauseRequest) -> Result<PauseAnswer, ClientError> {
+        self.post("/v1/pause", request).await
+    }
+
+    /// `POST /v1/resume`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn resume(&self, request: &ResumeRequest) -> Result<ResumeAnswer, ClientError> {
+        self.post("/v1/resume", request).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -58,6 +58,7 @@ pub(crate) fn facts() -> Status {
             row("mon", NodeKind::Witness, Role::Witness, "leads, votes, watches", 41),
         ],
         run: None,
+        paused: None,
         alarms: Vec::new(),
         ok: false,
         sentence: String::new(),
@@ -163,5 +164,5 @@ pub(crate) fn explain() -> Explain {
 }
 
 pub(crate) fn view() -> View {
-    View { status: healthy(), decisions: decisions(), history: Arc::new(view::history(&ledger(), START)) }
+    View { status: healthy(), decisions: decisions(), history: Arc::new(view::history(&ledger(), START)), pauses: Arc::default() }
 }

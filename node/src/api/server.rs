@@ -19,12 +19,14 @@ use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use baton_runbooks::decide::loss::{Accept, Acceptance};
+use baton_runbooks::decide::pause::PauseWanted;
 use baton_runbooks::decide::switchover::Wanted;
-use baton_runbooks::model::{Epoch, NodeId, RunId, SyncGeneration};
+use baton_runbooks::model::{Epoch, NodeId, PauseId, RunId, SyncGeneration};
 use baton_runbooks::plan::Plan;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::pause::PauseAnswer;
 use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
     AckRequest, Done, ErrorBody, ErrorCode, Explain, History, RunRecord, Status, SwitchoverAnswer,
@@ -94,6 +96,22 @@ pub enum Operator {
         acceptance: Option<Acceptance>,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<TakeoverAnswer, CommandError>>,
+    },
+    /// Look whether the cluster can be paused; with an epoch, pause it.
+    Pause {
+        /// What is wanted.
+        wanted: PauseWanted,
+        /// The epoch that the operator saw.
+        epoch: Option<Epoch>,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<PauseAnswer, CommandError>>,
+    },
+    /// End the pause that stands.
+    Resume {
+        /// Who, with the user id that the kernel reports.
+        by: String,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<PauseId, CommandError>>,
     },
     /// Propose `WithdrawLoss`.
     WithdrawLoss {
@@ -253,6 +271,8 @@ fn router(shared: Shared) -> Router {
         .route("/v1/takeover", post(orders::takeover))
         .route("/v1/takeover/withdraw", post(orders::withdraw))
         .route("/v1/resync", post(orders::resync))
+        .route("/v1/pause", post(orders::pause))
+        .route("/v1/resume", post(orders::resume))
         .fallback(no_such_page)
         .with_state(shared)
 }
@@ -274,7 +294,8 @@ async fn explain(State(shared): State<Shared>) -> Json<Explain> {
 }
 
 async fn history(State(shared): State<Shared>) -> Json<History> {
-    Json(History { runs: shared.view().history.to_vec() })
+    let view = shared.view();
+    Json(History { runs: view.history.to_vec(), pauses: view.pauses.to_vec() })
 }
 
 async fn one_run(

@@ -12,6 +12,8 @@ use baton_runbooks::why::Why;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::pause::{PauseRecord, PauseRow};
+
 /// Everything that the driver publishes for readers. It does not leave the process as such.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
@@ -21,6 +23,8 @@ pub struct View {
     pub decisions: Vec<DecisionRow>,
     /// Runs of the ledger, newest last; the one under way included. Shared, since it changes only with the ledger.
     pub history: Arc<Vec<RunRecord>>,
+    /// Pauses of the ledger, newest last; one that is not over included.
+    pub pauses: Arc<Vec<PauseRecord>>,
 }
 
 /// Where the cluster stands, as this node sees it.
@@ -50,6 +54,9 @@ pub struct Status {
     pub nodes: Vec<NodeRow>,
     /// The run under way, or the one that needs an operator.
     pub run: Option<RunRecord>,
+    /// The pause that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseRow>,
     /// What an operator should mend, worst first.
     pub alarms: Vec<Alarm>,
     /// A takeover would work now, and nothing is to be mended.
@@ -192,6 +199,9 @@ pub struct Explain {
 pub struct History {
     /// Runs, newest last.
     pub runs: Vec<RunRecord>,
+    /// Pauses, newest last; one that is not over included.
+    #[serde(default)]
+    pub pauses: Vec<PauseRecord>,
 }
 
 /// One run.

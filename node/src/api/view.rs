@@ -18,6 +18,7 @@ use super::types::{
 };
 
 mod away;
+pub mod paused;
 #[cfg(test)]
 mod tests;
 
@@ -249,6 +250,7 @@ pub fn decision_row(decision: &Decision, at: WallMs) -> DecisionRow {
         }
         Action::AbandonRun { reason } => format!("abandon the run: {reason}"),
         Action::Skip { step, reason } => format!("skip {step}: {reason}"),
+        Action::ExpirePause { pause } => format!("end pause {pause}"),
     };
     DecisionRow { at: timestamp(at), action, why: decision.why.clone() }
 }
@@ -326,6 +328,9 @@ pub fn row_alarms(rows: &[NodeRow], own_version: &str) -> Vec<Alarm> {
 /// # Errors
 /// The sentence that says what is wrong.
 pub fn sentence(status: &Status) -> Result<String, String> {
+    if let Some(pause) = &status.paused {
+        return Err(paused::sentence(pause, status));
+    }
     if status.leader.is_none() {
         return Err(no_leader(status));
     }

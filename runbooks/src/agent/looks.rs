@@ -24,7 +24,7 @@ impl Agent {
         loss::preflight(&self.view(now), wanted)
     }
 
-    fn view(&self, now: Mono) -> View<'_> {
+    pub(super) fn view(&self, now: Mono) -> View<'_> {
         View {
             now,
             ledger: &self.ledger,

@@ -8,7 +8,7 @@ use crate::detect::Patience;
 use crate::lease::granter::Office;
 use crate::ledger::Ledger;
 use crate::ledger::command::Command;
-use crate::model::{Epoch, Mono, NodeId, RunId, Term, WallMs};
+use crate::model::{Epoch, Mono, NodeId, PauseId, RunId, Term, WallMs};
 use crate::observe::{NodeReport, Observation};
 use crate::plan::{PlannedStep, Step};
 use crate::sync::Keep;
@@ -24,6 +24,16 @@ pub struct LeaseFacts {
     pub released_at: Option<Mono>,
     /// When the newest grant was given by this node.
     pub granted_at: Option<Mono>,
+    /// The pause that this leader sees, and the earliest instant at which it may take it for over by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_over: Option<(PauseId, Mono)>,
+    /// The pause for which both doors are held open by long leases here, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long: Option<(PauseId, Mono)>,
+    /// The pause for which this agent's long leases are void and read back, while it lives on short ones. It asks for no long
+    /// one of that pause any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_again: Option<PauseId>,
 }
 
 /// What a step's actor brings back.

@@ -15,6 +15,7 @@ impl Ledger {
         if let Some(run) = self.run.as_ref().filter(|run| !is_superseded(run, &plan)) {
             return Err(Rejection::RunInProgress { run: run.id });
         }
+        self.not_paused()?;
         self.same_epoch(plan.basis.epoch)?;
         if plan.basis.sync != self.sync_generation {
             return Err(Rejection::StaleSync { ledger: self.sync_generation, command: plan.basis.sync });

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use baton_runbooks::ledger::{Command, Complete, Ledger, LossAccepted, Response};
-use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
+use baton_runbooks::ledger::{Command, Complete, Ledger, LossAccepted, PauseOrder, Response};
+use baton_runbooks::model::{Epoch, NodeId, NodeKind, PauseId, RunId, SyncGeneration, WallMs};
 use baton_runbooks::plan::{Basis, Kind, Plan, Runbook, Step};
 use baton_runbooks::run::{Entry, Event, Next, RunState, switchover, takeover};
 use baton_runbooks::why::Why;
@@ -174,6 +174,29 @@ impl Scene {
                 let node = node(case, "to")?.unwrap_or_else(|| NodeId::from("db2"));
                 Command::WithdrawLoss { epoch, generation, node, by: "an operator".to_owned(), at }
             }
+            "pause" => {
+                let alone = text(case, "alone")?.is_some_and(|word| word == "yes");
+                let for_ms = maybe(case, "ms")?.unwrap_or(1_800_000);
+                let (reason, by) = ("new disks".to_owned(), "an operator".to_owned());
+                Command::Pause { epoch, order: PauseOrder { for_ms, alone, reason, by }, at }
+            }
+            "claim-pause" | "end-pause" => {
+                let pause = maybe(case, "pause")?.map_or(self.ledger.pauses, PauseId);
+                let boot = maybe(case, "boot")?.unwrap_or(1);
+                if what == "claim-pause" {
+                    Command::ClaimPause { pause, by, boot }
+                } else {
+                    Command::EndPause { pause, by, boot, at }
+                }
+            }
+            "resume" => {
+                let pause = maybe(case, "pause")?.map_or(self.ledger.pauses, PauseId);
+                Command::Resume { pause, by: "an operator".to_owned(), at }
+            }
+            "expire-pause" => {
+                let pause = maybe(case, "pause")?.map_or(self.ledger.pauses, PauseId);
+                Command::ExpirePause { pause, by: self.me.clone(), at }
+            }
             "release" => {
                 let boot = maybe(case, "boot")?.unwrap_or(1);
                 Command::Release { epoch, by, boot, why: Why::MysqlDead }
@@ -234,6 +257,13 @@ pub fn describe(ledger: &Ledger) -> String {
         "epoch {}, holder {holder}{released}, complete: {in_sync}, generation {}",
         ledger.epoch, ledger.sync_generation
     );
+    if let Some(pause) = &ledger.pause {
+        line += &format!("\npause {} for {} s", pause.id, pause.order.for_ms / 1_000);
+        line += &pause.claimed_by.map_or(String::new(), |boot| format!(", claimed by start {boot}"));
+        line += &pause.resumed_by.as_ref().map_or(String::new(), |by| format!(", ended by {by}"));
+    } else if let Some(ended) = ledger.pause_history.last() {
+        line += &format!("\npause {} is over: {}", ended.pause.id, ended.ended);
+    }
     let ended = ledger.history.last().map(|ended| (ended.run.id, ended.state.clone()));
     if let Some((id, state)) = ledger.run.as_ref().map(|run| (run.id, run.state())).or(ended) {
         line += &format!("\nrun {id}: {}", state.as_str());

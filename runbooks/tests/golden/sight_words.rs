@@ -119,6 +119,7 @@ impl Scene {
             gateway_lost: None,
             quarantine: None,
             resync: None,
+            paused: None,
             heard_ms: Default::default(),
             serving: self.ledger.holder.as_ref() == Some(&name)
                 && text(case, "serving")?.is_none_or(|word| word == "yes"),
@@ -135,6 +136,7 @@ impl Scene {
 
     fn decide(&mut self) -> String {
         let office = self.present_office();
+        self.granter.see(self.now, &office, &self.ledger.appointment());
         let takeover_at = self.granter.takeover_at(&office);
         let released = self.ledger.released.as_ref().map(|released| released.boot);
         let released_at = released.and_then(|boot| self.granter.released_at(&office, boot));
@@ -146,6 +148,7 @@ impl Scene {
             takeover_at,
             released_at,
             granted_at: self.granter.granted_at(),
+            pause_over: self.granter.pause_over(&office),
             reports: &self.reports,
             canaries: &self.canaries,
             ready_since: &self.ready_since,
@@ -166,6 +169,7 @@ impl Scene {
             }
             Action::AbandonRun { .. } => "abandon-run".to_owned(),
             Action::Skip { step, .. } => format!("skip {step}"),
+            Action::ExpirePause { pause } => format!("expire-pause {pause}"),
         };
         lines(&what, &decision.why)
     }

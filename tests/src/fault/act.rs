@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Fault, Scene, resync};
+use super::{Fault, Scene, paused, resync};
 use crate::lab::wire::VIP;
 use crate::lab::{Port, Traffic, agents, docker, mariadb, process, shell, wait};
 
@@ -87,6 +87,22 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         }
         Fault::ClusterRestart => restart_cluster(scene),
         Fault::AgentsRestart => restart_agents(scene),
+        Fault::PausedQuorumLoss => {
+            paused::begin(scene, &["--for", "10m", "--alone"])?;
+            lab.power_off(backup)?;
+            lab.power_off(Port::Mon)
+        }
+        Fault::PausedAgentRestart => {
+            paused::begin(scene, &["--for", "10m", "--alone"])?;
+            isolate(scene)?;
+            // Longer than a lease: only the pause is left.
+            wait::pass(Duration::from_secs(2))?;
+            host.process("agent")?.signal(Signal::SIGKILL)
+        }
+        Fault::PausedPrimaryLoss => {
+            paused::begin(scene, &["--for", "1m"])?;
+            lab.power_off(primary)
+        }
         Fault::QuorumLoss => lab.power_off(backup).and_then(|()| lab.power_off(Port::Mon)),
         Fault::Switchover | Fault::SwitchoverFails | Fault::SwitchoverCrash => pass_baton(fault, scene),
     }
@@ -181,11 +197,15 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         // The command's exit code, or the wait for what comes of it, was the proof.
         Fault::Switchover | Fault::ClusterRestart | Fault::AgentsRestart => Ok(()),
         Fault::SwitchoverFails | Fault::SwitchoverCrash => at_the_step(scene),
-        Fault::QuorumLoss => {
+        Fault::QuorumLoss | Fault::PausedQuorumLoss => {
             is_dark(scene, backup)?;
             is_dark(scene, Port::Mon)
         }
-        Fault::AgentKill => {
+        Fault::PausedPrimaryLoss => {
+            is_dark(scene, primary)?;
+            paused::nobody_takes_over(scene)
+        }
+        Fault::AgentKill | Fault::PausedAgentRestart => {
             let agent = host.process("agent")?;
             wait::until_true("the agent to be restarted", BITES_WITHIN, || Ok(agent.starts() > 1))
         }
@@ -258,6 +278,15 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::OneWayIn
         | Fault::OneWayOut
         | Fault::PrimaryWitnessCut => lab.wire.mend(),
+        Fault::PausedQuorumLoss => {
+            lab.power_on(Port::Mon)?;
+            lab.power_on(backup)?;
+            paused::end(scene)
+        }
+        Fault::PausedAgentRestart => {
+            lab.wire.mend()?;
+            paused::end(scene)
+        }
         Fault::Resync => resync::come_back(scene),
         Fault::ResyncInterrupted => resync::come_back_twice(scene),
         Fault::ResyncAutomatic => resync::come_back_by_itself(scene),
@@ -271,6 +300,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
             lab.power_on(backup)
         }
         Fault::PowerLoss
+        | Fault::PausedPrimaryLoss
         | Fault::AgentKill
         | Fault::ServiceGone
         | Fault::MysqldKill

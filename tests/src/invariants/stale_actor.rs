@@ -28,8 +28,15 @@ fn speaks_under(command: &Command) -> Option<Epoch> {
         | Command::WithdrawLoss { epoch, .. }
         | Command::SyncOut { epoch, .. }
         | Command::SyncIn { epoch, .. }
+        | Command::Pause { epoch, .. }
         | Command::Release { epoch, .. } => Some(*epoch),
-        Command::Bootstrap { .. } | Command::AbortRun { .. } | Command::AcknowledgeRun { .. } => None,
+        Command::Bootstrap { .. }
+        | Command::AbortRun { .. }
+        | Command::AcknowledgeRun { .. }
+        | Command::ClaimPause { .. }
+        | Command::Resume { .. }
+        | Command::EndPause { .. }
+        | Command::ExpirePause { .. } => None,
     }
 }
 

@@ -243,7 +243,12 @@ impl World {
             | Command::WithdrawLoss { .. }
             | Command::SyncOut { .. }
             | Command::SyncIn { .. }
-            | Command::Release { .. } => {}
+            | Command::Release { .. }
+            | Command::Pause { .. }
+            | Command::ClaimPause { .. }
+            | Command::Resume { .. }
+            | Command::EndPause { .. }
+            | Command::ExpirePause { .. } => {}
         }
         for node in 0..3 {
             self.schedule_apply(node);

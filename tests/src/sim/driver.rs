@@ -239,6 +239,8 @@ impl World {
             takeover_at: it.granter.takeover_at(&office),
             released_at: released.and_then(|boot| it.granter.released_at(&office, boot)),
             granted_at: it.granter.granted_at(),
+            // Nobody pauses here.
+            ..LeaseFacts::default()
         };
         if it.lease != lease {
             it.lease = lease.clone();

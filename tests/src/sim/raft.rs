@@ -160,7 +160,12 @@ fn deviate(command: &mut Command, ledger: &Ledger, planted: Option<Planted>) {
         | Command::WithdrawLoss { .. }
         | Command::SyncOut { .. }
         | Command::SyncIn { .. }
-        | Command::Release { .. } => {}
+        | Command::Release { .. }
+        | Command::Pause { .. }
+        | Command::ClaimPause { .. }
+        | Command::Resume { .. }
+        | Command::EndPause { .. }
+        | Command::ExpirePause { .. } => {}
     }
 }
 

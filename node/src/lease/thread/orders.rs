@@ -1,7 +1,7 @@
 //! What the lease thread does on an order.
 
 use baton_runbooks::lease::holder::Door;
-use baton_runbooks::model::Epoch;
+use baton_runbooks::model::{Epoch, PauseId};
 use baton_runbooks::observe::Observation;
 use tokio::sync::oneshot;
 
@@ -32,6 +32,9 @@ impl Thread {
             Order::End { epoch, done } => {
                 let _ = done.send(self.end(epoch));
             }
+            Order::IsPauseOver { pause, done } => {
+                let _ = done.send(self.is_pause_over(pause));
+            }
             Order::GoOn { epoch } => self.granter.go_on(epoch),
         }
     }
@@ -47,6 +50,9 @@ impl Thread {
             let closed = if goes_on { false } else { self.shut(&[Door::Vip, Door::Ports]).await };
             let held = self.holder.epoch();
             self.holder.appoint(epoch);
+            if goes_on {
+                self.adopt().await;
+            }
             // Not at a stop of the agent: who still holds the baton keeps it for as long as its lease would last.
             if closed && held.is_some() && !self.is_holder_of(held) {
                 self.surrender().await;
@@ -90,9 +96,17 @@ impl Thread {
     /// and a renewal may have been granted since.
     fn end(&mut self, epoch: Epoch) -> bool {
         let office = self.office();
+        self.granter.see(self.setup.clock.now(), &office, &self.appointment());
         let released = self.setup.committed.borrow().ledger.released.clone();
         let closed = released.filter(|released| released.epoch == epoch).map(|released| released.boot);
         self.granter.end_if_over(self.setup.clock.now(), &office, epoch, closed)
+    }
+
+    /// Whoever decided that looked at a copy, perhaps of another term.
+    fn is_pause_over(&mut self, pause: PauseId) -> bool {
+        let (now, office) = (self.setup.clock.now(), self.office());
+        self.granter.see(now, &office, &self.appointment());
+        self.granter.pause_over(&office).is_some_and(|(id, over)| id == pause && over <= now)
     }
 
     /// Binds the ports to the life of a server process.
