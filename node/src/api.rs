@@ -9,6 +9,7 @@
 //! [`view`] makes them from the ledger and draws the closing sentence, as pure functions.
 
 pub mod client;
+pub mod force;
 pub mod pause;
 pub mod resync;
 pub mod server;

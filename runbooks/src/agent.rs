@@ -21,6 +21,7 @@ mod proposals;
 mod report;
 mod services;
 mod steps;
+mod suspicions;
 
 use std::collections::BTreeMap;
 
@@ -36,11 +37,12 @@ use crate::observe::{Observation, ServiceState};
 use crate::plan::{Runbook, Step};
 use crate::run::{Entry, Event, Run, RunState};
 use crate::sync::{Keep, Keeper};
-use crate::why::Why;
 pub use looks::WORD_MAX_MS;
 pub use message::{Input, LeaseFacts, Output, Setup, Stamped, StepResult};
 use proposals::Purpose;
 use steps::Steps;
+use suspicions::Suspicions;
+pub use suspicions::{SUSPICIONS_MAX, Suspicion};
 
 /// The driver ticks at least this often, in milliseconds. Longer, and a lease's end is noticed late (never early).
 pub const TICK_MAX_MS: u64 = 50;
@@ -76,8 +78,8 @@ pub struct Agent {
     kept: Option<(Keep, Mono)>,
     /// What moved in semi-sync while the ledger says *in sync*.
     semi_sync_broken: Option<String>,
-    /// Since when this leader suspects that the holder is lost.
-    suspects_since: Option<Mono>,
+    /// Whether this leader suspects that the holder is lost, and when it did.
+    suspicions: Suspicions,
     canaries: Canaries,
     /// The operator's word that stands in the ledger, and since when this node sees it.
     word: Option<(SyncGeneration, Mono)>,
@@ -114,7 +116,7 @@ impl Agent {
             cooling: BTreeMap::new(),
             kept: None,
             semi_sync_broken: None,
-            suspects_since: None,
+            suspicions: Suspicions::default(),
             canaries: Canaries::default(),
             word: None,
             began_at: None,
@@ -153,6 +155,11 @@ impl Agent {
     #[must_use]
     pub const fn decision(&self) -> Option<&Decision> {
         self.decision.as_ref()
+    }
+
+    /// Suspicions of this leader that came to nothing, oldest first.
+    pub fn suspicions(&self) -> impl Iterator<Item = &Suspicion> {
+        self.suspicions.ended().iter()
     }
 
     /// What this node is to be.
@@ -324,15 +331,14 @@ impl Agent {
     fn lead(&mut self, now: Mono, wall: WallMs, out: &mut Vec<Output>) {
         let decision = decide(&self.facts(now));
         let term = Some(self.office.term);
-        let suspects = decision.why.first().is_some_and(Why::is_suspicion);
-        self.suspects_since = suspects.then(|| self.suspects_since.unwrap_or(now));
+        let suspects_since = self.suspicions.weigh(&decision, self.ledger.holder.as_ref(), now, wall);
         match &decision.action {
             Action::Hold => {}
             Action::StartRun { plan } => {
                 if self.may_propose(&Purpose::StartRun) {
                     let ends = Some(self.ledger.epoch);
                     let mut plan = plan.clone();
-                    plan.detected_ms_ago = self.suspects_since.map(|since| now.since_ms(since));
+                    plan.detected_ms_ago = suspects_since.map(|since| now.since_ms(since));
                     let command = Command::StartRun { plan, at: wall };
                     self.propose(Purpose::StartRun, command, term, ends, out);
                 }

@@ -4,6 +4,7 @@
 //! its reasons. What a node must do *without* a quorum is not here but in [`local`].
 
 mod candidate;
+pub mod force;
 pub mod local;
 pub mod loss;
 pub mod pause;

@@ -134,6 +134,9 @@ pub struct Grant {
     pub leader: NodeId,
     /// In which term.
     pub term: Term,
+    /// It is for a long lease, of this very pause and length; `None`: for one of `L`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long: Option<LongLease>,
 }
 
 /// A node that does not hold the baton any more says that it is closed: every ticket of it is void, in the kernel, and read

@@ -20,6 +20,7 @@
 
 mod apply;
 pub mod command;
+mod forced;
 pub mod pause;
 mod runs;
 
@@ -28,12 +29,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::lease::granter::{Appointment, PausedEpoch};
-use crate::model::{
-    Epoch, Generation, Instance, NodeId, NodeKind, PauseId, RunId, SyncGeneration, WallMs,
-};
+use crate::model::{Epoch, Generation, Instance, NodeId, NodeKind, PauseId, RunId, SyncGeneration, WallMs};
 use crate::run::{Run, RunState};
 use crate::why::Why;
 pub use command::{Command, Rejection, Response};
+pub use forced::Forced;
 pub use pause::{EndedPause, Pause, PauseOrder};
 
 /// Number of ended runs that the ledger keeps with their journals.
@@ -161,6 +161,9 @@ pub struct Ledger {
     /// Pauses that are over, oldest first, at most [`HISTORY_MAX`].
     #[serde(default)]
     pub pause_history: Vec<EndedPause>,
+    /// Forced recoveries, oldest first, at most [`HISTORY_MAX`].
+    #[serde(default)]
+    pub forced: Vec<Forced>,
 }
 
 impl Ledger {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Epoch, Instance, Mono, NodeId, PauseId};
+use crate::model::{Epoch, Generation, Instance, Mono, NodeId, PauseId};
 
 /// How a probe failed. Each is a different verdict: only some of them mean that the target is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,6 +286,9 @@ pub struct NodeReport {
     /// The pause that it has seen and that is not over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<PausedFacts>,
+    /// Generation of the ledger that it knows.
+    #[serde(default)]
+    pub generation: Generation,
     /// For each other node: milliseconds since this node last heard from it; absent: never.
     pub heard_ms: BTreeMap<NodeId, u64>,
     /// The node holds a valid lease at this moment.

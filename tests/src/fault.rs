@@ -5,6 +5,7 @@
 //! links are made in the switch; the others are made from outside of the host, as a kernel or another program would.
 
 mod act;
+mod forced;
 mod paused;
 mod resync;
 
@@ -167,6 +168,8 @@ faults! {
     ClusterRestart "cluster-restart" "all three hosts lose power and come back, once in each order of the three";
     AgentsRestart "agents-restart" "all three agents are killed; backup and witness are back first, the primary's seconds later";
     QuorumLoss "quorum-loss" "backup and witness lose power";
+    Forced "forced"
+        "primary and witness lose power, and an operator forces the backup to go on alone; later both are back and rejoin";
     PausedQuorumLoss "paused-quorum-loss"
         "an operator pauses, then backup and witness lose power, and come back; then the pause is ended";
     PausedAgentRestart "paused-agent-restart"
@@ -256,6 +259,8 @@ impl Fault {
             // Longer than a lease and what a new leader waits: without patience the backup would have taken over.
             Self::AgentsRestart => of(Changes::None, 15_000, None),
             Self::QuorumLoss => healed(Duration::from_secs(6)),
+            // The silence that the survivor wants to see, a restart, an election, a wait, a takeover.
+            Self::Forced => of(Changes::One, 45_000, LONG),
             // The service goes on through all of it: a second is the machine's.
             Self::PausedQuorumLoss => of(Changes::None, 1_000, LONG),
             // Clients are reset by an agent that has not looked at its database yet only if that takes too long.
@@ -317,6 +322,7 @@ impl Fault {
                     | Self::ClusterRestart
                     | Self::AgentsRestart
                     | Self::PausedPrimaryLoss
+                    | Self::Forced
             )
     }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::force::{ForceAnswer, ForceRequest};
 use super::pause::{PauseAnswer, PauseRequest, ResumeAnswer, ResumeRequest};
 use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
@@ -193,6 +194,22 @@ impl Client {
     /// See [`ClientError`].
     pub async fn resume(&self, request: &ResumeRequest) -> Result<ResumeAnswer, ClientError> {
         self.post("/v1/resume", request).await
+    }
+
+    /// `POST /v1/force`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn force(&self, request: &ForceRequest) -> Result<ForceAnswer, ClientError> {
+        self.post("/v1/force", request).await
+    }
+
+    /// `POST /v1/rejoin`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn rejoin(&self) -> Result<Done, ClientError> {
+        self.post("/v1/rejoin", &()).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

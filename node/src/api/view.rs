@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use baton_runbooks::agent::Suspicion;
 use baton_runbooks::decide::local::{self, Wish};
 use baton_runbooks::decide::{Action, Decision};
 use baton_runbooks::ledger::Ledger;
@@ -14,10 +15,12 @@ use baton_runbooks::why::Why;
 use jiff::Timestamp;
 
 use super::types::{
-    Alarm, DecisionRow, NodeRow, Role, RunRecord, RunResult, Status, StepRecord, StepState, Sync,
+    Alarm, DecisionRow, NodeRow, Role, RunRecord, RunResult, Status, StepRecord, StepState, SuspicionRow,
+    Sync,
 };
 
-mod away;
+pub mod away;
+pub mod forced;
 pub mod paused;
 #[cfg(test)]
 mod tests;
@@ -274,6 +277,18 @@ pub fn wish_row(wish: &Wish, at: WallMs) -> DecisionRow {
     DecisionRow { at: timestamp(at), action, why: wish.why.clone() }
 }
 
+/// A suspicion that came to nothing, as a row.
+#[must_use]
+pub fn suspicion_row(suspicion: &Suspicion) -> SuspicionRow {
+    SuspicionRow {
+        at: timestamp(suspicion.at),
+        holder: suspicion.holder.clone(),
+        lasted_ms: suspicion.lasted_ms,
+        why: suspicion.why.clone(),
+        cleared_by: suspicion.cleared_by.clone(),
+    }
+}
+
 /// Appends a decision if it differs from the newest one in what was decided or in the codes of its reasons; evidence
 /// that only counts on is brought up to date in place. The list stays within [`DECISIONS_MAX`].
 pub fn note_decision(rows: &mut Vec<DecisionRow>, row: DecisionRow) {
@@ -328,6 +343,9 @@ pub fn row_alarms(rows: &[NodeRow], own_version: &str) -> Vec<Alarm> {
 /// # Errors
 /// The sentence that says what is wrong.
 pub fn sentence(status: &Status) -> Result<String, String> {
+    if let Some(outranked) = status.alarms.iter().find(|alarm| alarm.code == "outranked") {
+        return Err(format!("NOT OK: {}.", outranked.text));
+    }
     if let Some(pause) = &status.paused {
         return Err(paused::sentence(pause, status));
     }

@@ -2,6 +2,7 @@
 
 use super::status::{steps, wrap};
 use super::{Exit, Failure, Global, Output, block_on, screen};
+use crate::api::force::ForcedRecord;
 use crate::api::pause::PauseRecord;
 use crate::api::types::{History, RunRecord, RunResult};
 use crate::api::view::PHASE_NAMES;
@@ -31,7 +32,26 @@ fn all(history: &History) -> String {
         let lines: Vec<String> = history.pauses.iter().map(|pause| wrap(&paused(pause))).collect();
         parts.push(lines.join("\n"));
     }
+    if !history.forced.is_empty() {
+        let lines: Vec<String> = history.forced.iter().map(|forced| wrap(&told(forced))).collect();
+        parts.push(lines.join("\n"));
+    }
     parts.join("\n\n")
+}
+
+fn told(forced: &ForcedRecord) -> String {
+    let gave_up: Vec<&str> = forced.gave_up.iter().map(|node| node.as_str()).collect();
+    let loss = if forced.loss_accepted { ", and acknowledged writes that it lacked" } else { "" };
+    format!(
+        "FORCED · generation {} · {} · {} went on alone · by {}: {} · gave up {} and what they decided after entry {}{loss}",
+        forced.generation,
+        forced.at.strftime("%Y-%m-%d %H:%M:%SZ"),
+        forced.survivor,
+        forced.by,
+        forced.reason,
+        gave_up.join(" and "),
+        forced.last_index
+    )
 }
 
 fn paused(pause: &PauseRecord) -> String {

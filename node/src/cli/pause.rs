@@ -81,7 +81,10 @@ pub(super) fn pause(global: &Global, args: &PauseArgs) -> Result<Exit, Failure> 
         screen::complain(&checks(&seen.checks));
     }
     if seen.epoch.is_none() {
-        return Err(Failure::new(Exit::Refused, "not paused; mend what is marked with NO above, then try again"));
+        return Err(Failure::new(
+            Exit::Refused,
+            "not paused; mend what is marked with NO above, then try again",
+        ));
     }
     if !is_json {
         screen::complain(&wrap(&consequences(args, seen.at_most_ms)));
@@ -162,7 +165,9 @@ async fn current(client: &Client, number: PauseId) -> Result<Option<PauseRow>, F
     match client.status().await {
         Ok(status) => Ok(status.paused.filter(|row| row.number == number)),
         // The agent may be back in a moment.
-        Err(ClientError::NoAgent { .. } | ClientError::Broken { .. } | ClientError::TimedOut { .. }) => Ok(None),
+        Err(ClientError::NoAgent { .. } | ClientError::Broken { .. } | ClientError::TimedOut { .. }) => {
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -26,9 +26,9 @@ use tokio::time::sleep_until;
 use super::kernel::Kernel;
 use super::links::{Arrived, Frame, IN_MAX, Links};
 use super::pulse::Pulse;
-use pausing::Pausing;
 use super::{LeaseHandle, LeaseView, ORDERS_MAX, Order, OrderError, Setup, realtime};
 use crate::hands::server::ServerId;
+use pausing::Pausing;
 
 /// Starts the thread.
 ///

@@ -2,6 +2,7 @@
 
 use super::proposals::Purpose;
 use super::{Agent, Output};
+use crate::decide::force::{self, ForcePreflight, ForceWanted, Survivor};
 use crate::decide::loss::{self, Accept, LossPreflight};
 use crate::decide::switchover::{self, Preflight, View, Wanted};
 use crate::ledger::command::Command;
@@ -22,6 +23,19 @@ impl Agent {
     #[must_use]
     pub fn loss_preflight(&self, now: Mono, wanted: &Accept) -> LossPreflight {
         loss::preflight(&self.view(now), wanted)
+    }
+
+    /// What stands in the way of going on alone.
+    #[must_use]
+    pub fn force_preflight(&self, now: Mono, wall: WallMs, wanted: &ForceWanted) -> ForcePreflight {
+        let survivor = Survivor {
+            me: &self.setup.me,
+            office: &self.office,
+            up_ms: self.began_at.map_or(0, |began| now.since_ms(began)),
+            applied: self.applied,
+            wall,
+        };
+        force::preflight(&self.view(now), &survivor, wanted)
     }
 
     pub(super) fn view(&self, now: Mono) -> View<'_> {

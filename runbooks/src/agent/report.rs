@@ -34,6 +34,7 @@ impl Agent {
             quarantine: None,
             resync: None,
             paused: self.paused_facts(now),
+            generation: self.ledger.generation,
             heard_ms,
             up_ms: self.began_at.map(|began| now.since_ms(began)),
             serving: self.lease.held.is_some_and(|(_, until)| now < until),

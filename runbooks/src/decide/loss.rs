@@ -218,7 +218,11 @@ impl Look<'_> {
         }
         match &ledger.pause {
             Some(pause) => {
-                self.note("not-paused", false, format!("pause {} is not over; `baton resume` ends it", pause.id));
+                self.note(
+                    "not-paused",
+                    false,
+                    format!("pause {} is not over; `baton resume` ends it", pause.id),
+                );
             }
             None => self.note("not-paused", true, "no pause stands"),
         }

@@ -61,10 +61,15 @@ pub fn preflight(view: &View<'_>, wanted: &PauseWanted) -> PausePreflight {
         }
     }
     let for_ms = wanted.order.for_ms;
-    let limits = format!("{for_ms} ms; {} s at least, {} h at most", PAUSE_MIN_MS / 1000, PAUSE_MAX_MS / 3_600_000);
+    let limits =
+        format!("{for_ms} ms; {} s at least, {} h at most", PAUSE_MIN_MS / 1000, PAUSE_MAX_MS / 3_600_000);
     note("length", (PAUSE_MIN_MS..=PAUSE_MAX_MS).contains(&for_ms), limits);
     let reason = wanted.order.reason.trim();
-    note("reason", !reason.is_empty(), if reason.is_empty() { "say why".to_owned() } else { reason.to_owned() });
+    note(
+        "reason",
+        !reason.is_empty(),
+        if reason.is_empty() { "say why".to_owned() } else { reason.to_owned() },
+    );
     let epoch = checks.iter().all(|check| check.ok).then_some(ledger.epoch);
     PausePreflight { checks, epoch, at_most_ms: on_any_clock_ms(for_ms) }
 }

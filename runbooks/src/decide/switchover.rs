@@ -167,7 +167,11 @@ impl Look<'_> {
     fn no_pause(&mut self) {
         match &self.view.ledger.pause {
             Some(pause) => {
-                self.note("not-paused", false, format!("pause {} is not over; `baton resume` ends it", pause.id));
+                self.note(
+                    "not-paused",
+                    false,
+                    format!("pause {} is not over; `baton resume` ends it", pause.id),
+                );
             }
             None => self.note("not-paused", true, "no pause stands"),
         }

@@ -178,6 +178,7 @@ impl Granter {
             age_ms: now.since_ms(acked_at) + 1,
             leader: self.me.clone(),
             term: office.term,
+            long: renewal.long,
         }
     }
 

@@ -295,6 +295,10 @@ impl Holder {
             return Err(Ignored::NotMine);
         }
         if let Some(asked) = self.long_asked.clone().filter(|asked| asked.seq == grant.seq) {
+            // Whoever does not know of long leases grants a short one.
+            if grant.long != Some(asked.lease) {
+                return Err(Ignored::NotMine);
+            }
             return self.accept_long(&asked, grant, now);
         }
         let sent_at = *self.sent.get(&grant.seq).ok_or(Ignored::Void)?;

@@ -33,7 +33,7 @@ impl Ledger {
             }
             Command::Pause { epoch, order, at } => self.pause(epoch, order, at),
             Command::ClaimPause { pause, by, boot } => self.claim_pause(pause, &by, boot),
-            Command::Resume { pause, by, at: _ } => self.resume(pause, by),
+            Command::Resume { pause, by, at } => self.resume(pause, by, at),
             Command::EndPause { pause, by, boot, at } => self.end_pause(pause, &by, boot, at),
             Command::ExpirePause { pause, by, at } => self.expire_pause(pause, &by, at),
         };

@@ -383,7 +383,9 @@ impl fmt::Display for Rejection {
             Self::NotAReplica { node } => write!(f, "{node} is not a replica"),
             Self::Paused { pause } => write!(f, "pause {pause} is not over; `baton resume` ends it"),
             Self::NoSuchPause { pause } => write!(f, "pause {pause} does not stand"),
-            Self::NotTheClaimant { by } => write!(f, "another start of the agent at {by} has claimed the pause"),
+            Self::NotTheClaimant { by } => {
+                write!(f, "another start of the agent at {by} has claimed the pause")
+            }
             Self::PauseLength { for_ms } => write!(
                 f,
                 "a pause lasts {} s at least and {} h at most, not {for_ms} ms",

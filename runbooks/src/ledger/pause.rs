@@ -5,6 +5,7 @@
 //!              │                                           │
 //!              └───────────────── Resume ──────────────────┴──▶ resumed: nobody is granted a long one any more
 //!                                                              │
+//!              │ (Resume before anybody has claimed it: over)
 //!        EndPause: the claimant has short lifetimes again ─────┤
 //!        ExpirePause: the leader has waited for all of it ─────┴──▶ over
 //! ```
@@ -104,8 +105,13 @@ impl Ledger {
         Ok(())
     }
 
-    pub(super) fn resume(&mut self, pause: PauseId, by: String) -> Result<(), Rejection> {
+    /// Over at once if nobody has claimed it: then nobody was granted anything long, and nobody will be.
+    pub(super) fn resume(&mut self, pause: PauseId, by: String, at: WallMs) -> Result<(), Rejection> {
         self.same_pause(pause)?;
+        if self.pause.as_ref().is_some_and(|pause| pause.claimed_by.is_none()) {
+            self.conclude_pause(|_| format!("taken back by {by} before the holder had taken it up"), at);
+            return Ok(());
+        }
         if let Some(pause) = &mut self.pause {
             pause.resumed_by.get_or_insert(by);
         }
@@ -127,16 +133,22 @@ impl Ledger {
         if self.pause.as_ref().is_none_or(|pause| pause.claimed_by != Some(boot)) {
             return Err(Rejection::NotTheClaimant { by: by.clone() });
         }
-        self.conclude_pause(|pause| match &pause.resumed_by {
-            Some(who) => format!("resumed by {who}; {by} has short lifetimes again"),
-            None => format!("its time was up; {by} has short lifetimes again"),
-        }, at);
+        self.conclude_pause(
+            |pause| match &pause.resumed_by {
+                Some(who) => format!("resumed by {who}; {by} has short lifetimes again"),
+                None => format!("its time was up; {by} has short lifetimes again"),
+            },
+            at,
+        );
         Ok(())
     }
 
     pub(super) fn expire_pause(&mut self, pause: PauseId, by: &NodeId, at: WallMs) -> Result<(), Rejection> {
         self.same_pause(pause)?;
-        self.conclude_pause(|_| format!("waited out by {by}, the leader: the holder has not confirmed its end"), at);
+        self.conclude_pause(
+            |_| format!("waited out by {by}, the leader: the holder has not confirmed its end"),
+            at,
+        );
         Ok(())
     }
 
@@ -155,7 +167,7 @@ impl Ledger {
         }
     }
 
-    fn conclude_pause(&mut self, how: impl FnOnce(&Pause) -> String, ended_at: WallMs) {
+    pub(super) fn conclude_pause(&mut self, how: impl FnOnce(&Pause) -> String, ended_at: WallMs) {
         if let Some(pause) = self.pause.take() {
             let ended = how(&pause);
             self.pause_history.push(EndedPause { pause, ended, ended_at });

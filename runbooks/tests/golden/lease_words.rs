@@ -47,6 +47,28 @@ impl Scene {
                 self.holder.close(door(case)?);
                 String::new()
             }
+            "long-ticket" | "renew-long" | "adopt-long" | "drop-long" | "held" => {
+                self.long_word(word, case)?
+            }
+            "ticket" => match self.holder.next_ticket() {
+                Some((seq, slot, doors)) => format!("ticket {seq} in slot {slot} for {doors:?}"),
+                None => "none: this node holds nothing".to_owned(),
+            },
+            "renew" => {
+                let seq = arg(case, "seq")?;
+                match self.holder.renew(seq, self.now) {
+                    Some(renewal) => {
+                        format!("renewal {} epoch {} heard {:?}", seq, renewal.epoch, renewal.heard_ms)
+                    }
+                    None => "none".to_owned(),
+                }
+            }
+            _ => self.accept(case)?,
+        })
+    }
+
+    fn long_word(&mut self, word: &str, case: &mut TestCase) -> Result<String, String> {
+        Ok(match word {
             "long-ticket" => {
                 let lease = LongLease { pause: PauseId(1), length_ms: arg(case, "ms")? };
                 match self.holder.next_long_ticket(lease) {
@@ -67,27 +89,13 @@ impl Scene {
                 self.holder.drop_long();
                 String::new()
             }
-            "held" => match (self.holder.ends_at(), self.holder.long()) {
+            _ => match (self.holder.ends_at(), self.holder.long()) {
                 (None, _) => "no lease".to_owned(),
                 (Some(end), None) => format!("lease until {end}"),
                 (Some(end), Some((pause, long))) => {
                     format!("lease until {end}, both doors by pause {pause} until {long}")
                 }
             },
-            "ticket" => match self.holder.next_ticket() {
-                Some((seq, slot, doors)) => format!("ticket {seq} in slot {slot} for {doors:?}"),
-                None => "none: this node holds nothing".to_owned(),
-            },
-            "renew" => {
-                let seq = arg(case, "seq")?;
-                match self.holder.renew(seq, self.now) {
-                    Some(renewal) => {
-                        format!("renewal {} epoch {} heard {:?}", seq, renewal.epoch, renewal.heard_ms)
-                    }
-                    None => "none".to_owned(),
-                }
-            }
-            _ => self.accept(case)?,
         })
     }
 
@@ -126,6 +134,7 @@ impl Scene {
             age_ms: maybe(case, "age-ms")?.unwrap_or(10),
             leader: NodeId::from("mon"),
             term: Term(1),
+            long: maybe(case, "long-ms")?.map(|length_ms| LongLease { pause: PauseId(1), length_ms }),
         };
         Ok(match self.holder.accept(&grant, self.now) {
             Ok(accepted) => format!(

@@ -120,6 +120,7 @@ impl Scene {
             quarantine: None,
             resync: None,
             paused: None,
+            generation: self.ledger.generation,
             heard_ms: Default::default(),
             serving: self.ledger.holder.as_ref() == Some(&name)
                 && text(case, "serving")?.is_none_or(|word| word == "yes"),

@@ -257,6 +257,23 @@ fn switchover_plan(ledger: &Ledger, to: &NodeId) -> Option<Plan> {
     })
 }
 
+fn on_pause(act: &Act, ledger: &Ledger) -> Option<Command> {
+    let (epoch, at) = (ledger.epoch, WallMs(0));
+    if let Act::Pause { seconds, alone } = act {
+        let (for_ms, by, reason) = (seconds * 1_000, "me".into(), "r".into());
+        let order = PauseOrder { for_ms, alone: *alone, by, reason };
+        return Some(Command::Pause { epoch, order, at });
+    }
+    let Act::OnPause { what, by, boot, off } = act else { return None };
+    let (pause, by, boot) = (PauseId(ledger.pauses.0.wrapping_sub(*off)), name(*by), *boot);
+    Some(match what {
+        0 => Command::ClaimPause { pause, by, boot },
+        1 => Command::Resume { pause, by: "me".into(), at },
+        2 => Command::EndPause { pause, by, boot, at },
+        _ => Command::ExpirePause { pause, by, at },
+    })
+}
+
 fn command(act: &Act, ledger: &Ledger, world: &mut World) -> Option<Command> {
     let (epoch, generation, at) = (ledger.epoch, ledger.sync_generation, WallMs(0));
     let (run, run_epoch) = (ledger.runs, ledger.run.as_ref().map_or(epoch, |run| run.plan.epoch));
@@ -314,19 +331,7 @@ fn command(act: &Act, ledger: &Ledger, world: &mut World) -> Option<Command> {
         Act::WithdrawLoss { node } => {
             Command::WithdrawLoss { epoch, generation, node: name(*node), by: "me".into(), at }
         }
-        Act::Pause { seconds, alone } => {
-            let (by, reason) = ("me".into(), "r".into());
-            Command::Pause { epoch, order: PauseOrder { for_ms: seconds * 1_000, alone: *alone, by, reason }, at }
-        }
-        Act::OnPause { what, by, boot, off } => {
-            let (pause, by, boot) = (PauseId(ledger.pauses.0.wrapping_sub(*off)), name(*by), *boot);
-            match what {
-                0 => Command::ClaimPause { pause, by, boot },
-                1 => Command::Resume { pause, by: "me".into(), at },
-                2 => Command::EndPause { pause, by, boot, at },
-                _ => Command::ExpirePause { pause, by, at },
-            }
-        }
+        Act::Pause { .. } | Act::OnPause { .. } => return on_pause(act, ledger),
         Act::Write => {
             world.write(ledger);
             return None;
@@ -388,7 +393,9 @@ proptest! {
             if before.pause.is_some() {
                 let same = ledger.run == before.run && ledger.holder == before.holder && !ledger.has_released();
                 prop_assert!(same, "nothing changes while a pause stands: {command}");
-                let ended = matches!(command, Command::EndPause { .. } | Command::ExpirePause { .. });
+                let unclaimed = before.pause.as_ref().is_some_and(|pause| pause.claimed_by.is_none());
+                let ended = matches!(command, Command::EndPause { .. } | Command::ExpirePause { .. })
+                    || (unclaimed && matches!(command, Command::Resume { .. }));
                 prop_assert!(ledger.pause.is_some() || ended, "a pause ends with its end: {command}");
             }
             prop_assert!(ledger.history.len() <= HISTORY_MAX && ledger.sync_history.len() <= HISTORY_MAX);

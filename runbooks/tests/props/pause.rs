@@ -25,8 +25,6 @@ enum Variant {
     CountedFromTheOrder,
     /// Any start of the holder's agent may say that no long lease is left.
     AnyStartEnds,
-    /// The holder asks again after it has said that it has none.
-    NoLatch,
 }
 
 #[derive(Debug, Clone)]
@@ -135,13 +133,10 @@ impl Model {
         let mut ledger = Ledger::default();
         let _ = ledger.apply(super::ledger::bootstrap());
         let to = node(0);
-        let _ = ledger.apply(Command::StartRun {
-            plan: Box::new(super::ledger::plan(&ledger, &to)),
-            at: WallMs(0),
-        });
+        let _ = ledger
+            .apply(Command::StartRun { plan: Box::new(super::ledger::plan(&ledger, &to)), at: WallMs(0) });
         ledger.run = None;
-        let leader =
-            Leader { node: 2, term: 1, elected_at: 90_000, acked_at: 100_000, view: ledger.clone() };
+        let leader = Leader { node: 2, term: 1, elected_at: 90_000, acked_at: 100_000, view: ledger.clone() };
         let mut model = Self {
             variant,
             now: 100_000,
@@ -237,7 +232,7 @@ impl Model {
         let counted = self.counted.filter(|(id, _)| *id == pause.id);
         let ends = counted.map_or_else(|| now.plus_ms(FOR_MS), |(_, ends)| ends);
         self.counted = Some((pause.id, ends));
-        let latched = self.over == Some(pause.id) && self.variant != Variant::NoLatch;
+        let latched = self.over == Some(pause.id);
         let left_ms = ends.since_ms(now).saturating_sub(2 * TERMS.lease_ms);
         let claimed = pause.claimed_by == Some(self.boot) && pause.resumed_by.is_none();
         if latched || !claimed || left_ms == 0 {
@@ -366,7 +361,7 @@ impl Model {
                     granter.pause_over(&office).is_some_and(|(_, at)| at.minus_ms(early) <= now)
                 }
                 Variant::CountedFromTheOrder => self.paused_at + wait_ms <= self.now,
-                Variant::Real | Variant::AnyStartEnds | Variant::NoLatch => {
+                Variant::Real | Variant::AnyStartEnds => {
                     granter.pause_over(&office).is_some_and(|(_, at)| at <= now)
                 }
             };
@@ -447,7 +442,7 @@ proptest! {
 fn planted_mistakes_are_found() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
-    for variant in [Variant::NoRates, Variant::CountedFromTheOrder, Variant::NoLatch] {
+    for variant in [Variant::NoRates, Variant::CountedFromTheOrder] {
         let mut runner = TestRunner::deterministic();
         let strategy = (rates(), acts());
         let found = (0..30_000).any(|_| {

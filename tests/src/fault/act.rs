@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Fault, Scene, paused, resync};
+use super::{Fault, Scene, forced, paused, resync};
 use crate::lab::wire::VIP;
 use crate::lab::{Port, Traffic, agents, docker, mariadb, process, shell, wait};
 
@@ -87,22 +87,14 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         }
         Fault::ClusterRestart => restart_cluster(scene),
         Fault::AgentsRestart => restart_agents(scene),
-        Fault::PausedQuorumLoss => {
-            paused::begin(scene, &["--for", "10m", "--alone"])?;
-            lab.power_off(backup)?;
-            lab.power_off(Port::Mon)
-        }
+        Fault::Forced => forced::lose_two(scene),
+        Fault::PausedQuorumLoss => paused::lose_quorum(scene),
         Fault::PausedAgentRestart => {
             paused::begin(scene, &["--for", "10m", "--alone"])?;
             isolate(scene)?;
-            // Longer than a lease: only the pause is left.
-            wait::pass(Duration::from_secs(2))?;
-            host.process("agent")?.signal(Signal::SIGKILL)
+            paused::restart_agent(scene)
         }
-        Fault::PausedPrimaryLoss => {
-            paused::begin(scene, &["--for", "1m"])?;
-            lab.power_off(primary)
-        }
+        Fault::PausedPrimaryLoss => paused::lose_primary(scene),
         Fault::QuorumLoss => lab.power_off(backup).and_then(|()| lab.power_off(Port::Mon)),
         Fault::Switchover | Fault::SwitchoverFails | Fault::SwitchoverCrash => pass_baton(fault, scene),
     }
@@ -201,6 +193,10 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
             is_dark(scene, backup)?;
             is_dark(scene, Port::Mon)
         }
+        Fault::Forced => {
+            is_dark(scene, primary)?;
+            is_dark(scene, Port::Mon)
+        }
         Fault::PausedPrimaryLoss => {
             is_dark(scene, primary)?;
             paused::nobody_takes_over(scene)
@@ -278,6 +274,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::OneWayIn
         | Fault::OneWayOut
         | Fault::PrimaryWitnessCut => lab.wire.mend(),
+        Fault::Forced => forced::come_back(scene),
         Fault::PausedQuorumLoss => {
             lab.power_on(Port::Mon)?;
             lab.power_on(backup)?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 
 use super::Scene;
 use crate::lab::{Port, agents, wait};
@@ -10,8 +11,29 @@ use crate::lab::{Port, agents, wait};
 /// How long nobody may take over in a pause of a minute, counted from a moment after it was ordered. The leader counts from
 /// when it saw it, so this is well inside.
 const NOTHING_FOR: Duration = Duration::from_secs(50);
+/// In every profile.
+const LONGER_THAN_A_LEASE: Duration = Duration::from_secs(2);
 /// How long the cluster may take to be as before a pause.
 const NORMAL_WITHIN: Duration = Duration::from_secs(60);
+
+/// Nobody is left but the primary.
+pub(super) fn lose_quorum(scene: Scene<'_>) -> Result<()> {
+    begin(scene, &["--for", "10m", "--alone"])?;
+    scene.lab.power_off(scene.backup)?;
+    scene.lab.power_off(Port::Mon)
+}
+
+/// The primary, which is cut off, has only the pause left; its agent is killed.
+pub(super) fn restart_agent(scene: Scene<'_>) -> Result<()> {
+    wait::pass(LONGER_THAN_A_LEASE)?;
+    scene.lab.host(scene.primary).process("agent")?.signal(Signal::SIGKILL)
+}
+
+/// The primary is lost in a short pause.
+pub(super) fn lose_primary(scene: Scene<'_>) -> Result<()> {
+    begin(scene, &["--for", "1m"])?;
+    scene.lab.power_off(scene.primary)
+}
 
 /// As an operator would, at the backup. Ends when the holder has confirmed.
 pub(super) fn begin(scene: Scene<'_>, how: &[&str]) -> Result<()> {
@@ -55,7 +77,11 @@ pub(super) fn end(scene: Scene<'_>) -> Result<()> {
     ensure!(code == 0, "baton resume ended with {code}: {said}");
     wait::until_true("a takeover to be possible again", NORMAL_WITHIN, || {
         let standing = scene.lab.standing()?;
-        ensure!(standing.ok && standing.in_sync && standing.holder == Some(scene.primary), "{}", standing.text);
+        ensure!(
+            standing.ok && standing.in_sync && standing.holder == Some(scene.primary),
+            "{}",
+            standing.text
+        );
         Ok(true)
     })?;
     let history = agents::ask(config, scene.primary, &["history"])?;

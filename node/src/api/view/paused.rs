@@ -77,7 +77,11 @@ pub(super) fn sentence(pause: &PauseRow, status: &Status) -> String {
              its lifetimes are short again. Nobody takes over before, {left}."
         );
     }
-    let serves = match status.nodes.iter().find(|row| row.kind == NodeKind::Data && Some(&row.name) == status.holder.as_ref()) {
+    let serves = match status
+        .nodes
+        .iter()
+        .find(|row| row.kind == NodeKind::Data && Some(&row.name) == status.holder.as_ref())
+    {
         Some(row) if row.serving => match pause.armed_ms {
             Some(_) => format!("{holder} serves on, with or without its agent and a majority"),
             None => format!("{holder} serves, but has not said that it goes on without a majority"),
@@ -89,4 +93,68 @@ pub(super) fn sentence(pause: &PauseRow, status: &Status) -> String {
         "PAUSED until about {until} {who}. Until then nobody takes over, whatever happens; no switchover, no resync. \
          {serves}{alone}. `baton resume` ends it."
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_runbooks::ledger::PauseOrder;
+    use baton_runbooks::model::{Epoch, PauseId};
+
+    use super::*;
+    use crate::api::{sample, view};
+
+    fn paused(resumed_by: Option<&str>) -> Ledger {
+        let (reason, by) = ("new disks".to_owned(), "ann (uid 0)".to_owned());
+        let order = PauseOrder { for_ms: 1_800_000, alone: false, reason, by };
+        let resumed_by = resumed_by.map(str::to_owned);
+        let (id, at) = (PauseId(3), sample::START);
+        let pause = Pause { id, epoch: Epoch(2), order, at, claimed_by: Some(1), resumed_by };
+        let members = ["db1", "db2"].map(|name| (NodeId::from(name), NodeKind::Data));
+        Ledger {
+            pause: Some(pause),
+            holder: Some("db1".into()),
+            members: members.into(),
+            ..Ledger::default()
+        }
+    }
+
+    fn said(ledger: &Ledger, armed_ms: Option<u64>) -> String {
+        let row = row(ledger, &BTreeMap::new(), Mono(0), 700).map(|row| PauseRow { armed_ms, ..row });
+        let status = view::conclude(Status { paused: row, ..sample::facts() });
+        assert!(!status.ok, "a paused cluster is not fine");
+        status.sentence
+    }
+
+    #[test]
+    fn the_sentence_says_what_will_not_happen_who_why_and_until_when() {
+        let text = said(&paused(None), Some(900_000));
+        for part in [
+            "PAUSED",
+            "22:10:00Z",
+            "ann (uid 0)",
+            "new disks",
+            "nobody takes over",
+            "db1 serves on",
+            "baton resume",
+        ] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+        let unsure = said(&paused(None), None);
+        assert!(unsure.contains("db1 serves, but has not said"), "{unsure}");
+    }
+
+    #[test]
+    fn a_pause_that_was_ended_waits_for_the_holder() {
+        let text = said(&paused(Some("bob (uid 0)")), Some(900_000));
+        assert!(
+            text.contains("bob (uid 0) has ended the pause") && text.contains("db1 has not said yet"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn who_has_not_seen_it_is_named() {
+        let row = row(&paused(None), &BTreeMap::new(), Mono(0), 700).unwrap();
+        assert_eq!((row.seen_by.len(), row.unseen_by.len()), (0, 2));
+    }
 }

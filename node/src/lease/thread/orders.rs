@@ -41,6 +41,7 @@ impl Thread {
 
     /// Renews for `epoch` from now on. Orders come from several tasks, so a late one changes nothing.
     async fn appoint(&mut self, epoch: Option<Epoch>, wish: u64) -> Result<(), OrderError> {
+        let epoch = epoch.filter(|_| !self.is_outranked());
         if self.holder.epoch() != epoch {
             if wish < self.renewed_by {
                 return Err(OrderError::Late);
@@ -117,8 +118,9 @@ impl Thread {
         }
         match Watch::open(server) {
             Ok(Some(watch)) => {
-                // Open for another server: its end was not noticed yet, or there are two.
-                if self.holder.is_open(Door::Ports) {
+                // Open for another server: its end was not noticed yet, or there are two. What an earlier agent left open in a
+                // pause was bound to nobody since: the server that answers there was opened by an agent, or is read-only.
+                if self.holder.is_open(Door::Ports) && !std::mem::take(&mut self.pausing.unbound) {
                     self.shut(&[Door::Ports]).await;
                 }
                 self.exit = Some((server, Box::pin(watch.exited())));
@@ -145,6 +147,7 @@ impl Thread {
             self.holder.close(*door);
             self.permitted.remove(door);
         }
+        self.pausing.unbound &= !doors.contains(&Door::Ports);
         self.opening.retain(|(door, _)| !doors.contains(door));
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
         kernel.void(doors).await?;

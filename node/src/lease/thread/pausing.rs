@@ -24,6 +24,8 @@ pub(super) struct Pausing {
     over: Option<PauseId>,
     /// Its long slot is void, and was read back.
     void: bool,
+    /// The ports are open by an earlier agent's doing, and were bound to no server yet.
+    pub(super) unbound: bool,
 }
 
 impl Pausing {
@@ -52,6 +54,11 @@ impl Thread {
         self.pausing.over.filter(|_| self.pausing.void)
     }
 
+    /// The cluster has gone on without this node, which must be closed however long its leases last.
+    pub(super) fn is_outranked(&self) -> bool {
+        self.setup.standing.borrow().outranked
+    }
+
     /// Milliseconds for which the long leases still last.
     pub(super) fn long_ms(&self) -> u64 {
         let now = self.setup.clock.now();
@@ -67,6 +74,12 @@ impl Thread {
     /// Asks for long leases while a pause goes on, and lets go of them when it is over.
     pub(super) async fn tend_pause(&mut self) {
         let appointment = self.appointment();
+        if self.is_outranked() {
+            if self.holder.epoch().is_some() && self.shut(&[Door::Vip, Door::Ports]).await {
+                self.holder.appoint(None);
+            }
+            return;
+        }
         let mine = self.holder.epoch() == Some(appointment.epoch)
             && appointment.holder.as_ref() == Some(&self.setup.me);
         let now = self.setup.clock.now();
@@ -161,6 +174,7 @@ impl Thread {
         let doors: Vec<Door> = open.iter().map(|(door, _)| *door).collect();
         let until = now.plus_ms(shortest_ms);
         tracing::info!(pause = %paused.id, ?doors, left_ms = shortest_ms, "an earlier agent's long leases go on");
+        self.pausing.unbound = doors.contains(&Door::Ports);
         self.holder.adopt_long(paused.id, until, &doors);
         self.permitted.extend(doors.into_iter().map(|door| (door, until)));
     }

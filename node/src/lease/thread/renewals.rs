@@ -288,16 +288,15 @@ impl Thread {
                 return;
             }
         }
-        let ticket_ends = match accepted.slot == self.setup.terms.long_slot() {
-            true => Some(self.pausing.ticket_ends),
-            false => self.tickets.get(&grant.seq).copied(),
-        };
+        let is_long = accepted.slot == self.setup.terms.long_slot();
+        let ticket_ends =
+            if is_long { Some(self.pausing.ticket_ends) } else { self.tickets.get(&grant.seq).copied() };
         let until = ticket_ends.unwrap_or(now).min(accepted.ends_at);
         for door in accepted.doors {
             let noted = self.permitted.entry(door).or_insert(until);
             *noted = until.max(*noted);
         }
-        if accepted.slot == self.setup.terms.long_slot() {
+        if is_long {
             self.refresh().await;
         }
         self.tell_opened().await;
