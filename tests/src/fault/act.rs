@@ -62,19 +62,8 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
             accept_loss(scene)
         }
         Fault::VipRemoved => wire.remove_address(primary, VIP),
-        Fault::RulesFlushed => {
-            let netns = wire.netns(primary);
-            let before = shell::finish(shell::inside(&netns, "nft").args(["list", "tables"]))?;
-            ensure!(!before.trim().is_empty(), "the host has no nftables rules");
-            shell::finish(shell::inside(&netns, "nft").args(["flush", "ruleset"])).map(drop)
-        }
-        Fault::LeaderLossDuringTakeover => {
-            let leader = lab.standing()?.leader.context("no leader")?;
-            host.process("mysqld")?.signal(Signal::SIGKILL)?;
-            at_the_step(scene)?;
-            lab.power_off(leader)?;
-            Ok(std::fs::write(lab.failpoint_file(), "go")?)
-        }
+        Fault::RulesFlushed => flush_rules(scene),
+        Fault::LeaderLossDuringTakeover => lose_leader(scene),
         Fault::TargetCrashDuringTakeover => {
             lab.power_off(primary)?;
             at_the_step(scene)
@@ -98,6 +87,24 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::QuorumLoss => lab.power_off(backup).and_then(|()| lab.power_off(Port::Mon)),
         Fault::Switchover | Fault::SwitchoverFails | Fault::SwitchoverCrash => pass_baton(fault, scene),
     }
+}
+
+/// As another program would.
+fn flush_rules(scene: Scene<'_>) -> Result<()> {
+    let netns = scene.lab.wire.netns(scene.primary);
+    let before = shell::finish(shell::inside(&netns, "nft").args(["list", "tables"]))?;
+    ensure!(!before.trim().is_empty(), "the host has no nftables rules");
+    shell::finish(shell::inside(&netns, "nft").args(["flush", "ruleset"])).map(drop)
+}
+
+/// The leader of the takeover that follows loses power while a step of it is held.
+fn lose_leader(scene: Scene<'_>) -> Result<()> {
+    let lab = scene.lab;
+    let leader = lab.standing()?.leader.context("no leader")?;
+    lab.host(scene.primary).process("mysqld")?.signal(Signal::SIGKILL)?;
+    at_the_step(scene)?;
+    lab.power_off(leader)?;
+    Ok(std::fs::write(lab.failpoint_file(), "go")?)
 }
 
 /// All three lose power, and boot in each order, a second apart. Each time the old holder is to serve again.
