@@ -188,6 +188,17 @@ impl World {
         }
     }
 
+    /// What it received and did not apply is gone.
+    fn restart_replica(&mut self, ledger: &Ledger) {
+        let replica = (0..2).find(|node| ledger.holder.as_ref() != Some(&name(*node)));
+        let Some(replica) = replica else { return };
+        if ledger.in_sync.get(&name(replica)) != Some(&Complete::Holder) {
+            self.instances[replica] += 1;
+            let newest = self.has[replica].iter().next_back().copied();
+            newest.map(|tx| self.has[replica].remove(&tx));
+        }
+    }
+
     /// An operator has said that what `node` lacks may be lost.
     fn give_up_what_is_lacked_by(&mut self, node: &NodeId) {
         let node = NAMES.iter().position(|name| *name == node.as_str()).unwrap();
@@ -337,14 +348,7 @@ fn command(act: &Act, ledger: &Ledger, world: &mut World) -> Option<Command> {
             return None;
         }
         Act::RestartReplica => {
-            let replica = (0..2).find(|node| ledger.holder.as_ref() != Some(&name(*node)))?;
-            let vouched = ledger.in_sync.get(&name(replica));
-            if !matches!(vouched, Some(Complete::Holder)) {
-                // What was received and not applied is gone.
-                world.instances[replica] += 1;
-                let newest = world.has[replica].iter().next_back().copied();
-                newest.map(|tx| world.has[replica].remove(&tx));
-            }
+            world.restart_replica(ledger);
             return None;
         }
     })
