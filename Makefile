@@ -36,7 +36,7 @@ fix:
 	cargo fmt --all
 	REWRITE=1 cargo test -p baton-runbooks --test golden
 	REWRITE=1 cargo test -p baton-node --test docs
-	REWRITE=1 cargo test -p baton-chaos --test drills
+	REWRITE=1 cargo test -p baton-chaos --test docs_drills
 	REWRITE=1 cargo test -p baton-chaos --lib -- report::
 
 ## Schedules of three agents in a virtual world; SEEDS=… how many, FIRST=… from which

@@ -12,6 +12,7 @@
 
 pub mod agents;
 pub mod cast;
+mod gaps;
 pub mod gate;
 pub mod meter;
 pub mod pulse;
@@ -254,6 +255,7 @@ impl Drill<'_> {
             events: Vec::new(),
             redundancy_ms: None,
         };
+        let gaps = seat.as_ref().and_then(gaps::Gaps::start);
         let ending = self.perform(stops, &mut stage, meter.as_deref()).await;
         if let (Some(number), true) = (self.number, !matches!(ending, Ending::Completed {})) {
             stage.note("runner", format!("the drill ends early: {}", words(&ending)));
@@ -263,6 +265,9 @@ impl Drill<'_> {
         if meter.is_some() {
             stage.shared.doing("writing on for a moment, and reading what is there");
             tokio::time::sleep(AFTERGLOW).await;
+        }
+        if let Some(gaps) = gaps {
+            stage.note("client", gaps.words());
         }
         eye.close().await;
         let acted = self.gather(stage, meter, seat, left).await;

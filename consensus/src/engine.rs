@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_runbooks::ledger::Command;
-use baton_runbooks::model::NodeId;
+use baton_runbooks::model::{Generation, NodeId};
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -219,7 +219,7 @@ async fn lead_through(node: Arc<Node>, order: watch::Receiver<Vec<NodeId>>, boot
         refuse(&node).await;
         return;
     }
-    let (raft_id, form) = find_raft_id(&node).await;
+    let (raft_id, generation, form) = find_raft_id(&node).await;
     let raft = match start_raft(&node, log, raft_id).await {
         Ok(raft) => raft,
         Err(error) => die(&error),
@@ -230,7 +230,7 @@ async fn lead_through(node: Arc<Node>, order: watch::Receiver<Vec<NodeId>>, boot
         die(&format!("cannot form the cluster: {error}"));
     }
     if let Some(identity) = node.identity().filter(|identity| identity.raft_id.is_none()) {
-        let identity = crate::store::Identity { raft_id: Some(raft_id), ..identity };
+        let identity = crate::store::Identity { raft_id: Some(raft_id), generation, ..identity };
         // Written before anybody is heard or asked, and after the first entry: a crash in between is found at the
         // next start, where the entry names this log (see `start`).
         if let Err(error) = log.store.set_identity(&identity) {
@@ -259,24 +259,25 @@ async fn refuse(node: &Node) {
     node.standing.send_modify(|standing| {
         standing.voting = false;
         standing.problem = problem;
+        (standing.retired, standing.outranked) = (true, node.is_outranked());
     });
     std::future::pending().await
 }
 
 /// The Raft id of this log, and whom to form a cluster with if that is what makes it one.
-async fn find_raft_id(node: &Node) -> (u64, Option<BTreeMap<u64, Voter>>) {
+async fn find_raft_id(node: &Node) -> (u64, Generation, Option<BTreeMap<u64, Voter>>) {
     let members: Vec<NodeId> = node.members.iter().map(|member| member.id.clone()).collect();
     loop {
         let Some(identity) = node.identity() else { return std::future::pending().await };
         if let Some(raft_id) = identity.raft_id {
-            return (raft_id, None);
+            return (raft_id, identity.generation, None);
         }
         let problem = match founding::decide(&node.me, &identity.incarnation, &members, &node.hellos()) {
-            Founding::Adopt { raft_id } => return (raft_id, None),
+            Founding::Adopt { raft_id, generation } => return (raft_id, generation, None),
             Founding::Form(voters) => {
                 let own = voters.iter().find(|(_, voter)| voter.name == node.me).map(|(id, _)| *id);
                 match own {
-                    Some(own) => return (own, Some(voters)),
+                    Some(own) => return (own, Generation::default(), Some(voters)),
                     None => "this node is not in the list of nodes".to_owned(),
                 }
             }
@@ -313,6 +314,7 @@ async fn watch_raft(node: &Node, raft: &Raft) {
     let anchor = Anchor::new();
     let mut metrics = raft.metrics();
     let mut retired = node.retired.subscribe();
+    let mut beat = node.every(heartbeat(node));
     loop {
         let problem = retired.borrow_and_update().clone();
         if let Some(problem) = problem {
@@ -322,10 +324,11 @@ async fn watch_raft(node: &Node, raft: &Raft) {
             node.standing.send_modify(|standing| {
                 *standing = crate::Standing { term: standing.term, ..Default::default() };
                 standing.problem = Some(problem);
+                (standing.retired, standing.outranked) = (true, node.is_outranked());
             });
             return;
         }
-        {
+        let alone = {
             // Not cloned: it moves with every heartbeat.
             let current = metrics.borrow_watched();
             if let Err(error) = &current.running_state
@@ -334,10 +337,13 @@ async fn watch_raft(node: &Node, raft: &Raft) {
                 die(&format!("Raft has stopped: {error}"));
             }
             update_standing(node, &current, &anchor);
-        }
+            current.membership_config.voter_ids().count() == 1
+        };
         let ended = tokio::select! {
             changed = WatchReceiver::changed(&mut metrics) => changed.is_err(),
             _ = retired.changed() => false,
+            // Nobody acknowledges anything to a leader that is alone, so nothing moves: its own word is looked at anew.
+            _ = beat.tick(), if alone => false,
         };
         if ended && node.is_stopping() {
             return;

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_runbooks::model::NodeId;
+use baton_runbooks::model::{Generation, NodeId};
 
 use crate::types::{Incarnation, Voter};
 use crate::wire::Hello;
@@ -27,6 +27,8 @@ pub enum Founding {
     Adopt {
         /// The id.
         raft_id: u64,
+        /// The cluster's generation.
+        generation: Generation,
     },
 }
 
@@ -37,8 +39,12 @@ pub fn decide(
     members: &[NodeId],
     hellos: &BTreeMap<NodeId, Hello>,
 ) -> Founding {
-    if let Some(raft_id) = hellos.values().find_map(|hello| hello.your_ids.get(mine)) {
-        return Founding::Adopt { raft_id: *raft_id };
+    // A peer of a lower generation speaks of a cluster that is over.
+    let founded = hellos.values().filter(|hello| hello.raft_id.is_some());
+    let newest = founded.map(|hello| hello.generation).max().unwrap_or_default();
+    let mut present = hellos.values().filter(|hello| hello.raft_id.is_some() && hello.generation == newest);
+    if let Some(raft_id) = present.find_map(|hello| hello.your_ids.get(mine)) {
+        return Founding::Adopt { raft_id: *raft_id, generation: newest };
     }
     if hellos.values().any(|hello| hello.membership_at.is_some() || hello.raft_id.is_some()) {
         let text = "this node's log is new, and the cluster exists; it votes once the leader has taken it in";

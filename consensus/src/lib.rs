@@ -7,6 +7,7 @@
 
 mod engine;
 pub mod error;
+pub mod force;
 mod founding;
 mod handle;
 #[doc(hidden)]

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use baton_runbooks::ledger::{Ledger, Response};
+use baton_runbooks::ledger::{Forced, Ledger, Response};
 use futures_util::{Stream, TryStreamExt};
 use openraft::alias::{EntryOf, SnapshotOf, StoredMembershipOf};
 use openraft::storage::{EntryResponder, RaftStateMachine};
-use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StoredMembership};
+use openraft::{EntryPayload, Membership, OptionalSend, RaftSnapshotBuilder, StoredMembership};
 use redb::Durability;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use crate::handle::Applied;
 use crate::standing::Committed;
 use crate::store::{Store, key, put};
-use crate::types::{LogId, Outcome, Proposal, ProposalId, SnapshotMeta, TypeConfig};
+use crate::types::{LogId, Outcome, Proposal, ProposalId, SnapshotMeta, TypeConfig, Voter};
 
 /// Proposals that are remembered by name. A proposal is sent again only within its deadline, and three nodes propose a
 /// few commands per second at most, so this is minutes.
@@ -45,7 +45,7 @@ struct Recent {
 
 /// A snapshot as it stands on disk.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+pub(crate) struct Stored {
     meta: SnapshotMeta,
     state: String,
 }
@@ -90,6 +90,29 @@ impl Machine {
             state.apply(entry);
         }
         Ok(Self::with_state(store, state))
+    }
+
+    /// The snapshot with which a survivor goes on alone: every entry of the log is applied up to `last`, committed or not.
+    pub(crate) fn found_anew(
+        store: &Store,
+        last: Option<LogId>,
+        membership: Membership<u64, Voter>,
+        forced: Forced,
+    ) -> io::Result<Stored> {
+        let stored: Option<Stored> = store.get(key::SNAPSHOT)?;
+        let mut state = match &stored {
+            Some(stored) => serde_json::from_str(&stored.state)?,
+            None => State::default(),
+        };
+        let from = state.applied.map_or(0, |applied| applied.index() + 1);
+        for entry in store.entries(from, u64::MAX)? {
+            state.apply(entry);
+        }
+        Arc::make_mut(&mut state.ledger).force(forced);
+        state.applied = last;
+        state.membership = StoredMembership::new(last, membership);
+        let meta = SnapshotMeta { last_log_id: last, last_membership: state.membership.clone() };
+        Ok(Stored { meta, state: serde_json::to_string(&state)? })
     }
 
     fn with_state(store: Store, state: State) -> Self {

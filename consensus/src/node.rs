@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use baton_runbooks::model::NodeId;
+use baton_runbooks::model::{Generation, NodeId};
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::error::RequestError;
+use crate::force;
 use crate::handle::Inbound;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -152,6 +153,14 @@ impl Node {
         lock(&self.hellos).get(peer).is_some_and(|hello| hello.protocol >= PROTOCOL_NOTES)
     }
 
+    /// The peer's log takes part in another generation of the cluster than this one.
+    pub fn is_of_another_generation(&self, peer: &NodeId) -> bool {
+        let own = lock(&self.identity).as_ref().filter(|id| id.raft_id.is_some()).map(|id| id.generation);
+        let hellos = lock(&self.hellos);
+        let theirs = hellos.get(peer).filter(|hello| hello.raft_id.is_some()).map(|hello| hello.generation);
+        own.zip(theirs).is_some_and(|(own, theirs)| own != theirs)
+    }
+
     pub fn has_heard_all(&self) -> bool {
         let hellos = lock(&self.hellos);
         self.members.iter().all(|member| member.id == self.me || hellos.contains_key(&member.id))
@@ -247,7 +256,8 @@ impl Node {
             members,
             timing: [timing.heartbeat_ms, timing.election_min_ms, timing.election_max_ms],
             incarnation: identity.as_ref().map(|identity| identity.incarnation.clone()),
-            raft_id: identity.and_then(|identity| identity.raft_id),
+            raft_id: identity.as_ref().and_then(|identity| identity.raft_id),
+            generation: identity.map(|identity| identity.generation).unwrap_or_default(),
             seen_of_you: lock(&self.memory).of(peer),
             your_ids,
             membership_at,
@@ -299,6 +309,16 @@ impl Node {
     /// Does what the peer knows of this log fit with what is on this disk?
     fn judge_own_log(&self, from: &NodeId, hello: &Hello) {
         let (Some(log), Some(identity)) = (&self.log, self.identity()) else { return };
+        let is_member = identity.raft_id.is_some() && hello.raft_id.is_some();
+        if is_member && hello.generation > identity.generation {
+            let problem = force::outranked(from, identity.generation, hello.generation);
+            self.retire(&problem, Some(hello.generation));
+            return;
+        }
+        // What a log of a lower generation remembers or decides is over; it is told so by this node's greeting.
+        if is_member && hello.generation < identity.generation {
+            return;
+        }
         if let Some(seen) = hello.seen_of_you.get(&identity.incarnation) {
             let own = log.store.stamp();
             if !own.has_reached(seen) {
@@ -308,7 +328,7 @@ impl Node {
                      entry {has} of term {}), so the disk holds an older copy; this node must not vote with it. Stop \
                      the agent, remove its Raft log, start the agent: it rejoins by itself",
                     seen.vote.0, own.vote.0,
-                ));
+                ), None);
             }
         }
         let (Some(_), Some(at)) = (identity.raft_id, hello.membership_at) else { return };
@@ -317,18 +337,27 @@ impl Node {
             self.retire(&format!(
                 "{from} says that the cluster has replaced this log by a newer one of this node; this disk must not \
                  be used. Stop the agent, remove its Raft log, start the agent: it rejoins by itself",
-            ));
+            ), None);
         }
     }
 
+    /// This log is retired since the cluster has gone on in a higher generation.
+    pub fn is_outranked(&self) -> bool {
+        // What cannot be read is not known: the log is retired either way.
+        self.log.as_ref().is_some_and(|log| log.store.outranked_by().is_ok_and(|by| by.is_some()))
+    }
+
     /// This log does not vote any more, now and after a restart.
-    fn retire(&self, problem: &str) {
+    fn retire(&self, problem: &str, outranked_by: Option<Generation>) {
         if self.retired.borrow().is_some() {
             return;
         }
         tracing::error!(problem, "this node takes no part in votes");
         if let Some(log) = &self.log
-            && let Err(error) = log.store.retire(problem)
+            && let Err(error) = match outranked_by {
+                Some(generation) => log.store.outrank(problem, generation),
+                None => log.store.retire(problem),
+            }
         {
             // It will be found out again at the next start.
             tracing::error!(%error, "cannot write that down");

@@ -122,6 +122,9 @@ async fn answer(
             Ok(Bytes::new())
         }
         Question::Control(Envelope { reached, body }) => {
+            if node.is_of_another_generation(from) {
+                return Err("is of another generation of the cluster".to_owned());
+            }
             node.remember(from, reached.as_ref());
             match body {
                 Ask::Raft { to, rpc: Rpc::Append(request) } => answer_append(node, to, request).await,

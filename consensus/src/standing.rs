@@ -51,6 +51,10 @@ pub struct Standing {
     pub voting: bool,
     /// Why not, and what to do, in a sentence.
     pub problem: Option<String>,
+    /// This log must not vote any more, now or after a restart.
+    pub retired: bool,
+    /// The cluster has gone on in a higher generation: nothing of this log counts, and this node must be closed.
+    pub outranked: bool,
 }
 
 impl Standing {
@@ -68,6 +72,8 @@ impl Standing {
             own_append_pending_since,
             voting,
             problem,
+            retired,
+            outranked,
         } = self;
         *term != before.term
             || *leader != before.leader
@@ -79,5 +85,7 @@ impl Standing {
             || *own_append_pending_since != before.own_append_pending_since
             || *voting != before.voting
             || *problem != before.problem
+            || *retired != before.retired
+            || *outranked != before.outranked
     }
 }

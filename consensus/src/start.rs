@@ -1,5 +1,8 @@
 //! Starting the consensus thread.
 
+use std::path::Path;
+
+use baton_runbooks::model::Generation;
 use openraft::EntryPayload;
 use rustls::crypto::SecureRandom;
 use tokio::sync::{mpsc, watch};
@@ -7,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::Options;
 use crate::engine::{self, Engine};
 use crate::error::StartError;
+use crate::force;
 use crate::handle::{CALLS_MAX, Handle, Inbox};
 use crate::memory::Memory;
 use crate::node::{Log, Node, Parts};
@@ -29,22 +33,39 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
     };
     engine::config(&cluster, timing).map_err(|reason| StartError::Timing { reason })?;
     let listener = transport::listen(own.raft_addr).map_err(|source| StartError::Listen { source })?;
-    let fresh = Identity {
+    let io = |source| StartError::Open { file: dir.join(store::FILE), source };
+    let fresh = || Identity {
         format: FORMAT,
         cluster: cluster.clone(),
         node: me.clone(),
         incarnation: Incarnation(random_name()),
         raft_id: None,
+        generation: Generation::default(),
     };
+    if force::is_asked_to_rejoin(&dir) {
+        // Opened for a look, and closed before it is moved.
+        let is_outranked = match store::open(&dir, fresh())? {
+            Opened::Sound { store, .. } => store.outranked_by().map_err(io)?.is_some(),
+            Opened::Damaged { .. } => false,
+        };
+        force::put_aside(&dir, is_outranked).map_err(io)?;
+    }
+    let opened = go_on_alone(&dir, store::open(&dir, fresh())?).map_err(io)?;
     let (standing, standing_rx) = watch::channel(Standing::default());
-    let open = Open::new(store::open(&dir, fresh)?, &standing)
-        .map_err(|source| StartError::Open { file: dir.join(store::FILE), source })?;
+    let open = Open::new(opened, &standing).map_err(io)?;
     let committed = match &open.log {
         Some((log, _)) => log.machine.committed(),
         // Nobody sends: the state stays empty.
         None => watch::channel(Committed::default()).1,
     };
-    standing.send_modify(|standing| standing.problem.clone_from(&open.retired));
+    let outranked = match &open.log {
+        Some((log, _)) => log.store.outranked_by().map_err(io)?.is_some(),
+        None => false,
+    };
+    standing.send_modify(|standing| {
+        standing.problem.clone_from(&open.retired);
+        (standing.retired, standing.outranked) = (open.retired.is_some(), outranked);
+    });
     let (calls, calls_rx) = mpsc::channel(CALLS_MAX);
     let (inbox, inbox_rx) = mpsc::channel(INBOX_MAX);
     let (order, order_rx) = watch::channel(Vec::new());
@@ -64,6 +85,15 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
     let engine = Engine { node, listener, calls: calls_rx, order: order_rx, bootstrap };
     spawn(engine).map_err(|source| StartError::Thread { source })?;
     Ok((Handle { calls, committed, standing: standing_rx, order }, Inbox(inbox_rx)))
+}
+
+/// A forced recovery that was ordered for this log is carried out before anything else.
+fn go_on_alone(dir: &Path, opened: Opened) -> std::io::Result<Opened> {
+    let Opened::Sound { store, identity, machine } = opened else { return Ok(opened) };
+    Ok(match force::carry_out(dir, &store, &identity, Incarnation(random_name()))? {
+        Some((identity, machine)) => Opened::Sound { store, identity, machine: Box::new(machine) },
+        None => Opened::Sound { store, identity, machine },
+    })
 }
 
 fn spawn(engine: Engine) -> std::io::Result<()> {

@@ -16,14 +16,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use baton_runbooks::model::NodeId;
+use baton_runbooks::ledger::Forced;
+use baton_runbooks::model::{Generation, NodeId};
+use openraft::Membership;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::machine::Machine;
 use crate::standing::Standing;
-use crate::types::{Incarnation, Stamp};
+use crate::types::{Incarnation, Stamp, Voter};
 
 pub(crate) use open::FILE;
 pub use open::{Opened, in_memory, open};
@@ -45,6 +48,8 @@ pub(crate) mod key {
     pub const CUT: &str = "cut";
     pub const SEEN: &str = "seen";
     pub const RETIRED: &str = "retired";
+    /// Generation that this log was told of, if that is why it is retired.
+    pub const OUTRANKED: &str = "outranked";
 }
 
 /// Whose log it is.
@@ -60,6 +65,9 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// The Raft id that the cluster gave to this log; `None` until it did.
     pub raft_id: Option<u64>,
+    /// Raised by a forced recovery only; the cluster's, once this log has a Raft id.
+    #[serde(default)]
+    pub generation: Generation,
 }
 
 /// The farthest stamp that was seen of each log of each peer.
@@ -132,6 +140,51 @@ impl Store {
     /// The disk's.
     pub fn retire(&self, problem: &str) -> io::Result<()> {
         self.write(Durability::Immediate, |t| put(t, key::RETIRED, &problem))
+    }
+
+    /// Writes down that this log is of a lower generation than the cluster's.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn outrank(&self, problem: &str, by: Generation) -> io::Result<()> {
+        self.write(Durability::Immediate, |t| {
+            put(t, key::RETIRED, &problem)?;
+            put(t, key::OUTRANKED, &by)
+        })
+    }
+
+    /// The generation of the cluster that has gone on without this log, if that is known.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn outranked_by(&self) -> io::Result<Option<Generation>> {
+        self.get(key::OUTRANKED)
+    }
+
+    /// Makes this log the first of a new generation, in one synced transaction: its state is what all its entries make, with the
+    /// forced recovery applied, and its only member is `identity`. The vote stays, so that terms only grow.
+    ///
+    /// # Errors
+    /// The disk's; nothing is changed then.
+    pub(crate) fn found_anew(
+        &self,
+        identity: &Identity,
+        membership: Membership<u64, Voter>,
+        forced: Forced,
+    ) -> io::Result<Machine> {
+        let purged = self.get(key::PURGED)?;
+        let last = self.last_entry()?.or(purged);
+        let stored = Machine::found_anew(self, last, membership, forced)?;
+        self.write(Durability::Immediate, |t| {
+            put(t, key::SNAPSHOT, &stored)?;
+            put(t, key::IDENTITY, identity)?;
+            put(t, key::COMMITTED, &last)?;
+            put(t, key::PURGED, &last)?;
+            put(t, key::SEEN, &Seen::default())?;
+            t.open_table(META).map_err(io::Error::other)?.remove(key::RETIRED).map_err(io::Error::other)?;
+            t.open_table(LOG).map_err(io::Error::other)?.retain(|_, _| false).map_err(io::Error::other)
+        })?;
+        Machine::recover(self.clone(), last)
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, key: &str) -> io::Result<Option<T>> {

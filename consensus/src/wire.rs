@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_runbooks::model::NodeId;
+use baton_runbooks::model::{Generation, NodeId};
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::alias::VoteOf;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
@@ -176,6 +176,9 @@ pub struct Hello {
     pub incarnation: Option<Incarnation>,
     /// The Raft id that this log has.
     pub raft_id: Option<u64>,
+    /// Generation of the cluster that this log is of; of one without a Raft id it says nothing.
+    #[serde(default)]
+    pub generation: Generation,
     /// What the sender remembers of the receiver's logs.
     pub seen_of_you: BTreeMap<Incarnation, Stamp>,
     /// The Raft ids that the committed membership gives to the receiver's logs.

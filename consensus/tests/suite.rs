@@ -25,6 +25,7 @@ impl StoreBuilder<TypeConfig, Store, Machine, tempfile::TempDir> for File {
             cluster: "shop".to_owned(),
             node: "db1".into(),
             incarnation: Incarnation("a".to_owned()),
+            generation: Default::default(),
             raft_id: None,
         };
         match open(dir.path(), identity).unwrap() {

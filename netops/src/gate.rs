@@ -41,7 +41,7 @@ pub const PORTS_TABLE: &str = "baton_ports";
 /// Ring size unless told otherwise: renewals in flight at once. Each slot costs two set look-ups per packet.
 pub const DEFAULT_SLOTS: u8 = 8;
 /// Largest ring.
-pub const SLOTS_MAX: u8 = 16;
+pub const SLOTS_MAX: u8 = 17;
 
 const TICKETS: [&str; SLOTS_MAX as usize] = [
     "ticket_0",
@@ -60,6 +60,7 @@ const TICKETS: [&str; SLOTS_MAX as usize] = [
     "ticket_13",
     "ticket_14",
     "ticket_15",
+    "ticket_16",
 ];
 const PERMITS: [&str; SLOTS_MAX as usize] = [
     "permit_0",
@@ -78,6 +79,7 @@ const PERMITS: [&str; SLOTS_MAX as usize] = [
     "permit_13",
     "permit_14",
     "permit_15",
+    "permit_16",
 ];
 
 /// A VIP and the interface that carries it.
@@ -257,6 +259,29 @@ impl Gate {
         })?;
         let left = self.alive(which)?;
         let count = left.iter().map(|s| s.ticket_ms.iter().count() + s.permit_ms.iter().count()).sum();
+        if count == 0 { Ok(()) } else { Err(GateError::StillOpen { count }) }
+    }
+
+    /// Removes the tickets and permits of one slot in one transaction, then reads back that none is left. Other slots are
+    /// untouched: the gate stays open for as long as one of them lets packets pass.
+    ///
+    /// # Errors
+    /// As [`Gate::void`]; [`GateError::Slot`].
+    pub fn void_slot(&mut self, which: Which, slot: u8) -> Result<(), GateError> {
+        if slot >= self.slots {
+            return Err(GateError::Slot { slot, slots: self.slots });
+        }
+        self.change(|batch| {
+            for table in tables(which) {
+                batch.flush(table.permit(slot));
+                batch.flush(table.ticket(slot));
+            }
+        })?;
+        let mut count = 0;
+        for table in tables(which) {
+            count += usize::from(self.left_ms(table.ticket(slot))?.is_some());
+            count += usize::from(self.left_ms(table.permit(slot))?.is_some());
+        }
         if count == 0 { Ok(()) } else { Err(GateError::StillOpen { count }) }
     }
 

@@ -194,9 +194,20 @@ fn start_copies(
 /// runs beside it: events that write, clients on this host. The holder does not release: a stop for an upgrade must not
 /// move the service if the agent is back within the lease. Role-bound services go on for the same reason; they reach no
 /// database of ours until the doors are open again.
+///
+/// While a pause goes on a stop is what the pause is for: what is open stays open until the pause ends.
 async fn leave(context: Context) {
-    let Context { lease, hands, consensus, .. } = context;
+    let Context { lease, hands, consensus, clock, .. } = context;
     hands.stop_announcing();
+    let long = lease.view().borrow().facts.long;
+    if let Some((pause, until)) = long.filter(|(_, until)| clock.now() < *until) {
+        let left_ms = until.since_ms(clock.now());
+        tracing::warn!(%pause, left_ms, "paused: this node goes on serving without its agent until the pause ends");
+        if tokio::time::timeout(LEAVE_CONSENSUS, consensus.shutdown()).await.is_err() {
+            tracing::warn!("the Raft log did not close in time; it recovers at the next start");
+        }
+        return;
+    }
     // No wish is newer than this one, so no task that is still at work opens anything again.
     let doors = async {
         let closed = lease.close(&[Door::Vip, Door::Ports], u64::MAX).await;
@@ -331,7 +342,8 @@ fn gate_spec(config: &Config) -> GateSpec {
             .collect(),
         ports: config.guarded_ports(),
         peers: peers.collect(),
-        slots: SLOTS,
+        // One more for the long lease of a pause.
+        slots: SLOTS + 1,
     }
 }
 

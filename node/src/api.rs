@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  driver ──publishes──▶ watch<Arc<View>> ──▶ GET  /v1/status  /v1/explain  /v1/history  /v1/history/{n}
-//!  driver ◀──bounded───  mpsc<Operator>   ◀── POST /v1/run/{id}/ack  /v1/drill …
+//!  driver ◀──bounded───  mpsc<Operator>   ◀── POST /v1/run/{id}/ack  /v1/switchover  /v1/pause  /v1/drill  …
 //! ```
 //!
 //! Reading never waits for the driver: it answers from the newest view. [`types`] are the answers, without logic;
@@ -10,6 +10,8 @@
 
 pub mod client;
 pub mod drill;
+pub mod force;
+pub mod pause;
 pub mod resync;
 pub mod server;
 pub mod types;

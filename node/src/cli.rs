@@ -9,7 +9,9 @@ mod doctor;
 mod drill;
 mod exit;
 mod explain;
+mod force;
 mod history;
+mod pause;
 mod pki;
 mod replay;
 mod resync;
@@ -90,6 +92,14 @@ enum Verb {
     Switchover(switchover::SwitchoverArgs),
     /// Let a node take over that may lack acknowledged writes, when the holder is lost for good
     Takeover(takeover::TakeoverArgs),
+    /// For a while nobody takes over and the holder serves on, so that agents, witness and network can be worked on
+    Pause(pause::PauseArgs),
+    /// End a pause before its time is up
+    Resume(pause::ResumeArgs),
+    /// The majority is lost for good: this node goes on alone, in a higher generation
+    Force(force::ForceArgs),
+    /// Say what keeps a node from being attached; on a node that was given up by a force, come back as a new member
+    Rejoin(force::RejoinArgs),
     /// Replace a node's database by a copy of the holder's; what the node has extra is saved before
     Resync(resync::ResyncArgs),
     /// Abort a switchover, or acknowledge a run that needs an operator
@@ -154,6 +164,10 @@ pub fn main() -> ExitCode {
         Verb::History(verb) => history::run(&global, &verb),
         Verb::Switchover(verb) => switchover::run(&global, &verb),
         Verb::Takeover(verb) => takeover::run(&global, &verb),
+        Verb::Pause(verb) => pause::pause(&global, &verb),
+        Verb::Resume(verb) => pause::resume(&global, &verb),
+        Verb::Force(verb) => force::force(&global, &verb),
+        Verb::Rejoin(verb) => force::rejoin(&global, &verb),
         Verb::Resync(verb) => resync::run(&global, &verb),
         Verb::Run(verb) => run::run(&global, &verb),
         Verb::Drill(verb) => drill::run(&global, &verb),

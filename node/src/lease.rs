@@ -28,7 +28,7 @@ use baton_runbooks::agent::LeaseFacts;
 use baton_runbooks::lease::Terms;
 use baton_runbooks::lease::granter::Office;
 use baton_runbooks::lease::holder::Door;
-use baton_runbooks::model::{Epoch, Mono, NodeId};
+use baton_runbooks::model::{Epoch, Mono, NodeId, PauseId};
 use baton_runbooks::observe::Observation;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -128,6 +128,8 @@ pub(crate) enum Order {
     Close { doors: Vec<Door>, wish: u64, done: oneshot::Sender<Result<(), OrderError>> },
     /// Grant nothing more for this epoch, if every lease of it has ended; answered with whether that is so.
     End { epoch: Epoch, done: oneshot::Sender<bool> },
+    /// Has this leader waited for all of the pause?
+    IsPauseOver { pause: PauseId, done: oneshot::Sender<bool> },
     /// The ledger refused to end this epoch.
     GoOn { epoch: Epoch },
 }
@@ -214,6 +216,14 @@ impl LeaseHandle {
     /// [`OrderError::Ended`].
     pub async fn end(&self, epoch: Epoch) -> Result<bool, OrderError> {
         self.order(|done| Order::End { epoch, done }).await
+    }
+
+    /// This leader has waited for all of `pause`, at this moment. False: its end must not be proposed.
+    ///
+    /// # Errors
+    /// [`OrderError::Ended`].
+    pub async fn is_pause_over(&self, pause: PauseId) -> Result<bool, OrderError> {
+        self.order(|done| Order::IsPauseOver { pause, done }).await
     }
 
     /// The ledger refused to end `epoch`: grants go on.

@@ -17,10 +17,12 @@ mod keeping;
 mod lead;
 mod looks;
 mod message;
+mod pausing;
 mod proposals;
 mod report;
 mod services;
 mod steps;
+mod suspicions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +43,8 @@ pub use looks::WORD_MAX_MS;
 pub use message::{Input, LeaseFacts, Output, Setup, Stamped, StepResult};
 use proposals::Purpose;
 use steps::Steps;
+use suspicions::Suspicions;
+pub use suspicions::{SUSPICIONS_MAX, Suspicion};
 
 /// The driver ticks at least this often, in milliseconds. Longer, and what is late is noticed late (never early). The end
 /// of a lease does not wait for it: see [`Agent::lease_ends_at`].
@@ -77,8 +81,8 @@ pub struct Agent {
     kept: Option<(Keep, Mono)>,
     /// What moved in semi-sync while the ledger says *in sync*.
     semi_sync_broken: Option<String>,
-    /// Since when this leader suspects that the holder is lost.
-    suspects_since: Option<Mono>,
+    /// Whether this leader suspects that the holder is lost, and when it did.
+    suspicions: Suspicions,
     canaries: Canaries,
     /// The operator's word that stands in the ledger, and since when this node sees it.
     word: Option<(SyncGeneration, Mono)>,
@@ -115,7 +119,7 @@ impl Agent {
             cooling: BTreeMap::new(),
             kept: None,
             semi_sync_broken: None,
-            suspects_since: None,
+            suspicions: Suspicions::default(),
             canaries: Canaries::default(),
             word: None,
             began_at: None,
@@ -135,6 +139,7 @@ impl Agent {
         self.take(input, now, wall, &mut out);
         self.follow_run(wall, &mut out);
         self.look_after_itself(now, &mut out);
+        self.look_after_pause(wall, &mut out);
         self.lead(now, wall, &mut out);
         out
     }
@@ -143,8 +148,9 @@ impl Agent {
     /// millisecond that passes unnoticed is outage.
     #[must_use]
     pub fn lease_ends_at(&self, now: Mono) -> Option<Mono> {
-        let LeaseFacts { held, takeover_at, released_at, granted_at: _ } = &self.lease;
-        let ends = [held.map(|(_, ends_at)| ends_at), *takeover_at, *released_at];
+        let LeaseFacts { held, takeover_at, released_at, pause_over, long, .. } = &self.lease;
+        let of_pause = |pause: &Option<(_, Mono)>| pause.map(|(_, at)| at);
+        let ends = [held.map(|(_, at)| at), *takeover_at, *released_at, of_pause(pause_over), of_pause(long)];
         ends.into_iter().flatten().filter(|at| *at > now).min()
     }
 
@@ -164,6 +170,11 @@ impl Agent {
     #[must_use]
     pub const fn decision(&self) -> Option<&Decision> {
         self.decision.as_ref()
+    }
+
+    /// Suspicions of this leader that came to nothing, oldest first.
+    pub fn suspicions(&self) -> impl Iterator<Item = &Suspicion> {
+        self.suspicions.ended().iter()
     }
 
     /// What this node is to be.
@@ -311,7 +322,7 @@ impl Agent {
             now,
             me: &self.setup.me,
             ledger: &self.ledger,
-            lease: self.lease.held,
+            lease: self.valid_lease(),
             detector: &self.detector,
             boots_writable: self.boots_writable(),
             waiting,

@@ -4,19 +4,22 @@
 //! its reasons. What a node must do *without* a quorum is not here but in [`local`].
 
 mod candidate;
+pub mod force;
 pub mod local;
 pub mod loss;
+pub mod pause;
 mod supervise;
 pub mod switchover;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use self::loss::Canaries;
 use crate::lease::granter::Office;
-use crate::ledger::{Complete, Ledger};
-use crate::model::{Mono, NodeId};
+use crate::ledger::{Complete, Ledger, Pause};
+use crate::model::{Mono, NodeId, PauseId};
 use crate::observe::NodeReport;
 use crate::plan::{Basis, Plan, Runbook, Step};
 use crate::run::table::Scope;
@@ -47,7 +50,8 @@ pub struct Heard {
     /// When it arrived.
     pub at: Mono,
     /// What it says.
-    pub report: Box<NodeReport>,
+    #[serde(with = "crate::shared")]
+    pub report: Arc<NodeReport>,
 }
 
 /// A takeover that failed, as this leader saw it.
@@ -76,6 +80,8 @@ pub struct Facts<'a> {
     pub released_at: Option<Mono>,
     /// When the newest grant was given.
     pub granted_at: Option<Mono>,
+    /// The pause that the granter sees, and the earliest instant at which it may be taken for over.
+    pub pause_over: Option<(PauseId, Mono)>,
     /// Newest report of each node, this one included.
     pub reports: &'a BTreeMap<NodeId, Heard>,
     /// When the holder was seen with which canary.
@@ -129,6 +135,11 @@ pub enum Action {
         /// Why, for the journal.
         reason: String,
     },
+    /// End a pause that was waited out.
+    ExpirePause {
+        /// Which.
+        pause: PauseId,
+    },
 }
 
 impl Action {
@@ -140,6 +151,7 @@ impl Action {
             Self::StartRun { .. } => "start-run",
             Self::AbandonRun { .. } => "abandon-run",
             Self::Skip { .. } => "skip",
+            Self::ExpirePause { .. } => "expire-pause",
         }
     }
 }
@@ -172,10 +184,28 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
     if let Some(run) = &facts.ledger.run {
         return supervise::supervise(facts, run);
     }
+    if let Some(pause) = &facts.ledger.pause {
+        return paused(facts, pause);
+    }
     match may_take_over(facts) {
         Ok(cause) => take_over(facts, cause),
         Err(why) => Decision::hold([why]),
     }
+}
+
+/// Nothing, until the holder says that the pause is over, or nobody needs to be asked.
+fn paused(facts: &Facts<'_>, pause: &Pause) -> Decision {
+    let counted = facts.pause_over.filter(|(id, _)| *id == pause.id);
+    let left_ms = counted.map(|(_, over)| over.since_ms(facts.now));
+    if left_ms == Some(0) {
+        let why = vec![Why::PauseOver { pause: pause.id }];
+        return Decision { action: Action::ExpirePause { pause: pause.id }, why };
+    }
+    if pause.resumed_by.is_some() {
+        return Decision::hold([Why::PauseNotConfirmed { pause: pause.id, left_ms }]);
+    }
+    let (by, reason) = (pause.order.by.clone(), pause.order.reason.clone());
+    Decision::hold([Why::Paused { pause: pause.id, by, reason }])
 }
 
 fn no_authority(facts: &Facts<'_>) -> Option<Why> {

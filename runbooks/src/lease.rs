@@ -20,16 +20,29 @@
 //! 4. No takeover is decided before the noted end + margin; a new leader, who has no notes, waits `L(1+2ρ) + m`.
 //! 5. A switchover passes the baton while the old lease lives. Its new holder is granted nothing before the old one has said
 //!    that it is closed ([`Surrender`]), or the same wait has passed; once it has opened, the ledger says so.
+//! 6. A paused holder has one long ticket and permit beside the short ones, in a slot of their own, from a grant like any
+//!    other but for its length `R`. A leader counts the pause from when it first sees it in its term, `p`, which is not before
+//!    its election; it grants at `g` only `R ≤ p + pause − g`, so that in real time no long lease outlives
+//!    `p + pause(1+ρ)/(1−ρ)`,
+//!    and an earlier leader's newest acknowledgement was before `p`. While the pause stands in the ledger no takeover starts;
+//!    it is removed by the holder, whose long slot is void and read back, or by the leader after that end + `m`.
 
 pub mod granter;
 pub mod holder;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Epoch, NodeId, Term};
+use crate::model::{Epoch, NodeId, PauseId, Term};
 
 /// Bound on the difference of clock rates, in percent (design, section 2: ρ = 5 %).
 pub const RATE_PERCENT: u64 = 5;
+
+/// Milliseconds on one clock after which `ms` have passed on every other, rounded up: `ms(1+ρ)/(1−ρ)`. For a lease `1+2ρ` and
+/// the margin are enough; over a pause of hours what that leaves out is minutes.
+#[must_use]
+pub const fn on_any_clock_ms(ms: u64) -> u64 {
+    ms.saturating_mul(100 + RATE_PERCENT).div_ceil(100 - RATE_PERCENT)
+}
 
 /// The numbers of a lease, from the configuration; all in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +66,25 @@ impl Terms {
         self.lease_ms.saturating_sub(self.age_max_ms)
     }
 
+    /// How long a long ticket lives for a long lease of `length_ms`: `R − a_max`.
+    #[must_use]
+    pub const fn long_ticket_ms(&self, length_ms: u64) -> u64 {
+        length_ms.saturating_sub(self.age_max_ms)
+    }
+
+    /// How long a leader that sees a pause of `for_ms` waits before it may take it for over by itself: on no other clock has
+    /// it not ended then, margin included.
+    #[must_use]
+    pub const fn pause_wait_ms(&self, for_ms: u64) -> u64 {
+        on_any_clock_ms(for_ms).saturating_add(self.margin_ms)
+    }
+
+    /// Slot of the long ticket: the one after the ring.
+    #[must_use]
+    pub const fn long_slot(&self) -> u64 {
+        self.slots
+    }
+
     /// How long a new leader waits, since it cannot know what the last one granted: `L(1+2ρ) + m`, rounded up.
     #[must_use]
     pub const fn new_leader_wait_ms(&self) -> u64 {
@@ -73,6 +105,18 @@ pub struct Renewal {
     pub seq: u64,
     /// Milliseconds since the newest grant arrived; `None`: none has, for this epoch.
     pub heard_ms: Option<u64>,
+    /// It asks for a long lease; `None`: for one of `L`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long: Option<LongLease>,
+}
+
+/// A lease for the rest of a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongLease {
+    /// Which pause.
+    pub pause: PauseId,
+    /// Its length `R`, in milliseconds.
+    pub length_ms: u64,
 }
 
 /// The leader's permission.
@@ -90,6 +134,9 @@ pub struct Grant {
     pub leader: NodeId,
     /// In which term.
     pub term: Term,
+    /// It is for a long lease, of this very pause and length; `None`: for one of `L`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long: Option<LongLease>,
 }
 
 /// A node that does not hold the baton any more says that it is closed: every ticket of it is void, in the kernel, and read
@@ -135,4 +182,11 @@ pub enum Refusal {
     Surrendered,
     /// The holder has received nothing for `L`: it is closed already, and must not stay in office.
     HolderHearsNothing,
+    /// A long lease was asked for, and no such pause goes on, or another start of the holder's agent has claimed it.
+    NotPaused,
+    /// A long lease was asked for that would outlast the pause, as this leader counts it.
+    PauseEnds {
+        /// Milliseconds until it ends.
+        left_ms: u64,
+    },
 }

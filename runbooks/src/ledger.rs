@@ -16,22 +16,27 @@
 //!    old holder acknowledge again, and both take the target's word back in the same `apply`.
 //! 5. **An operator's word stands for one takeover.** [`Complete::Accepted`] ends with the run that used it, whatever came
 //!    of it, with the holder's next word on the in-sync set, and when it is withdrawn. It never makes a node complete.
+//! 6. **While a pause stands, no run starts and nothing is released.** See [`pause`].
 
 mod apply;
 pub mod command;
 pub mod drill;
+mod forced;
+pub mod pause;
 mod runs;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lease::granter::Appointment;
-use crate::model::{Epoch, Generation, Instance, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
+use crate::lease::granter::{Appointment, PausedEpoch};
+use crate::model::{Epoch, Generation, Instance, NodeId, NodeKind, PauseId, RunId, SyncGeneration, WallMs};
 use crate::run::{Run, RunState};
 use crate::why::Why;
 pub use command::{Command, Rejection, Response};
 pub use drill::{Drill, DrillCommand, DrillId, EndedDrill};
+pub use forced::Forced;
+pub use pause::{EndedPause, Pause, PauseOrder};
 
 /// Number of ended runs that the ledger keeps with their journals.
 pub const HISTORY_MAX: usize = 64;
@@ -158,6 +163,18 @@ pub struct Ledger {
     /// Ended drills, oldest first, at most [`HISTORY_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended_drills: Vec<EndedDrill>,
+    /// The pause that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+    /// Number of pauses so far.
+    #[serde(default)]
+    pub pauses: PauseId,
+    /// Pauses that are over, oldest first, at most [`HISTORY_MAX`].
+    #[serde(default)]
+    pub pause_history: Vec<EndedPause>,
+    /// Forced recoveries, oldest first, at most [`HISTORY_MAX`].
+    #[serde(default)]
+    pub forced: Vec<Forced>,
 }
 
 impl Ledger {
@@ -184,6 +201,12 @@ impl Ledger {
             epoch: self.epoch,
             released: self.has_released(),
             passed_by: passing.and_then(|run| run.plan.from.clone()),
+            paused: self.pause.as_ref().map(|pause| PausedEpoch {
+                id: pause.id,
+                for_ms: pause.order.for_ms,
+                claimed_by: pause.claimed_by,
+                resumed: pause.resumed_by.is_some(),
+            }),
         }
     }
 

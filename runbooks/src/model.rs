@@ -4,6 +4,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +48,7 @@ impl fmt::Display for Mono {
 pub struct WallMs(pub u64);
 
 /// The name of a node, as in the configuration. Copies share it: every decision names nodes, many times a second.
-#[derive(Debug, Clone, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct NodeId {
     /// The first bytes of the name, in its order: enough to tell most names apart without looking at them.
@@ -98,6 +99,12 @@ impl PartialEq for NodeId {
 }
 
 impl Eq for NodeId {}
+
+impl Hash for NodeId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,6 +164,10 @@ number!(
 number!(
     /// Number of a run, in the order in which runs were started.
     RunId
+);
+number!(
+    /// Number of a pause, in the order in which pauses were ordered.
+    PauseId
 );
 number!(
     /// Raised by every change of the in-sync flag; commands on the flag are compare-and-set on it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Epoch, Instance, Mono, NodeId};
+use crate::model::{Epoch, Generation, Instance, Mono, NodeId, PauseId};
 
 /// How a probe failed. Each is a different verdict: only some of them mean that the target is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -287,6 +287,12 @@ pub struct NodeReport {
     /// The newest resync of this node, while it runs and after it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resync: Option<ResyncFacts>,
+    /// The pause that it has seen and that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PausedFacts>,
+    /// Generation of the ledger that it knows.
+    #[serde(default)]
+    pub generation: Generation,
     /// For each other node: milliseconds since this node last heard from it; absent: never.
     pub heard_ms: BTreeMap<NodeId, u64>,
     /// The node holds a valid lease at this moment.
@@ -298,6 +304,17 @@ pub struct NodeReport {
     pub version: String,
     /// Hash of the configuration file.
     pub config_hash: String,
+}
+
+/// What a node says of a pause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedFacts {
+    /// Which.
+    pub pause: PauseId,
+    /// On the holder: its lifetimes in the kernel last for so many milliseconds; `None`: they are short.
+    pub armed_ms: Option<u64>,
+    /// On the leader: milliseconds until it takes the pause for over although the holder says nothing.
+    pub over_in_ms: Option<u64>,
 }
 
 /// A data node whose database has transactions that the holder's lacks: it is kept out, since following would lose or

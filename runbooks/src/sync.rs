@@ -273,6 +273,12 @@ impl Keeper {
         if facts.unopened && self.settled != Some(generation) {
             return settle_first();
         }
+        if facts.ledger.pause.as_ref().is_some_and(|pause| pause.order.alone) {
+            // An operator wants no replica to be waited for until the pause is over.
+            self.proof = None;
+            self.attempt = None;
+            return self.off(semi, generation);
+        }
         let proof = *self.proof.get_or_insert(newest_canary(facts, primary) + 1);
         let Some((node, replica)) = self.ready_replica(facts).filter(|_| !stalled) else {
             self.give_up(facts.now);

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Epoch, NodeId, RunId};
+use crate::model::{Epoch, NodeId, PauseId, RunId};
 
 /// Why something was decided, or not decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -281,6 +281,30 @@ pub enum Why {
         /// What the other node lacks.
         because: String,
     },
+    /// An operator has paused: nobody takes over and nothing is given back, whatever happens to the holder or its databases.
+    /// `baton resume` ends it; it ends by itself when its time is up.
+    Paused {
+        /// Which pause.
+        pause: PauseId,
+        /// Who ordered it.
+        by: String,
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// An operator has ended the pause, but the holder has not confirmed that it lives on short lifetimes again: it may serve
+    /// until the longest that it was given has ended. Start its agent, or mend its network; or wait.
+    PauseNotConfirmed {
+        /// Which pause.
+        pause: PauseId,
+        /// Milliseconds until nobody needs to be asked; `None`: not known here.
+        left_ms: Option<u64>,
+    },
+    /// The pause is over for everybody, whatever the holder's clock says: the leader has waited for all of it, with the
+    /// margin.
+    PauseOver {
+        /// Which pause.
+        pause: PauseId,
+    },
 }
 
 impl Why {
@@ -346,6 +370,9 @@ impl Why {
             Self::ServiceDown { .. } => "service-down",
             Self::CommitsWaitForReplica { .. } => "commits-wait-for-replica",
             Self::OtherNotBetter { .. } => "other-not-better",
+            Self::Paused { .. } => "paused",
+            Self::PauseNotConfirmed { .. } => "pause-not-confirmed",
+            Self::PauseOver { .. } => "pause-over",
         }
     }
 }
@@ -403,6 +430,13 @@ impl fmt::Display for Why {
             Self::ServiceDown { name, state } => write!(f, ": {name} is {state}"),
             Self::CommitsWaitForReplica { waiting } => write!(f, ": {waiting} sessions"),
             Self::OtherNotBetter { because } => write!(f, ": {because}"),
+            Self::Paused { pause, by, reason } => write!(f, ": pause {pause}, by {by}: {reason}"),
+            Self::PauseNotConfirmed { pause, left_ms: Some(ms) } => {
+                write!(f, ": pause {pause}, {ms} ms left")
+            }
+            Self::PauseNotConfirmed { pause, left_ms: None } | Self::PauseOver { pause } => {
+                write!(f, ": pause {pause}")
+            }
             Self::Vacant
             | Self::NotHolder
             | Self::MysqlDead

@@ -5,6 +5,8 @@
 mod lease;
 #[path = "props/ledger.rs"]
 mod ledger;
+#[path = "props/pause.rs"]
+mod pause;
 #[path = "props/run.rs"]
 mod run;
 

@@ -5,6 +5,8 @@
 //! links are made in the switch; the others are made from outside of the host, as a kernel or another program would.
 
 mod act;
+mod forced;
+mod paused;
 mod resync;
 
 use std::time::Duration;
@@ -166,6 +168,13 @@ faults! {
     ClusterRestart "cluster-restart" "all three hosts lose power and come back, once in each order of the three";
     AgentsRestart "agents-restart" "all three agents are killed; backup and witness are back first, the primary's seconds later";
     QuorumLoss "quorum-loss" "backup and witness lose power";
+    Forced "forced"
+        "primary and witness lose power, and an operator forces the backup to go on alone; later both are back and rejoin";
+    PausedQuorumLoss "paused-quorum-loss"
+        "an operator pauses, then backup and witness lose power, and come back; then the pause is ended";
+    PausedAgentRestart "paused-agent-restart"
+        "an operator pauses, then the primary is cut off and its agent is restarted; later it is back, and the pause is ended";
+    PausedPrimaryLoss "paused-primary-loss" "an operator pauses for a minute, then the primary loses power";
     Switchover "switchover" "no fault: an operator passes the baton";
     SwitchoverFails "switchover-fails" "an operator passes the baton, and a step before the point of no return fails";
     Resync "resync"
@@ -250,6 +259,14 @@ impl Fault {
             // Longer than a lease and what a new leader waits: without patience the backup would have taken over.
             Self::AgentsRestart => of(Changes::None, 15_000, None),
             Self::QuorumLoss => healed(Duration::from_secs(6)),
+            // The silence that the survivor wants to see, a restart, an election, a wait, a takeover.
+            Self::Forced => of(Changes::One, 45_000, LONG),
+            // The service goes on through all of it: a second is the machine's.
+            Self::PausedQuorumLoss => of(Changes::None, 1_000, LONG),
+            // Clients are reset by an agent that has not looked at its database yet only if that takes too long.
+            Self::PausedAgentRestart => of(Changes::None, 1_500, LONG),
+            // The pause, what is waited for the clocks' rates, and a takeover.
+            Self::PausedPrimaryLoss => of(Changes::One, 75_000, None),
             Self::Switchover => of(Changes::One, 2_000, None),
             Self::SwitchoverFails => of(Changes::None, 6_000, None),
             Self::SwitchoverCrash => of(Changes::AtMostOne, 10_000, None),
@@ -300,7 +317,12 @@ impl Fault {
         self.strikes_at_a_step()
             || matches!(
                 self,
-                Self::Switchover | Self::LossAccepted | Self::ClusterRestart | Self::AgentsRestart
+                Self::Switchover
+                    | Self::LossAccepted
+                    | Self::ClusterRestart
+                    | Self::AgentsRestart
+                    | Self::PausedPrimaryLoss
+                    | Self::Forced
             )
     }
 

@@ -98,6 +98,10 @@ survives! {
     cluster_restart ClusterRestart;
     agents_restart AgentsRestart;
     quorum_loss QuorumLoss;
+    forced Forced;
+    paused_quorum_loss PausedQuorumLoss;
+    paused_agent_restart PausedAgentRestart;
+    paused_primary_loss PausedPrimaryLoss;
     switchover Switchover;
 }
 

@@ -1,3 +1,5 @@
+//! The verbs on paper: what they print, and what they exit with.
+
 use clap::{FromArgMatches as _, Subcommand as _};
 
 use super::*;

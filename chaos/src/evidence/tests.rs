@@ -1,3 +1,5 @@
+//! The chain of records on trial: whatever is changed, removed or put in another order is found.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,3 +1,5 @@
+//! The linter on trial: each mistake is found, where it stands.
+
 use super::*;
 use crate::experiment::{Form, shipped};
 

@@ -103,9 +103,9 @@ fn plot(record: &Record, client: &ClientRecord, window: Gap, title: &str) -> Str
     let _ = writeln!(
         svg,
         "<text x=\"0\" y=\"14\">{}</text>\
-         <rect class=\"ok\" x=\"600\" y=\"5\" width=\"10\" height=\"10\"/><text x=\"616\" y=\"14\">acknowledged</text>\
-         <rect class=\"failed\" x=\"710\" y=\"5\" width=\"10\" height=\"10\"/><text x=\"726\" y=\"14\">failed</text>\
-         <rect class=\"gap\" x=\"780\" y=\"5\" width=\"10\" height=\"10\"/><text x=\"796\" y=\"14\">no acknowledgement</text>",
+         <rect class=\"ok\" x=\"560\" y=\"5\" width=\"10\" height=\"10\"/><text x=\"576\" y=\"14\">acknowledged</text>\
+         <rect class=\"failed\" x=\"672\" y=\"5\" width=\"10\" height=\"10\"/><text x=\"688\" y=\"14\">failed</text>\
+         <rect class=\"gap\" x=\"742\" y=\"5\" width=\"10\" height=\"10\"/><text x=\"758\" y=\"14\">no acknowledgement</text>",
         escape(title)
     );
     for gap in client.gaps.iter().filter(|gap| gap.to_ms > window.from_ms && gap.from_ms < window.to_ms) {

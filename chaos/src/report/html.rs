@@ -69,10 +69,15 @@ fn table(head: &[&str], rows: &[Vec<String>], text: &mut String) {
     }
     text.push_str("<tbody>\n");
     for row in rows {
-        let cells: String = row.iter().map(|value| format!("<td>{}</td>", marked(value))).collect();
+        let cells: String = row.iter().map(|value| format!("<td>{}</td>", in_cell(value))).collect();
         let _ = writeln!(text, "<tr>{cells}</tr>");
     }
     text.push_str("</tbody>\n</table></div>\n");
+}
+
+/// What was seen is shown as it is; only our own alarm is strong.
+fn in_cell(value: &str) -> String {
+    if value == super::sections::NO { "<strong>NO</strong>".to_owned() } else { escape(value) }
 }
 
 /// What stands between two stars is strong, between two backticks typed.

@@ -27,6 +27,9 @@ pub(super) fn sections(stored: &Stored, past: &[Past]) -> Vec<Block> {
     blocks
 }
 
+/// What stands in a cell for what did not hold.
+pub(super) const NO: &str = "**NO**";
+
 fn heading(text: &str) -> Block {
     Block::Heading(text.to_owned())
 }
@@ -46,7 +49,7 @@ fn verdict(record: &Record) -> Vec<Block> {
             Kind::Redis => (allowed.outage.redis, allowed.lost_acknowledged.redis),
         };
         let bound = |bound: Option<String>| bound.unwrap_or_else(|| "counted only".into());
-        let limit = bound(outage.map(|outage| outage.to_string()));
+        let limit = bound(outage.map(|outage| seconds(outage.ms())));
         rows.push(vec![format!("outage, {}", client.kind), seconds(client.outage_ms), limit]);
         let lost_seen = if client.unread { "not known".to_owned() } else { client.lost.to_string() };
         let limit = bound(lost.map(|lost| lost.to_string()));
@@ -89,11 +92,11 @@ fn scope(record: &Record) -> Vec<Block> {
         row("over", record.ended.to_string()),
         row("ending", ending),
     ];
-    vec![
-        heading("Objective and scope"),
-        Block::Text(experiment.title.clone()),
-        Block::Table(vec!["", ""], rows),
-    ]
+    let mut blocks = vec![heading("Objective and scope"), Block::Text(experiment.title.clone())];
+    let paragraphs = experiment.description.split("\n\n").filter(|text| !text.trim().is_empty());
+    blocks.extend(paragraphs.map(|text| Block::Text(text.trim().to_owned())));
+    blocks.push(Block::Table(vec!["", ""], rows));
+    blocks
 }
 
 fn environment(record: &Record) -> Vec<Block> {
@@ -110,7 +113,7 @@ fn environment(record: &Record) -> Vec<Block> {
 fn yes(held: Option<bool>) -> String {
     match held {
         Some(true) => "yes".into(),
-        Some(false) => "**NO**".into(),
+        Some(false) => NO.into(),
         None => "not measured".into(),
     }
 }

@@ -1,3 +1,5 @@
+//! Reports against their golden files.
+
 use std::path::Path;
 
 use super::*;

@@ -90,6 +90,10 @@ fn cluster(status: &Status, level: Level) -> Vec<GateCheck> {
     checks.push(check("ready", status.ok, status.sentence.clone()));
     let run = status.run.as_ref().map(|run| format!("run {} ({}) is under way", run.number, run.runbook));
     checks.push(check("no-run", run.is_none(), run.unwrap_or_else(|| "no run is under way".into())));
+    let pause = status.paused.as_ref().map(|pause| {
+        format!("pause {} by {} stands: {}; baton resume ends it", pause.number, pause.by, pause.reason)
+    });
+    checks.push(check("no-pause", pause.is_none(), pause.unwrap_or_else(|| "there is no pause".into())));
     let alarms: Vec<&str> = status.alarms.iter().map(|alarm| alarm.code.as_str()).collect();
     let words = if alarms.is_empty() { "no alarm".to_owned() } else { alarms.join(", ") };
     checks.push(check("no-alarm", alarms.is_empty(), words));

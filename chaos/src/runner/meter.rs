@@ -71,6 +71,12 @@ impl Seat {
         mysql.into_iter().chain(self.redis.as_ref().map(|_| Kind::Redis)).collect()
     }
 
+    /// How another client would connect; `None`: there is no MySQL.
+    #[must_use]
+    pub fn dialler(&self) -> Option<Opts> {
+        self.mysql.as_ref().map(options)
+    }
+
     /// Makes the table, through the virtual IP.
     ///
     /// # Errors
@@ -238,8 +244,8 @@ fn mysql_target(
     })
 }
 
-async fn dial(mysql: &MysqlTarget) -> Result<Conn, String> {
-    let options: Opts = OptsBuilder::default()
+fn options(mysql: &MysqlTarget) -> Opts {
+    OptsBuilder::default()
         .ip_or_hostname(mysql.address.ip().to_string())
         .tcp_port(mysql.address.port())
         .user(Some(&mysql.user))
@@ -247,8 +253,11 @@ async fn dial(mysql: &MysqlTarget) -> Result<Conn, String> {
         .db_name(Some(&mysql.schema))
         .prefer_socket(false)
         .stmt_cache_size(0)
-        .into();
-    ask(Conn::new(options)).await
+        .into()
+}
+
+async fn dial(mysql: &MysqlTarget) -> Result<Conn, String> {
+    ask(Conn::new(options(mysql))).await
 }
 
 async fn ask<T, E: std::fmt::Display>(work: impl Future<Output = Result<T, E>>) -> Result<T, String> {

@@ -72,7 +72,7 @@ impl Screen {
         }
         let mut drawn = self.drawn();
         let lines = lines(panel, budgets);
-        let _ = write!(std::io::stderr(), "{}{}\n", wipe(*drawn), lines.join("\n"));
+        let _ = writeln!(std::io::stderr(), "{}{}", wipe(*drawn), lines.join("\n"));
         *drawn = lines.len();
     }
 

@@ -54,7 +54,6 @@ pub struct Shared(Arc<Mutex<Watched>>);
 
 impl Shared {
     /// What is known so far.
-    #[must_use]
     pub fn lock(&self) -> MutexGuard<'_, Watched> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,3 +1,5 @@
+//! The judge on trial: one planted fact at a time.
+
 use super::*;
 use crate::evidence::sample::passed;
 use crate::evidence::{Ending, Record};

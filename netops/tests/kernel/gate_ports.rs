@@ -46,6 +46,25 @@ fn clients_are_refused_while_closed_and_served_while_open() {
 }
 
 #[test]
+fn one_slot_is_voided_and_the_others_go_on() {
+    let lab = Lab::new();
+    let mut gate = lab.gated();
+    let _database = Echo::start(DATABASE);
+    open(&mut gate, Which::Both, LONG);
+    gate.ticket(Which::Both, 2, LONG).unwrap();
+    gate.permit(Which::Both, 2, LONG).unwrap();
+    gate.void_slot(Which::Both, 3).unwrap();
+    assert!(gate.alive(Which::Both).unwrap().iter().all(|state| state.slot == 2));
+    let mut connection = lab.connect(VIP, DATABASE).unwrap();
+    echoes(&mut connection).unwrap();
+    gate.void_slot(Which::Both, 2).unwrap();
+    assert_eq!(gate.alive(Which::Both).unwrap(), []);
+    // A permit that was on its way finds its ticket gone.
+    gate.permit(Which::Both, 2, LONG).unwrap();
+    assert!(is_refused(&connect("127.0.0.1", "127.0.0.1", DATABASE)));
+}
+
+#[test]
 fn replication_runs_while_closed_but_not_by_way_of_the_vip() {
     let lab = Lab::new();
     let mut gate = lab.gated();

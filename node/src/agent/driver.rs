@@ -210,6 +210,12 @@ impl Driver {
             Look::Switchover { wanted, reply } => {
                 let _ = reply.send(self.core.preflight(now, &wanted));
             }
+            Look::Force { wanted, reply } => {
+                let _ = reply.send(self.core.force_preflight(now, clock::wall(), &wanted));
+            }
+            Look::Pause { wanted, reply } => {
+                let _ = reply.send(self.core.pause_preflight(now, &wanted));
+            }
             Look::Loss { wanted, reply } => {
                 let _ = reply.send(self.core.loss_preflight(now, &wanted));
             }
@@ -278,10 +284,13 @@ impl Driver {
         let report = self.core.report(self.context.clock.now());
         let (quarantine, resync) = (self.context.ward.facts(), self.context.resync.facts());
         let mut report = NodeReport { quarantine, resync, ..report };
+        if self.context.consensus.standing().borrow().outranked {
+            report.obstacles.push("its log is of a lower generation: `baton rejoin` on it".to_owned());
+        }
         // Whoever decides must not count on it: it has no whole database.
         report.obstacles.extend(self.context.resync.obstacle());
         self.reports.send(&self.context, &report);
-        Input::Report { report: Box::new(report) }
+        Input::Report { report: report.into() }
     }
 
     /// This node's standing in Raft, if it is another one than the core knows.

@@ -1,11 +1,15 @@
 //! What operators ask for: looked at by the core, proposed to the ledger, answered with what became of it.
 
+mod force;
 mod loss;
+mod pause;
 
 use std::time::Duration;
 
 use baton_consensus::{Applied, ProposeError};
+use baton_runbooks::decide::force::{ForcePreflight, ForceWanted};
 use baton_runbooks::decide::loss::{Accept, LossPreflight};
+use baton_runbooks::decide::pause::{PausePreflight, PauseWanted};
 use baton_runbooks::decide::switchover::{Check, Preflight, Wanted};
 use baton_runbooks::ledger::{Command, Response};
 use baton_runbooks::model::RunId;
@@ -26,6 +30,10 @@ const LOOKS_MAX: usize = 4;
 pub(super) enum Look {
     /// Can the baton be passed?
     Switchover { wanted: Wanted, reply: oneshot::Sender<Preflight> },
+    /// Can this node go on alone?
+    Force { wanted: ForceWanted, reply: oneshot::Sender<ForcePreflight> },
+    /// Can the cluster be paused?
+    Pause { wanted: PauseWanted, reply: oneshot::Sender<PausePreflight> },
     /// What would a takeover lose?
     Loss { wanted: Accept, reply: oneshot::Sender<LossPreflight> },
 }
@@ -70,6 +78,18 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
                 }
                 Operator::AcceptLoss { wanted, acceptance, reply } => {
                     let _ = reply.send(loss::accept(&context, &looks, wanted, acceptance).await);
+                }
+                Operator::Pause { wanted, epoch, reply } => {
+                    let _ = reply.send(pause::begin(&context, &looks, wanted, epoch).await);
+                }
+                Operator::Resume { by, reply } => {
+                    let _ = reply.send(pause::resume(&context, by).await);
+                }
+                Operator::Force { wanted, generation, reply } => {
+                    let _ = reply.send(force::go_on_alone(&context, &looks, wanted, generation).await);
+                }
+                Operator::Rejoin { reply } => {
+                    let _ = reply.send(force::rejoin(&context));
                 }
                 Operator::WithdrawLoss { generation, node, by, reply } => {
                     let _ = reply.send(loss::withdraw(&context, generation, node, by).await);

@@ -5,6 +5,7 @@
 //! | release | both doors closed and read back | – |
 //! | ends an epoch | no lease of it is left, and none is granted any more | grants go on only when it surely is not ended |
 //! | in sync | semi-sync is proved once more, under the lock against switching it | the lock is let go |
+//! | end of a pause that was waited out | the granter has waited for all of it | – |
 //! | out of sync | – | settles older in-sync proposals |
 
 use std::time::Duration;
@@ -34,6 +35,12 @@ pub(super) async fn propose(
         tracing::error!(%error, "not released: could not close");
         return Some(false);
     }
+    // What was decided from a copy is looked at once more where grants are given.
+    if let Command::ExpirePause { pause, .. } = &command
+        && !context.lease.is_pause_over(*pause).await.unwrap_or(false)
+    {
+        return Some(false);
+    }
     if let Some(epoch) = ends {
         return propose_end(context, &command, term, epoch).await;
     }
@@ -56,7 +63,12 @@ pub(super) async fn propose(
         | Command::WithdrawLoss { .. }
         | Command::SyncIn { .. }
         | Command::Release { .. }
-        | Command::Drill { .. } => None,
+        | Command::Drill { .. }
+        | Command::Pause { .. }
+        | Command::ClaimPause { .. }
+        | Command::Resume { .. }
+        | Command::EndPause { .. }
+        | Command::ExpirePause { .. } => None,
     };
     let accepted = fate(&ask(context, &command, term).await);
     settling.settle(accepted);

@@ -67,7 +67,7 @@ pub(super) fn receive(mut inbox: Inbox, context: &Context, inputs: Inputs) {
             match serde_json::from_slice(&inbound.body) {
                 Ok(Message::Report { report }) if report.node == inbound.from && report.node != me => {
                     hands.note_peer((*report).clone());
-                    let _ = inputs.send(Input::Report { report }).await;
+                    let _ = inputs.send(Input::Report { report: report.into() }).await;
                 }
                 Ok(Message::Report { .. }) => {
                     tracing::warn!(from = %inbound.from, "a report in another's name")

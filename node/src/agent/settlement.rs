@@ -111,7 +111,12 @@ impl Settlement {
             | Command::WithdrawLoss { .. }
             | Command::SyncOut { .. }
             | Command::Release { .. }
-            | Command::Drill { .. } => Ok(Settling(None)),
+            | Command::Drill { .. }
+            | Command::Pause { .. }
+            | Command::ClaimPause { .. }
+            | Command::Resume { .. }
+            | Command::EndPause { .. }
+            | Command::ExpirePause { .. } => Ok(Settling(None)),
         }
     }
 

@@ -12,6 +12,8 @@ use baton_runbooks::observe::{MysqlFacts, NodeReport, ResyncPhase};
 use tokio::sync::{mpsc, watch};
 
 use super::{Context, clock};
+use crate::api::force::ForcedRecord;
+use crate::api::pause::PauseRecord;
 use crate::api::server::{self, Operator};
 use crate::api::types::{Alarm, DecisionRow, Lease, NodeRow, Role, RunRecord, RunResult, Status, Sync, View};
 use crate::api::view;
@@ -29,13 +31,23 @@ pub(super) struct Publisher {
     made_at: Instant,
     wish: Option<local::Wish>,
     history: Arc<Vec<RunRecord>>,
+    pauses: Arc<Vec<PauseRecord>>,
+    forced: Arc<Vec<ForcedRecord>>,
 }
 
 impl Publisher {
     /// Serves the API on the configured socket.
     pub(super) async fn start(context: &Context) -> anyhow::Result<(Self, mpsc::Receiver<Operator>)> {
         let listener = server::bind(&context.config.socket()).await?;
-        let empty = View { status: empty_status(context), decisions: Vec::new(), history: Arc::default() };
+        let status = empty_status(context);
+        let empty = View {
+            status,
+            decisions: Vec::new(),
+            suspicions: Vec::new(),
+            history: Arc::default(),
+            pauses: Arc::default(),
+            forced: Arc::default(),
+        };
         let (view, readers) = watch::channel(Arc::new(empty));
         let (operator, commands) = mpsc::channel(COMMANDS_MAX);
         tokio::spawn(async move {
@@ -44,7 +56,8 @@ impl Publisher {
             }
         });
         let made_at = Instant::now();
-        Ok((Self { view, decisions: Vec::new(), made_at, wish: None, history: Arc::default() }, commands))
+        let (history, pauses, forced) = (Arc::default(), Arc::default(), Arc::default());
+        Ok((Self { view, decisions: Vec::new(), made_at, wish: None, history, pauses, forced }, commands))
     }
 
     /// Notes a decision of the leader.
@@ -77,9 +90,22 @@ impl Publisher {
         if ledger.run.is_some() || !ended {
             self.history = Arc::new(view::history(ledger, now));
         }
-        let history = Arc::clone(&self.history);
+        if ledger.pause.is_some() || self.pauses.len() != ledger.pause_history.len() || self.has_open_pause()
+        {
+            self.pauses = Arc::new(view::paused::history(ledger));
+        }
+        if self.forced.len() != ledger.forced.len() {
+            self.forced = Arc::new(view::forced::history(ledger));
+        }
+        let (history, pauses) = (Arc::clone(&self.history), Arc::clone(&self.pauses));
+        let suspicions = core.suspicions().map(view::suspicion_row).collect();
+        let (decisions, forced) = (self.decisions.clone(), Arc::clone(&self.forced));
         let status = view::conclude(status(core, context));
-        self.view.send_replace(Arc::new(View { status, decisions: self.decisions.clone(), history }));
+        self.view.send_replace(Arc::new(View { status, decisions, suspicions, history, pauses, forced }));
+    }
+
+    fn has_open_pause(&self) -> bool {
+        self.pauses.last().is_some_and(|pause| pause.ended_at.is_none())
     }
 }
 
@@ -90,6 +116,7 @@ fn empty_status(context: &Context) -> Status {
         node: config.node.clone(),
         cluster: config.cluster.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        generation: baton_runbooks::model::Generation(0),
         epoch: baton_runbooks::model::Epoch(0),
         holder: None,
         leader: None,
@@ -98,6 +125,7 @@ fn empty_status(context: &Context) -> Status {
         lease: Lease { valid_ms: None, length_ms: config.timing.lease.as_ms(), renewed_ms_ago: None },
         nodes: Vec::new(),
         run: None,
+        paused: None,
         alarms: Vec::new(),
         ok: false,
         sentence: "NOT OK: the agent has just started.".to_owned(),
@@ -108,10 +136,13 @@ fn status(core: &Agent, context: &Context) -> Status {
     let ledger = core.ledger();
     let standing = context.consensus.standing().borrow().clone();
     let mut alarms = alarms(core);
+    alarms.extend(forced_alarm(core, context));
     if let Some(problem) = &standing.problem {
-        alarms.insert(0, Alarm { code: "not-voting".to_owned(), text: problem.clone() });
+        let code = if standing.outranked { "outranked" } else { "not-voting" };
+        alarms.insert(0, Alarm { code: code.to_owned(), text: problem.clone() });
     }
     Status {
+        generation: ledger.generation,
         epoch: ledger.epoch,
         holder: ledger.holder.clone(),
         leader: standing.leader,
@@ -120,9 +151,22 @@ fn status(core: &Agent, context: &Context) -> Status {
         lease: lease(context),
         nodes: context.config.nodes.iter().map(|node| row(core, context, &node.name, node.kind)).collect(),
         run: ledger.run.as_ref().map(|run| view::run_record(run, clock::wall())),
+        paused: view::paused::row(ledger, core.reports(), context.clock.now(), report_max_ms(context)),
         alarms,
         ..empty_status(context)
     }
+}
+
+/// Loud until everybody who was given up is back.
+fn forced_alarm(core: &Agent, context: &Context) -> Option<Alarm> {
+    let (ledger, now) = (core.ledger(), context.clock.now());
+    let heard = |node: &NodeId| {
+        let fresh = core.reports().get(node).filter(|heard| now.since_ms(heard.at) <= report_max_ms(context));
+        fresh.map(|heard| heard.report.generation)
+    };
+    let is_back = |node: &NodeId| heard(node) == Some(ledger.generation);
+    let is_old = |node: &NodeId| heard(node).is_some_and(|generation| generation < ledger.generation);
+    view::forced::alarm(ledger, is_back, is_old)
 }
 
 /// What keeps this node from what it should be.
@@ -165,13 +209,17 @@ fn lease(context: &Context) -> Lease {
     }
 }
 
+/// A node whose last report is older is silent, milliseconds.
+fn report_max_ms(context: &Context) -> u64 {
+    (4 * context.config.timing.report.as_ms()).max(context.config.timing.lease.as_ms())
+}
+
 fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRow {
     let heard = core.reports().get(node);
     let report = heard.map(|heard| heard.report.as_ref());
     let now = context.clock.now();
     let heard_ms_ago = heard.map(|heard| now.since_ms(heard.at));
-    let report_max_ms = (4 * context.config.timing.report.as_ms()).max(context.config.timing.lease.as_ms());
-    let silent = heard_ms_ago.is_none_or(|ms| ms > report_max_ms);
+    let silent = heard_ms_ago.is_none_or(|ms| ms > report_max_ms(context));
     let role = role(core, node, kind, report);
     NodeRow {
         name: node.clone(),

@@ -13,6 +13,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::drill::{DrillRequest, DrillView};
+use super::force::{ForceAnswer, ForceRequest};
+use super::pause::{PauseAnswer, PauseRequest, ResumeAnswer, ResumeRequest};
 use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
     AbortRequest, AckRequest, Done, ErrorBody, Explain, History, RunRecord, Status, SwitchoverAnswer,
@@ -185,6 +187,38 @@ impl Client {
     /// See [`ClientError`].
     pub async fn drill(&self, request: &DrillRequest) -> Result<DrillView, ClientError> {
         self.post_for(FAR_DEADLINE, "/v1/drill", request).await
+    }
+
+    /// `POST /v1/pause`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn pause(&self, request: &PauseRequest) -> Result<PauseAnswer, ClientError> {
+        self.post("/v1/pause", request).await
+    }
+
+    /// `POST /v1/resume`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn resume(&self, request: &ResumeRequest) -> Result<ResumeAnswer, ClientError> {
+        self.post("/v1/resume", request).await
+    }
+
+    /// `POST /v1/force`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn force(&self, request: &ForceRequest) -> Result<ForceAnswer, ClientError> {
+        self.post("/v1/force", request).await
+    }
+
+    /// `POST /v1/rejoin`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn rejoin(&self) -> Result<Done, ClientError> {
+        self.post("/v1/rejoin", &()).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -10,7 +10,7 @@ use baton_runbooks::run::takeover;
 use baton_runbooks::run::{Entry, Event, Run};
 use baton_runbooks::why::Why;
 
-use super::types::{DecisionRow, Explain, Lease, NodeRow, Role, RunRecord, Status, Sync, View};
+use super::types::{DecisionRow, Explain, Lease, NodeRow, Role, RunRecord, Status, SuspicionRow, Sync, View};
 use super::view;
 
 /// 2026-11-22 21:40:00 UTC.
@@ -46,6 +46,7 @@ pub(crate) fn facts() -> Status {
         node: "db1".into(),
         cluster: "shop".to_owned(),
         version: "0.1.0".to_owned(),
+        generation: Default::default(),
         epoch: Epoch(2),
         holder: Some("db1".into()),
         leader: Some("mon".into()),
@@ -58,6 +59,7 @@ pub(crate) fn facts() -> Status {
             row("mon", NodeKind::Witness, Role::Witness, "leads, votes, watches", 41),
         ],
         run: None,
+        paused: None,
         alarms: Vec::new(),
         ok: false,
         sentence: String::new(),
@@ -159,9 +161,27 @@ pub(crate) fn explain() -> Explain {
         epoch: status.epoch,
         sentence: status.sentence,
         decisions: decisions(),
+        suspicions: vec![suspicion()],
+    }
+}
+
+fn suspicion() -> SuspicionRow {
+    SuspicionRow {
+        at: view::timestamp(START),
+        holder: Some("db1".into()),
+        lasted_ms: 600,
+        why: Why::LeaseNotEnded { epoch: Epoch(2), left_ms: 700 },
+        cleared_by: Why::HolderHealthy { holder: "db1".into(), granted_ms_ago: 20 },
     }
 }
 
 pub(crate) fn view() -> View {
-    View { status: healthy(), decisions: decisions(), history: Arc::new(view::history(&ledger(), START)) }
+    View {
+        status: healthy(),
+        decisions: decisions(),
+        suspicions: vec![suspicion()],
+        history: Arc::new(view::history(&ledger(), START)),
+        pauses: Arc::default(),
+        forced: Arc::default(),
+    }
 }

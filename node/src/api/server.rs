@@ -18,14 +18,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
+use baton_runbooks::decide::force::ForceWanted;
 use baton_runbooks::decide::loss::{Accept, Acceptance};
+use baton_runbooks::decide::pause::PauseWanted;
 use baton_runbooks::decide::switchover::Wanted;
-use baton_runbooks::model::{Epoch, NodeId, RunId, SyncGeneration};
+use baton_runbooks::model::{Epoch, Generation, NodeId, PauseId, RunId, SyncGeneration};
 use baton_runbooks::plan::Plan;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::drill::{DrillRequest, DrillView};
+use super::force::ForceAnswer;
+use super::pause::PauseAnswer;
 use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
     AckRequest, Done, ErrorBody, ErrorCode, Explain, History, RunRecord, Status, SwitchoverAnswer,
@@ -102,6 +106,36 @@ pub enum Operator {
         acceptance: Option<Acceptance>,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<TakeoverAnswer, CommandError>>,
+    },
+    /// Look whether the cluster can be paused; with an epoch, pause it.
+    Pause {
+        /// What is wanted.
+        wanted: PauseWanted,
+        /// The epoch that the operator saw.
+        epoch: Option<Epoch>,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<PauseAnswer, CommandError>>,
+    },
+    /// End the pause that stands.
+    Resume {
+        /// Who, with the user id that the kernel reports.
+        by: String,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<PauseId, CommandError>>,
+    },
+    /// Look whether this node can go on alone; with a generation, go on alone in it.
+    Force {
+        /// What is wanted.
+        wanted: ForceWanted,
+        /// The generation that the operator saw.
+        generation: Option<Generation>,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<ForceAnswer, CommandError>>,
+    },
+    /// Put this node's log of a lower generation aside, and come back as a new member.
+    Rejoin {
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Result<(), CommandError>>,
     },
     /// Propose `WithdrawLoss`.
     WithdrawLoss {
@@ -262,6 +296,10 @@ fn router(shared: Shared) -> Router {
         .route("/v1/takeover/withdraw", post(orders::withdraw))
         .route("/v1/resync", post(orders::resync))
         .route("/v1/drill", post(orders::drill))
+        .route("/v1/pause", post(orders::pause))
+        .route("/v1/resume", post(orders::resume))
+        .route("/v1/force", post(orders::force))
+        .route("/v1/rejoin", post(orders::rejoin))
         .fallback(no_such_page)
         .with_state(shared)
 }
@@ -279,11 +317,13 @@ async fn explain(State(shared): State<Shared>) -> Json<Explain> {
         epoch: view.status.epoch,
         sentence: view.status.sentence.clone(),
         decisions: view.decisions.clone(),
+        suspicions: view.suspicions.clone(),
     })
 }
 
 async fn history(State(shared): State<Shared>) -> Json<History> {
-    Json(History { runs: shared.view().history.to_vec() })
+    let view = shared.view();
+    Json(History { runs: view.history.to_vec(), pauses: view.pauses.to_vec(), forced: view.forced.to_vec() })
 }
 
 async fn one_run(

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use baton_runbooks::decide::loss::{Acceptance, LossPreflight};
 use baton_runbooks::decide::switchover::Preflight;
-use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, SyncGeneration, Term};
+use baton_runbooks::model::{Epoch, Generation, NodeId, NodeKind, RunId, SyncGeneration, Term};
 use baton_runbooks::observe::{Quarantine, ResyncFacts};
 use baton_runbooks::plan::Plan;
 use baton_runbooks::why::Why;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::force::ForcedRecord;
+use super::pause::{PauseRecord, PauseRow};
 
 /// Everything that the driver publishes for readers. It does not leave the process as such.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +22,14 @@ pub struct View {
     pub status: Status,
     /// Recent decisions, newest last, bounded by [`super::view::DECISIONS_MAX`].
     pub decisions: Vec<DecisionRow>,
+    /// Suspicions of this leader that came to nothing, newest last.
+    pub suspicions: Vec<SuspicionRow>,
     /// Runs of the ledger, newest last; the one under way included. Shared, since it changes only with the ledger.
     pub history: Arc<Vec<RunRecord>>,
+    /// Pauses of the ledger, newest last; one that is not over included.
+    pub pauses: Arc<Vec<PauseRecord>>,
+    /// Forced recoveries, newest last.
+    pub forced: Arc<Vec<ForcedRecord>>,
 }
 
 /// Where the cluster stands, as this node sees it.
@@ -34,6 +43,9 @@ pub struct Status {
     pub cluster: String,
     /// Version of this agent.
     pub version: String,
+    /// Generation of the cluster, raised by a forced recovery only.
+    #[serde(default)]
+    pub generation: Generation,
     /// The newest epoch that this node has applied.
     pub epoch: Epoch,
     /// Who holds the baton; `None`: nobody.
@@ -50,6 +62,9 @@ pub struct Status {
     pub nodes: Vec<NodeRow>,
     /// The run under way, or the one that needs an operator.
     pub run: Option<RunRecord>,
+    /// The pause that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<PauseRow>,
     /// What an operator should mend, worst first.
     pub alarms: Vec<Alarm>,
     /// A takeover would work now, and nothing is to be mended.
@@ -170,6 +185,21 @@ pub struct DecisionRow {
     pub why: Vec<Why>,
 }
 
+/// The leader suspected that the holder is lost, and it was not. Kept by the leader that suspected, since its agent started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspicionRow {
+    /// When it began, on the leader's wall clock.
+    pub at: Timestamp,
+    /// Who was suspected.
+    pub holder: Option<NodeId>,
+    /// How long it lasted, in milliseconds.
+    pub lasted_ms: u64,
+    /// What was seen when it began.
+    pub why: Why,
+    /// What ended it.
+    pub cleared_by: Why,
+}
+
 /// The answer of `GET /v1/explain`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explain {
@@ -185,6 +215,9 @@ pub struct Explain {
     pub sentence: String,
     /// Recent decisions of this node, newest last.
     pub decisions: Vec<DecisionRow>,
+    /// What did not happen: suspicions of this node as a leader that came to nothing, newest last.
+    #[serde(default)]
+    pub suspicions: Vec<SuspicionRow>,
 }
 
 /// The answer of `GET /v1/history`.
@@ -192,6 +225,12 @@ pub struct Explain {
 pub struct History {
     /// Runs, newest last.
     pub runs: Vec<RunRecord>,
+    /// Pauses, newest last; one that is not over included.
+    #[serde(default)]
+    pub pauses: Vec<PauseRecord>,
+    /// Forced recoveries, newest last.
+    #[serde(default)]
+    pub forced: Vec<ForcedRecord>,
 }
 
 /// One run.

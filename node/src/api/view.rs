@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use baton_runbooks::agent::Suspicion;
 use baton_runbooks::decide::local::{self, Wish};
 use baton_runbooks::decide::{Action, Decision};
 use baton_runbooks::ledger::Ledger;
@@ -14,10 +15,13 @@ use baton_runbooks::why::Why;
 use jiff::Timestamp;
 
 use super::types::{
-    Alarm, DecisionRow, NodeRow, Role, RunRecord, RunResult, Status, StepRecord, StepState, Sync,
+    Alarm, DecisionRow, NodeRow, Role, RunRecord, RunResult, Status, StepRecord, StepState, SuspicionRow,
+    Sync,
 };
 
-mod away;
+pub mod away;
+pub mod forced;
+pub mod paused;
 #[cfg(test)]
 mod tests;
 
@@ -249,6 +253,7 @@ pub fn decision_row(decision: &Decision, at: WallMs) -> DecisionRow {
         }
         Action::AbandonRun { reason } => format!("abandon the run: {reason}"),
         Action::Skip { step, reason } => format!("skip {step}: {reason}"),
+        Action::ExpirePause { pause } => format!("end pause {pause}"),
     };
     DecisionRow { at: timestamp(at), action, why: decision.why.clone() }
 }
@@ -270,6 +275,18 @@ pub fn wish_row(wish: &Wish, at: WallMs) -> DecisionRow {
         action.push_str(&format!("; give the lease back ({})", why.code()));
     }
     DecisionRow { at: timestamp(at), action, why: wish.why.clone() }
+}
+
+/// A suspicion that came to nothing, as a row.
+#[must_use]
+pub fn suspicion_row(suspicion: &Suspicion) -> SuspicionRow {
+    SuspicionRow {
+        at: timestamp(suspicion.at),
+        holder: suspicion.holder.clone(),
+        lasted_ms: suspicion.lasted_ms,
+        why: suspicion.why.clone(),
+        cleared_by: suspicion.cleared_by.clone(),
+    }
 }
 
 /// Appends a decision if it differs from the newest one in what was decided or in the codes of its reasons; evidence
@@ -326,6 +343,12 @@ pub fn row_alarms(rows: &[NodeRow], own_version: &str) -> Vec<Alarm> {
 /// # Errors
 /// The sentence that says what is wrong.
 pub fn sentence(status: &Status) -> Result<String, String> {
+    if let Some(outranked) = status.alarms.iter().find(|alarm| alarm.code == "outranked") {
+        return Err(format!("NOT OK: {}.", outranked.text));
+    }
+    if let Some(pause) = &status.paused {
+        return Err(paused::sentence(pause, status));
+    }
     if status.leader.is_none() {
         return Err(no_leader(status));
     }

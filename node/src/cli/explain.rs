@@ -2,7 +2,7 @@
 
 use super::status::wrap;
 use super::{Exit, Failure, Global, Output, block_on, screen};
-use crate::api::types::{DecisionRow, Explain};
+use crate::api::types::{DecisionRow, Explain, SuspicionRow};
 
 pub(super) fn run(global: &Global) -> Result<Exit, Failure> {
     let client = global.client()?;
@@ -24,6 +24,13 @@ fn table(explain: &Explain) -> String {
     if explain.decisions.is_empty() {
         out.push_str("no decision since this agent started\n");
     }
+    if !explain.suspicions.is_empty() {
+        out.push_str("\nwhat did not happen:\n");
+        for row in &explain.suspicions {
+            out.push_str(&wrap(&suspicion(row)));
+            out.push('\n');
+        }
+    }
     let elsewhere = explain.leader.as_ref().filter(|leader| **leader != explain.node);
     if let Some(leader) = elsewhere {
         out.push_str(&format!("\n{leader} leads and decides on takeovers: ask `baton explain` there too.\n"));
@@ -31,6 +38,17 @@ fn table(explain: &Explain) -> String {
     out.push('\n');
     out.push_str(&wrap(&explain.sentence));
     out
+}
+
+fn suspicion(row: &SuspicionRow) -> String {
+    let holder = row.holder.as_ref().map_or("the holder", |node| node.as_str());
+    format!(
+        "{:.3}  {holder} was suspected to be lost for {} ({}); cleared by {}",
+        row.at,
+        screen::span(row.lasted_ms),
+        row.why,
+        row.cleared_by
+    )
 }
 
 fn decision(row: &DecisionRow) -> String {
@@ -52,6 +70,7 @@ mod tests {
         for part in [
             "hold",
             "holder-healthy: db1, granted 40 ms ago",
+            "db1 was suspected to be lost for 600 ms",
             "mon leads and decides",
             "OK: db2 can take over",
         ] {

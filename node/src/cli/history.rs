@@ -2,7 +2,9 @@
 
 use super::status::{steps, wrap};
 use super::{Exit, Failure, Global, Output, block_on, screen};
-use crate::api::types::{RunRecord, RunResult};
+use crate::api::force::ForcedRecord;
+use crate::api::pause::PauseRecord;
+use crate::api::types::{History, RunRecord, RunResult};
 use crate::api::view::PHASE_NAMES;
 
 /// Arguments of `baton history`.
@@ -16,12 +18,56 @@ pub(super) fn run(global: &Global, args: &HistoryArgs) -> Result<Exit, Failure> 
     let client = global.client()?;
     let text = match (args.number, global.output) {
         (None, Output::Json) => screen::json(&block_on(client.history())??)?,
-        (None, Output::Table) => list(&block_on(client.history())??.runs),
+        (None, Output::Table) => all(&block_on(client.history())??),
         (Some(number), Output::Json) => screen::json(&block_on(client.run(number))??)?,
         (Some(number), Output::Table) => one(&block_on(client.run(number))??),
     };
     screen::say(&text)?;
     Ok(Exit::Done)
+}
+
+fn all(history: &History) -> String {
+    let mut parts = vec![list(&history.runs)];
+    if !history.pauses.is_empty() {
+        let lines: Vec<String> = history.pauses.iter().map(|pause| wrap(&paused(pause))).collect();
+        parts.push(lines.join("\n"));
+    }
+    if !history.forced.is_empty() {
+        let lines: Vec<String> = history.forced.iter().map(|forced| wrap(&told(forced))).collect();
+        parts.push(lines.join("\n"));
+    }
+    parts.join("\n\n")
+}
+
+fn told(forced: &ForcedRecord) -> String {
+    let gave_up: Vec<&str> = forced.gave_up.iter().map(|node| node.as_str()).collect();
+    let loss = if forced.loss_accepted { ", and acknowledged writes that it lacked" } else { "" };
+    format!(
+        "FORCED · generation {} · {} · {} went on alone · by {}: {} · gave up {} and what they decided after entry {}{loss}",
+        forced.generation,
+        forced.at.strftime("%Y-%m-%d %H:%M:%SZ"),
+        forced.survivor,
+        forced.by,
+        forced.reason,
+        gave_up.join(" and "),
+        forced.last_index
+    )
+}
+
+fn paused(pause: &PauseRecord) -> String {
+    let alone = if pause.alone { ", alone" } else { "" };
+    let end = match (&pause.ended, pause.ended_at) {
+        (Some(ended), Some(at)) => format!("over {}: {ended}", at.strftime("%Y-%m-%d %H:%M:%SZ")),
+        (Some(_) | None, _) => "not over".to_owned(),
+    };
+    format!(
+        "pause {} · {} · for {}{alone} · by {}: {} · {end}",
+        pause.number,
+        pause.at.strftime("%Y-%m-%d %H:%M:%SZ"),
+        screen::span(pause.for_ms),
+        pause.by,
+        pause.reason
+    )
 }
 
 fn list(runs: &[RunRecord]) -> String {

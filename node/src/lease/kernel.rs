@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use baton_netops::gate::SlotState;
 use baton_netops::{Gate, GateError, GateSpec, Network, TableOutcome, Which, gate};
 use baton_runbooks::lease::holder::Door;
 
@@ -97,6 +98,27 @@ impl Kernel {
         }
     }
 
+    /// Voids one slot of both doors and reads back. Rules that had been removed are put back, closed.
+    pub(super) async fn void_slot(&mut self, slot: u64) -> Result<(), OrderError> {
+        match self.gate.void_slot(Which::Both, slot as u8) {
+            Ok(()) => Ok(()),
+            Err(GateError::Gone) => self.repair().await.map(drop),
+            Err(error) => Err(failed("void a slot of the gates", &error)),
+        }
+    }
+
+    /// The doors that one slot lets packets pass, with the milliseconds for which it does.
+    pub(super) fn open_in(&mut self, slot: u64) -> Result<Vec<(Door, u64)>, OrderError> {
+        let alive = self.gate.alive(Which::Both).map_err(|error| failed("read the gates", &error))?;
+        let open = alive.iter().filter(|state| u64::from(state.slot) == slot);
+        let named = |state: &SlotState| match state.which {
+            Which::Vip => Some((Door::Vip, state.open_ms()?)),
+            Which::Ports => Some((Door::Ports, state.open_ms()?)),
+            Which::Both => None,
+        };
+        Ok(open.filter_map(named).collect())
+    }
+
     /// Puts rules back that another program removed; they come back closed. False: they are all there.
     pub(super) async fn repair(&mut self) -> Result<bool, OrderError> {
         let installed = gate::install_or_keep(&self.spec).await;
@@ -109,11 +131,14 @@ impl Kernel {
         Ok(loaded)
     }
 
-    /// Adds the VIP's addresses, or refreshes their lifetimes.
-    pub(super) async fn hold_addresses(&self) -> Result<(), OrderError> {
+    /// Adds the VIP's addresses, or refreshes their lifetimes: for as long as the gate may let their packets pass, or for
+    /// what is configured.
+    pub(super) async fn hold_addresses(&self, open_ms: u64) -> Result<(), OrderError> {
+        let open_s = u32::try_from(open_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+        let lifetime_s = self.address_lifetime_s.max(open_s);
         for vip in &self.spec.vips {
             self.network
-                .ensure_address(vip.ip, &vip.interface, self.address_lifetime_s)
+                .ensure_address(vip.ip, &vip.interface, lifetime_s)
                 .await
                 .map_err(|error| failed("hold the VIP's address", &error))?;
         }

@@ -5,6 +5,7 @@
 
 mod changes;
 mod orders;
+mod pausing;
 mod renewals;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use super::links::{Arrived, Frame, IN_MAX, Links};
 use super::pulse::Pulse;
 use super::{LeaseHandle, LeaseView, ORDERS_MAX, Order, OrderError, Setup, realtime};
 use crate::hands::server::ServerId;
+use pausing::Pausing;
 
 /// Starts the thread.
 ///
@@ -111,6 +113,7 @@ struct Thread {
     restored_at: Instant,
     restore_again: bool,
     refusal: Option<String>,
+    pausing: Pausing,
 }
 
 impl Thread {
@@ -167,6 +170,7 @@ impl Thread {
             restored_at: now,
             restore_again: false,
             refusal: None,
+            pausing: Pausing::default(),
             setup,
         })
     }
@@ -208,12 +212,21 @@ impl Thread {
 
     fn publish(&mut self) {
         let office = self.office();
+        self.granter.see(self.setup.clock.now(), &office, &self.appointment());
         let takeover_at = self.granter.takeover_at(&office);
         let released = self.setup.committed.borrow().ledger.released.clone();
         let released_at = released.and_then(|released| self.granter.released_at(&office, released.boot));
         let held = self.holder.epoch().zip(self.holder.ends_at());
         let view = LeaseView {
-            facts: LeaseFacts { held, takeover_at, released_at, granted_at: self.granter.granted_at() },
+            facts: LeaseFacts {
+                held,
+                takeover_at,
+                released_at,
+                granted_at: self.granter.granted_at(),
+                pause_over: self.granter.pause_over(&office),
+                long: self.holder.long(),
+                short_again: self.short_again(),
+            },
             vip_open: self.holder.is_open(Door::Vip),
             ports_open: self.holder.is_open(Door::Ports),
             repairs: self.kernel.as_ref().map_or(0, |kernel| kernel.repairs),

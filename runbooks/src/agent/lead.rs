@@ -17,15 +17,14 @@ impl Agent {
         }
         let decision = decide(&self.facts(now));
         let term = Some(self.office.term);
-        let suspects = decision.why.first().is_some_and(Why::is_suspicion);
-        self.suspects_since = suspects.then(|| self.suspects_since.unwrap_or(now));
+        let suspects_since = self.suspicions.weigh(&decision, self.ledger.holder.as_ref(), now, wall);
         match &decision.action {
             Action::Hold => {}
             Action::StartRun { plan } => {
                 if self.may_propose(&Purpose::StartRun) {
                     let ends = Some(self.ledger.epoch);
                     let mut plan = plan.clone();
-                    plan.detected_ms_ago = self.suspects_since.map(|since| now.since_ms(since));
+                    plan.detected_ms_ago = suspects_since.map(|since| now.since_ms(since));
                     let command = Command::StartRun { plan, at: wall };
                     self.propose(Purpose::StartRun, command, term, ends, out);
                 }
@@ -41,6 +40,7 @@ impl Agent {
                 }
             }
             Action::Skip { step, reason } => self.skip(*step, reason.clone(), wall, out),
+            Action::ExpirePause { pause } => self.expire_pause(*pause, wall, out),
         }
         self.forget_old_word(now, wall, out);
         if self.decision.as_ref().is_none_or(|old| differs(old, &decision)) {
@@ -53,7 +53,7 @@ impl Agent {
     fn is_led_as_before(&self) -> bool {
         let said = self.decision.as_ref().map(|decision| decision.why.as_slice());
         let same = matches!(said, Some([Why::NotLeader { leader }]) if *leader == self.office.leader);
-        same && !self.office.is_leader && self.suspects_since.is_none() && self.word.is_none()
+        same && !self.office.is_leader && !self.suspicions.is_open() && self.word.is_none()
     }
 
     fn facts(&self, now: Mono) -> Facts<'_> {
@@ -65,6 +65,7 @@ impl Agent {
             takeover_at: self.lease.takeover_at,
             released_at: self.lease.released_at,
             granted_at: self.lease.granted_at,
+            pause_over: self.lease.pause_over,
             reports: &self.reports,
             canaries: &self.canaries,
             ready_since: self.steps.ready_since(),

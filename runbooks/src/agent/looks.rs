@@ -2,6 +2,7 @@
 
 use super::proposals::Purpose;
 use super::{Agent, Output};
+use crate::decide::force::{self, ForcePreflight, ForceWanted, Survivor};
 use crate::decide::loss::{self, Accept, LossPreflight};
 use crate::decide::switchover::{self, Preflight, View, Wanted};
 use crate::ledger::command::Command;
@@ -24,7 +25,20 @@ impl Agent {
         loss::preflight(&self.view(now), wanted)
     }
 
-    fn view(&self, now: Mono) -> View<'_> {
+    /// What stands in the way of going on alone.
+    #[must_use]
+    pub fn force_preflight(&self, now: Mono, wall: WallMs, wanted: &ForceWanted) -> ForcePreflight {
+        let survivor = Survivor {
+            me: &self.setup.me,
+            office: &self.office,
+            up_ms: self.began_at.map_or(0, |began| now.since_ms(began)),
+            applied: self.applied,
+            wall,
+        };
+        force::preflight(&self.view(now), &survivor, wanted)
+    }
+
+    pub(super) fn view(&self, now: Mono) -> View<'_> {
         View {
             now,
             ledger: &self.ledger,

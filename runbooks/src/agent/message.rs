@@ -10,7 +10,7 @@ use crate::detect::Patience;
 use crate::lease::granter::Office;
 use crate::ledger::Ledger;
 use crate::ledger::command::Command;
-use crate::model::{Epoch, Mono, NodeId, RunId, Term, WallMs};
+use crate::model::{Epoch, Mono, NodeId, PauseId, RunId, Term, WallMs};
 use crate::observe::{NodeReport, Observation};
 use crate::plan::{PlannedStep, Step};
 use crate::sync::Keep;
@@ -26,13 +26,23 @@ pub struct LeaseFacts {
     pub released_at: Option<Mono>,
     /// When the newest grant was given by this node.
     pub granted_at: Option<Mono>,
+    /// The pause that this leader sees, and the earliest instant at which it may take it for over by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_over: Option<(PauseId, Mono)>,
+    /// The pause for which both doors are held open by long leases here, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long: Option<(PauseId, Mono)>,
+    /// The pause for which this agent's long leases are void and read back, while it lives on short ones. It asks for no long
+    /// one of that pause any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_again: Option<PauseId>,
 }
 
 impl LeaseFacts {
     /// The same but for instants that have moved on, which is what a renewal does: nothing ends sooner, nothing begins.
     #[must_use]
     pub fn only_prolongs(&self, before: &Self) -> bool {
-        let Self { held, takeover_at, released_at, granted_at } = self;
+        let Self { held, takeover_at, released_at, granted_at, pause_over, long, short_again } = self;
         let later = |new: &Option<Mono>, old: &Option<Mono>| new.is_some() == old.is_some() && new >= old;
         let epoch = |held: &Option<(Epoch, Mono)>| held.map(|(epoch, _)| epoch);
         let end = |held: &Option<(Epoch, Mono)>| held.map(|(_, end)| end);
@@ -41,6 +51,7 @@ impl LeaseFacts {
             && later(takeover_at, &before.takeover_at)
             && later(granted_at, &before.granted_at)
             && *released_at == before.released_at
+            && (pause_over, long, short_again) == (&before.pause_over, &before.long, &before.short_again)
     }
 }
 
@@ -74,7 +85,8 @@ pub enum Input {
     /// A node's report arrived.
     Report {
         /// What it says.
-        report: Box<NodeReport>,
+        #[serde(with = "crate::shared")]
+        report: Arc<NodeReport>,
     },
     /// The ledger was applied here up to `index`.
     Committed {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Agent, Output};
 use crate::ledger::command::Command;
-use crate::model::{Epoch, Mono, SyncGeneration, Term};
+use crate::model::{Epoch, Mono, PauseId, SyncGeneration, Term};
 use crate::plan::Step;
 
 /// What a proposal in flight is for, so that it is not made twice.
@@ -19,6 +19,9 @@ pub(super) enum Purpose {
     SyncIn(SyncGeneration),
     SyncOut(SyncGeneration),
     WithdrawLoss(SyncGeneration),
+    ClaimPause(PauseId),
+    EndPause(PauseId),
+    ExpirePause(PauseId),
 }
 
 /// After a proposal ended, however it did, the same is not proposed again before this time has passed, in milliseconds,
@@ -41,7 +44,10 @@ impl Agent {
                 | Purpose::Release(_)
                 | Purpose::SyncIn(_)
                 | Purpose::SyncOut(_)
-                | Purpose::WithdrawLoss(_),
+                | Purpose::WithdrawLoss(_)
+                | Purpose::ClaimPause(_)
+                | Purpose::EndPause(_)
+                | Purpose::ExpirePause(_),
                 _,
             ) => {}
         }
@@ -60,7 +66,10 @@ impl Agent {
             | Purpose::Steps(_)
             | Purpose::Release(_)
             | Purpose::SyncIn(_)
-            | Purpose::WithdrawLoss(_) => false,
+            | Purpose::WithdrawLoss(_)
+            | Purpose::ClaimPause(_)
+            | Purpose::EndPause(_)
+            | Purpose::ExpirePause(_) => false,
         })
     }
 

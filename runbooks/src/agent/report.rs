@@ -33,6 +33,8 @@ impl Agent {
             gateway_lost: self.detector.gateway_lost(now, GATEWAY_DOUBT_MS).map(str::to_owned),
             quarantine: None,
             resync: None,
+            paused: self.paused_facts(now),
+            generation: self.ledger.generation,
             heard_ms,
             up_ms: self.began_at.map(|began| now.since_ms(began)),
             serving: self.lease.held.is_some_and(|(_, until)| now < until),

@@ -77,7 +77,10 @@ impl Purpose {
             | Self::Release(_)
             | Self::SyncIn(_)
             | Self::WithdrawLoss(_)
-            | Self::SyncOut(_) => false,
+            | Self::SyncOut(_)
+            | Self::ClaimPause(_)
+            | Self::EndPause(_)
+            | Self::ExpirePause(_) => false,
         }
     }
 }

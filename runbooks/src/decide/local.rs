@@ -159,6 +159,11 @@ fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
         let why = vec![broken.or(passing).unwrap_or(Why::Serving { epoch })];
         return Wish { role, renew: Some(epoch), release: None, why };
     };
+    if let Some(pause) = &facts.ledger.pause {
+        let (by, words) = (pause.order.by.clone(), pause.order.reason.clone());
+        let why = vec![reason, Why::Paused { pause: pause.id, by, reason: words }];
+        return Wish { role, renew: Some(epoch), release: None, why };
+    }
     match (facts.other_lacks)() {
         None if facts.waiting == 0 || reason.is_beyond_waiting() => release(epoch, reason),
         None => {

@@ -174,6 +174,16 @@ impl Look<'_> {
             Some(run) => self.note("no-run", false, format!("run {} is in progress", run.id)),
             None => self.note("no-run", true, "no run is in progress"),
         }
+        match &ledger.pause {
+            Some(pause) => {
+                self.note(
+                    "not-paused",
+                    false,
+                    format!("pause {} is not over; `baton resume` ends it", pause.id),
+                );
+            }
+            None => self.note("not-paused", true, "no pause stands"),
+        }
         self.holder_is_lost();
         let mysql = self.fit(&to);
         self.incomplete(&to, mysql.as_ref());

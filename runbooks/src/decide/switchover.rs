@@ -95,6 +95,7 @@ impl Look<'_> {
         let ledger = self.view.ledger;
         let (holder, to) = self.nodes(wanted)?;
         self.no_run();
+        self.no_pause();
         let source = self.serving(&holder);
         let target = self.fit(&to);
         self.in_sync(&to, target.as_ref().and_then(|report| report.mysql.as_deref()));
@@ -160,6 +161,19 @@ impl Look<'_> {
                 );
             }
             None => self.note("no-run", true, "no run is in progress"),
+        }
+    }
+
+    fn no_pause(&mut self) {
+        match &self.view.ledger.pause {
+            Some(pause) => {
+                self.note(
+                    "not-paused",
+                    false,
+                    format!("pause {} is not over; `baton resume` ends it", pause.id),
+                );
+            }
+            None => self.note("not-paused", true, "no pause stands"),
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Grant, Refusal, Renewal, Surrender, Terms};
-use crate::model::{Epoch, Mono, NodeId, Term};
+use super::{Grant, LongLease, Refusal, Renewal, Surrender, Terms};
+use crate::model::{Epoch, Mono, NodeId, PauseId, Term};
 
 /// What a node knows of Raft and of the ledger when it is asked for a grant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,30 @@ pub struct Appointment {
     pub released: bool,
     /// A switchover has passed the baton from this node, and the holder has not opened yet.
     pub passed_by: Option<NodeId>,
+    /// A pause stands.
+    pub paused: Option<PausedEpoch>,
+}
+
+/// What the ledger says about the pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PausedEpoch {
+    /// Its number.
+    pub id: PauseId,
+    /// Its length, in milliseconds.
+    pub for_ms: u64,
+    /// The start of the holder's agent that may have long leases.
+    pub claimed_by: Option<u64>,
+    /// It was ended: nobody is granted one any more.
+    pub resumed: bool,
+}
+
+/// A pause as this leader counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counted {
+    id: PauseId,
+    for_ms: u64,
+    /// When it was first seen in this term.
+    since: Mono,
 }
 
 /// The newest lease that was granted to one start of an agent.
@@ -76,6 +100,7 @@ pub struct Granter {
     granted_at: Option<Mono>,
     ending: Option<Epoch>,
     stretch: Option<Stretch>,
+    paused: Option<Counted>,
 }
 
 impl Granter {
@@ -91,7 +116,31 @@ impl Granter {
             granted_at: None,
             ending: None,
             stretch: None,
+            paused: None,
         }
+    }
+
+    /// Looks at the ledger for a pause. Called before everything that asks when something is over, so that no answer is given
+    /// without it.
+    pub fn see(&mut self, now: Mono, office: &Office, appointment: &Appointment) {
+        self.follow(office);
+        // Not to be seen to lead for a moment does not begin the count anew: what was answered before would be wrong.
+        if office.is_leader {
+            self.paused = appointment.paused.map(|paused| {
+                let same = self.paused.filter(|counted| counted.id == paused.id);
+                let since = same.map_or(now, |counted| counted.since);
+                Counted { id: paused.id, for_ms: paused.for_ms, since }
+            });
+        }
+    }
+
+    /// The pause that this leader sees, and the earliest instant at which it may take it for over although the holder says
+    /// nothing.
+    #[must_use]
+    pub fn pause_over(&mut self, office: &Office) -> Option<(PauseId, Mono)> {
+        self.follow(office);
+        let counted = self.paused.filter(|_| office.is_leader)?;
+        Some((counted.id, counted.since.plus_ms(self.terms.pause_wait_ms(counted.for_ms))))
     }
 
     /// Answers a renewal.
@@ -105,7 +154,12 @@ impl Granter {
         appointment: &Appointment,
         renewal: &Renewal,
     ) -> Result<Grant, Refusal> {
+        self.see(now, office, appointment);
         let acked_at = self.may_grant(now, office, appointment, renewal)?;
+        if let Some(long) = renewal.long {
+            self.may_be_long(now, appointment, renewal, long)?;
+            return Ok(self.granted(now, acked_at, office, renewal));
+        }
         self.hears(now, renewal)?;
         let end = acked_at.plus_ms(self.terms.lease_ms + 1);
         let (node, seq) = (renewal.node.clone(), renewal.seq);
@@ -115,7 +169,11 @@ impl Granter {
         let margin_ms = self.terms.margin_ms;
         self.noted.retain(|boot, noted| *boot == renewal.boot || now < noted.end.plus_ms(margin_ms));
         self.granted_at = Some(now);
-        Ok(Grant {
+        Ok(self.granted(now, acked_at, office, renewal))
+    }
+
+    fn granted(&self, now: Mono, acked_at: Mono, office: &Office, renewal: &Renewal) -> Grant {
+        Grant {
             epoch: renewal.epoch,
             boot: renewal.boot,
             seq: renewal.seq,
@@ -123,7 +181,25 @@ impl Granter {
             age_ms: now.since_ms(acked_at) + 1,
             leader: self.me.clone(),
             term: office.term,
-        })
+            long: renewal.long,
+        }
+    }
+
+    /// A long lease is not noted by itself: none outlives the pause as this leader counts it, and it waits for all of that.
+    fn may_be_long(
+        &self,
+        now: Mono,
+        appointment: &Appointment,
+        renewal: &Renewal,
+        long: LongLease,
+    ) -> Result<(), Refusal> {
+        let claimed = |paused: &PausedEpoch| {
+            paused.id == long.pause && !paused.resumed && paused.claimed_by == Some(renewal.boot)
+        };
+        let counted = self.paused.filter(|_| appointment.paused.as_ref().is_some_and(claimed));
+        let counted = counted.ok_or(Refusal::NotPaused)?;
+        let left_ms = counted.since.plus_ms(counted.for_ms).since_ms(now);
+        if long.length_ms <= left_ms { Ok(()) } else { Err(Refusal::PauseEnds { left_ms }) }
     }
 
     /// A node has closed: the leases that it was granted up to this ticket are over, and none is granted for an older one.
@@ -186,6 +262,7 @@ impl Granter {
         self.follow(office);
         let elected_at = office.elected_at.filter(|_| office.is_leader)?;
         let new_leader = elected_at.plus_ms(self.terms.new_leader_wait_ms());
+        let new_leader = self.pause_over(office).map_or(new_leader, |(_, over)| new_leader.max(over));
         let open =
             self.noted.iter().filter(|(boot, _)| Some(**boot) != closed).map(|(_, noted)| noted.end).max();
         Some(open.map_or(new_leader, |end| new_leader.max(end.plus_ms(self.terms.margin_ms))))
@@ -285,6 +362,7 @@ impl Granter {
             self.granted_at = None;
             self.ending = None;
             self.stretch = None;
+            self.paused = None;
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Grant, Renewal, Surrender, Terms};
-use crate::model::{Epoch, Mono, NodeId};
+use super::{Grant, LongLease, Renewal, Surrender, Terms};
+use crate::model::{Epoch, Mono, NodeId, PauseId};
 
 /// What a lease opens. Each has tickets and permits of its own in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,6 +22,18 @@ pub enum Door {
 struct DoorState {
     open: bool,
     void_below: u64,
+    /// It has a long ticket and permit.
+    long: bool,
+}
+
+/// A question for a long lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LongAsked {
+    seq: u64,
+    lease: LongLease,
+    /// The doors whose ticket was written.
+    doors: Vec<Door>,
+    sent_at: Option<Mono>,
 }
 
 /// Why a grant opens nothing.
@@ -61,6 +73,9 @@ pub struct Holder {
     heard_at: Option<Mono>,
     vip: DoorState,
     ports: DoorState,
+    long_asked: Option<LongAsked>,
+    /// The pause for which long leases are held, and when the newest of them ends.
+    long: Option<(PauseId, Mono)>,
 }
 
 impl Holder {
@@ -78,6 +93,8 @@ impl Holder {
             heard_at: None,
             vip: DoorState::default(),
             ports: DoorState::default(),
+            long_asked: None,
+            long: None,
         }
     }
 
@@ -88,6 +105,7 @@ impl Holder {
             self.close(Door::Ports);
             self.epoch = epoch;
             self.sent.clear();
+            self.drop_long();
             self.ends_at = None;
             self.heard_at = None;
         }
@@ -111,7 +129,7 @@ impl Holder {
         let next = self.seq + 1;
         if self.epoch.is_some() && !self.is_open(door) {
             // Tickets that are out were written without this door.
-            *self.door(door) = DoorState { open: true, void_below: next };
+            *self.door(door) = DoorState { open: true, void_below: next, long: false };
         }
     }
 
@@ -121,6 +139,8 @@ impl Holder {
         let state = self.door(door);
         state.open = false;
         state.void_below = next;
+        state.long = false;
+        self.forget_long_without_doors();
     }
 
     /// The door is open as far as this half is concerned.
@@ -155,7 +175,115 @@ impl Holder {
             boot: self.boot,
             seq,
             heard_ms: self.heard_at.map(|at| now.since_ms(at)),
+            long: None,
         })
+    }
+
+    /// Number, slot and doors of a long ticket for the open doors that have none; to be written, as for a short one, before
+    /// the clock is read for [`Holder::renew_long`]. `None`: none wants one. An earlier question is void with it.
+    pub fn next_long_ticket(&mut self, lease: LongLease) -> Option<(u64, u64, Vec<Door>)> {
+        self.epoch?;
+        let states = [(Door::Vip, self.vip), (Door::Ports, self.ports)];
+        let doors: Vec<Door> =
+            states.into_iter().filter(|(_, state)| state.open && !state.long).map(|(door, _)| door).collect();
+        if doors.is_empty() {
+            return None;
+        }
+        self.seq += 1;
+        self.long_asked = Some(LongAsked { seq: self.seq, lease, doors: doors.clone(), sent_at: None });
+        Some((self.seq, self.terms.long_slot(), doors))
+    }
+
+    /// The question for the long ticket `seq`; `now` was read after the ticket went into the kernel.
+    pub fn renew_long(&mut self, seq: u64, now: Mono) -> Option<Renewal> {
+        let asked = self.long_asked.as_mut().filter(|asked| asked.seq == seq)?;
+        asked.sent_at = Some(now);
+        let long = Some(asked.lease);
+        let heard_ms = self.heard_at.map(|at| now.since_ms(at));
+        Some(Renewal { node: self.node.clone(), epoch: self.epoch?, boot: self.boot, seq, heard_ms, long })
+    }
+
+    /// When the question for a long lease that has no answer was sent.
+    #[must_use]
+    pub fn long_asked_at(&self) -> Option<Mono> {
+        self.long_asked.as_ref().and_then(|asked| asked.sent_at)
+    }
+
+    /// What an earlier start of this agent left in the kernel lets packets pass `doors` until `ends_at`, by a grant of `pause`.
+    /// It is a lease of this one, which opens these doors.
+    pub fn adopt_long(&mut self, pause: PauseId, ends_at: Mono, doors: &[Door]) {
+        if self.epoch.is_none() || doors.is_empty() {
+            return;
+        }
+        self.long = Some((pause, ends_at));
+        let next = self.seq + 1;
+        for door in doors {
+            *self.door(*door) = DoorState { open: true, void_below: next, long: true };
+        }
+    }
+
+    /// The long tickets are gone from the kernel, or are about to be: no late grant of one opens anything.
+    pub fn drop_long(&mut self) {
+        self.long = None;
+        self.long_asked = None;
+        self.vip.long = false;
+        self.ports.long = false;
+    }
+
+    /// The pause for which both doors are held open by long leases, and until when.
+    #[must_use]
+    pub fn long(&self) -> Option<(PauseId, Mono)> {
+        self.long.filter(|_| self.vip.long && self.ports.long)
+    }
+
+    /// Until when some door is held open by a long lease; `None`: none is.
+    #[must_use]
+    pub fn long_end(&self) -> Option<Mono> {
+        self.long.map(|(_, end)| end)
+    }
+
+    /// The question for a long lease was refused: the next one need not wait for its answer.
+    pub fn refuse_long(&mut self) {
+        self.long_asked = None;
+    }
+
+    /// A lease of `L` is valid at `now`.
+    #[must_use]
+    pub fn is_short_valid(&self, now: Mono) -> bool {
+        self.ends_at.is_some_and(|end| now < end)
+    }
+
+    fn forget_long_without_doors(&mut self) {
+        if !self.vip.long && !self.ports.long {
+            self.long = None;
+        }
+    }
+
+    fn accept_long(&mut self, asked: &LongAsked, grant: &Grant, now: Mono) -> Result<Accepted, Ignored> {
+        let sent_at = asked.sent_at.ok_or(Ignored::Void)?;
+        if grant.age_ms > self.terms.age_max_ms {
+            return Err(Ignored::TooOld);
+        }
+        let ends_at = sent_at.minus_ms(grant.age_ms).plus_ms(asked.lease.length_ms);
+        if ends_at <= now {
+            return Err(Ignored::Late);
+        }
+        self.long_asked = None;
+        let mut doors = Vec::new();
+        for door in &asked.doors {
+            let state = self.door(*door);
+            if state.open && grant.seq >= state.void_below {
+                state.long = true;
+                doors.push(*door);
+            }
+        }
+        if !doors.is_empty() {
+            // Doors that were opened at different times end at different times; what is said is the earliest.
+            let earlier = self.long.filter(|(pause, _)| *pause == asked.lease.pause).map(|(_, end)| end);
+            let ends = earlier.map_or(ends_at, |end| end.min(ends_at));
+            self.long = Some((asked.lease.pause, ends));
+        }
+        Ok(Accepted { slot: self.terms.long_slot(), ends_at, doors })
     }
 
     /// Takes a grant.
@@ -165,6 +293,13 @@ impl Holder {
     pub fn accept(&mut self, grant: &Grant, now: Mono) -> Result<Accepted, Ignored> {
         if self.epoch != Some(grant.epoch) || grant.boot != self.boot {
             return Err(Ignored::NotMine);
+        }
+        if let Some(asked) = self.long_asked.clone().filter(|asked| asked.seq == grant.seq) {
+            // Whoever does not know of long leases grants a short one.
+            if grant.long != Some(asked.lease) {
+                return Err(Ignored::NotMine);
+            }
+            return self.accept_long(&asked, grant, now);
         }
         let sent_at = *self.sent.get(&grant.seq).ok_or(Ignored::Void)?;
         if grant.age_ms > self.terms.age_max_ms {
@@ -184,16 +319,16 @@ impl Holder {
         Ok(Accepted { slot: grant.seq % self.terms.slots, ends_at, doors })
     }
 
-    /// When the lease ends on this clock; `None`: there is none.
+    /// When the lease ends on this clock, the short one or the long one; `None`: there is none.
     #[must_use]
-    pub const fn ends_at(&self) -> Option<Mono> {
-        self.ends_at
+    pub fn ends_at(&self) -> Option<Mono> {
+        self.ends_at.max(self.long.map(|(_, end)| end))
     }
 
     /// The lease is valid at `now`.
     #[must_use]
     pub fn is_valid(&self, now: Mono) -> bool {
-        self.ends_at.is_some_and(|end| now < end)
+        self.ends_at().is_some_and(|end| now < end)
     }
 
     const fn door(&mut self, door: Door) -> &mut DoorState {

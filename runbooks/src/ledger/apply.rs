@@ -32,6 +32,11 @@ impl Ledger {
                 self.release(epoch, &by, Released { epoch, boot, why })
             }
             Command::Drill { drill } => self.drill(drill),
+            Command::Pause { epoch, order, at } => self.pause(epoch, order, at),
+            Command::ClaimPause { pause, by, boot } => self.claim_pause(pause, &by, boot),
+            Command::Resume { pause, by, at } => self.resume(pause, by, at),
+            Command::EndPause { pause, by, boot, at } => self.end_pause(pause, &by, boot, at),
+            Command::ExpirePause { pause, by, at } => self.expire_pause(pause, &by, at),
         };
         match outcome {
             Ok(()) => Response::Accepted,
@@ -90,6 +95,10 @@ impl Ledger {
         if replica == by || self.members.get(replica) != Some(&NodeKind::Data) {
             return Err(Rejection::NotAReplica { node: replica.clone() });
         }
+        // Its holder does not wait for anybody until the pause is over.
+        if let Some(pause) = self.pause.as_ref().filter(|pause| pause.order.alone) {
+            return Err(Rejection::Paused { pause: pause.id });
+        }
         self.change_sync(Some((replica.clone(), complete)), "received a canary under semi-sync".to_owned());
         Ok(())
     }
@@ -105,6 +114,7 @@ impl Ledger {
     ) -> Result<(), Rejection> {
         self.same_epoch(epoch)?;
         self.same_sync(generation)?;
+        self.not_paused()?;
         if let Some(run) = &self.run {
             return Err(Rejection::RunInProgress { run: run.id });
         }
@@ -146,6 +156,8 @@ impl Ledger {
     fn release(&mut self, epoch: Epoch, by: &NodeId, released: Released) -> Result<(), Rejection> {
         self.holder_speaks(epoch, by)?;
         self.is_opened_by(by)?;
+        // Nobody may take over, so a holder that gave up would leave clients with nothing at all.
+        self.not_paused()?;
         self.released = Some(released);
         Ok(())
     }

@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::pause::{PAUSE_MAX_MS, PAUSE_MIN_MS, PauseOrder};
 use super::{DrillCommand, DrillId, LossAccepted};
-use crate::model::{Epoch, Instance, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
+use crate::model::{Epoch, Instance, NodeId, NodeKind, PauseId, RunId, SyncGeneration, WallMs};
 use crate::plan::{Plan, Runbook};
 use crate::run::{Entry, Illegal};
 use crate::why::Why;
@@ -141,6 +142,54 @@ pub enum Command {
         /// What.
         drill: DrillCommand,
     },
+    /// An operator pauses: for a while nothing changes by itself, and the holder's lifetimes in the kernel last as long.
+    Pause {
+        /// The epoch that the operator saw.
+        epoch: Epoch,
+        /// What is ordered.
+        order: PauseOrder,
+        /// Wall clock, for people.
+        at: WallMs,
+    },
+    /// The holder: this start of its agent is the one that may be granted long lifetimes, and that can say that it has none.
+    ClaimPause {
+        /// Which pause.
+        pause: PauseId,
+        /// Who speaks; must be the holder.
+        by: NodeId,
+        /// The start of its agent, as in its renewals.
+        boot: u64,
+    },
+    /// An operator ends a pause: no long lifetimes are granted any more. It is over when that is safe.
+    Resume {
+        /// Which pause.
+        pause: PauseId,
+        /// Who.
+        by: String,
+        /// Wall clock, for people.
+        at: WallMs,
+    },
+    /// The holder has read back that its long lifetimes are void, and lives on short ones. Its agent asks for no long ones any
+    /// more.
+    EndPause {
+        /// Which pause.
+        pause: PauseId,
+        /// Who speaks; must be the holder.
+        by: NodeId,
+        /// The start of its agent that speaks; must have claimed the pause.
+        boot: u64,
+        /// Wall clock, for people.
+        at: WallMs,
+    },
+    /// The leader has waited until no long lifetimes can be left, whoever granted them. Leader only.
+    ExpirePause {
+        /// Which pause.
+        pause: PauseId,
+        /// The leader.
+        by: NodeId,
+        /// Wall clock, for people.
+        at: WallMs,
+    },
 }
 
 impl Command {
@@ -148,7 +197,7 @@ impl Command {
     #[must_use]
     pub fn is_leader_only(&self) -> bool {
         match self {
-            Self::Bootstrap { .. } | Self::AbandonRun { .. } => true,
+            Self::Bootstrap { .. } | Self::AbandonRun { .. } | Self::ExpirePause { .. } => true,
             Self::StartRun { plan, .. } => match plan.runbook {
                 Runbook::Takeover => true,
                 Runbook::Switchover => false,
@@ -161,7 +210,11 @@ impl Command {
             | Self::SyncOut { .. }
             | Self::SyncIn { .. }
             | Self::Release { .. }
-            | Self::Drill { .. } => false,
+            | Self::Drill { .. }
+            | Self::Pause { .. }
+            | Self::ClaimPause { .. }
+            | Self::Resume { .. }
+            | Self::EndPause { .. } => false,
         }
     }
 }
@@ -193,6 +246,13 @@ impl fmt::Display for Command {
             }
             Self::Release { epoch, by, .. } => write!(f, "{by} releases epoch {epoch}"),
             Self::Drill { drill } => drill.fmt(f),
+            Self::Pause { epoch, order, .. } => {
+                write!(f, "{} pauses epoch {epoch} for {} ms", order.by, order.for_ms)
+            }
+            Self::ClaimPause { pause, by, .. } => write!(f, "{by} claims pause {pause}"),
+            Self::Resume { pause, by, .. } => write!(f, "{by} ends pause {pause}"),
+            Self::EndPause { pause, by, .. } => write!(f, "{by} has short lifetimes again, pause {pause}"),
+            Self::ExpirePause { pause, by, .. } => write!(f, "{by} has waited for pause {pause}"),
         }
     }
 }
@@ -292,6 +352,26 @@ pub enum Rejection {
         /// The node named.
         node: NodeId,
     },
+    /// A pause stands: nothing of the kind happens before it is over.
+    Paused {
+        /// Which.
+        pause: PauseId,
+    },
+    /// No such pause stands.
+    NoSuchPause {
+        /// Which.
+        pause: PauseId,
+    },
+    /// Another start of the agent has claimed the pause.
+    NotTheClaimant {
+        /// Who spoke.
+        by: NodeId,
+    },
+    /// A pause may not be so short or so long.
+    PauseLength {
+        /// What was wanted, in milliseconds.
+        for_ms: u64,
+    },
 }
 
 impl fmt::Display for Rejection {
@@ -328,6 +408,17 @@ impl fmt::Display for Rejection {
                 write!(f, "drill {number} is not as it was when this was asked for")
             }
             Self::NotAReplica { node } => write!(f, "{node} is not a replica"),
+            Self::Paused { pause } => write!(f, "pause {pause} is not over; `baton resume` ends it"),
+            Self::NoSuchPause { pause } => write!(f, "pause {pause} does not stand"),
+            Self::NotTheClaimant { by } => {
+                write!(f, "another start of the agent at {by} has claimed the pause")
+            }
+            Self::PauseLength { for_ms } => write!(
+                f,
+                "a pause lasts {} s at least and {} h at most, not {for_ms} ms",
+                PAUSE_MIN_MS / 1000,
+                PAUSE_MAX_MS / 3_600_000
+            ),
         }
     }
 }

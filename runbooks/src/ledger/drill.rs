@@ -173,6 +173,8 @@ impl Ledger {
     }
 
     fn may_drill(&self, number: DrillId) -> Result<(), Rejection> {
+        // In a pause nobody takes over: what a drill is to prove cannot happen.
+        self.not_paused()?;
         if let Some(run) = &self.run {
             return Err(Rejection::RunInProgress { run: run.id });
         }
@@ -201,7 +203,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Command, HISTORY_MAX, Response};
+    use crate::ledger::{Command, HISTORY_MAX, PauseOrder, Response};
 
     fn begin(number: u64) -> DrillCommand {
         DrillCommand::Begin {
@@ -238,6 +240,20 @@ mod tests {
         assert_eq!(apply(&mut ledger, end(1, None)), Err(Rejection::NoSuchDrill { number: one }));
         assert_eq!(apply(&mut ledger, begin(1)), Err(Rejection::StaleDrill { number: one }));
         assert_eq!(apply(&mut ledger, begin(2)), Ok(()));
+    }
+
+    #[test]
+    fn there_is_no_drill_in_a_pause_and_no_pause_in_a_drill() {
+        let mut ledger = Ledger { holder: Some("db1".into()), ..Ledger::default() };
+        let order =
+            PauseOrder { for_ms: 600_000, alone: false, reason: "a new switch".into(), by: "ann".into() };
+        let pause = Command::Pause { epoch: ledger.epoch, order, at: WallMs(1) };
+        apply(&mut ledger, begin(1)).unwrap();
+        let refused = Response::Rejected { rejection: Rejection::DrillInProgress { number: DrillId(1) } };
+        assert_eq!(ledger.apply(pause.clone()), refused);
+        apply(&mut ledger, end(1, None)).unwrap();
+        assert_eq!(ledger.apply(pause), Response::Accepted);
+        assert!(matches!(apply(&mut ledger, begin(2)), Err(Rejection::Paused { .. })));
     }
 
     #[test]

@@ -15,6 +15,7 @@ impl Ledger {
         if let Some(run) = self.run.as_ref().filter(|run| !is_superseded(run, &plan)) {
             return Err(Rejection::RunInProgress { run: run.id });
         }
+        self.not_paused()?;
         self.same_epoch(plan.basis.epoch)?;
         if plan.basis.sync != self.sync_generation {
             return Err(Rejection::StaleSync { ledger: self.sync_generation, command: plan.basis.sync });
@@ -152,6 +153,10 @@ impl Ledger {
         if current.is_past_pivot() {
             return Err(Rejection::PastPivot);
         }
+        // Proposed before the run stopped, and late: only an operator puts it away now.
+        if let RunState::NeedsOperator { .. } = current.state() {
+            return Err(Rejection::NoSuchRun { run });
+        }
         current.abandoned = Some(reason);
         self.settle();
         Ok(())
@@ -248,4 +253,68 @@ fn is_superseded(run: &Run, plan: &Plan) -> bool {
         | RunState::NeedsOperator { .. } => false,
     };
     plan.runbook == Runbook::Takeover && run.is_before_passing() && goes_on
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::ledger::Command;
+    use crate::model::{NodeId, NodeKind, SyncGeneration};
+    use crate::plan::Basis;
+    use crate::run::table::Scope;
+    use crate::run::takeover;
+
+    /// The leader gives up waiting for the target, and before that is applied the target is back and cannot undo.
+    #[test]
+    fn a_run_that_needs_an_operator_is_not_put_away_by_a_late_leader() {
+        let to = NodeId::from("db1");
+        let scope = Scope { mysql: true, independent_services: false, services: false };
+        let members = BTreeMap::from([(to.clone(), NodeKind::Data), ("db2".into(), NodeKind::Data)]);
+        let plan = Plan {
+            runbook: Runbook::Takeover,
+            version: takeover::VERSION,
+            epoch: Epoch(1),
+            from: None,
+            to: to.clone(),
+            basis: Basis { epoch: Epoch(0), sync: SyncGeneration(0), target_instance: None },
+            why: Vec::new(),
+            detected_ms_ago: None,
+            asked_by: None,
+            drain_patience_ms: 0,
+            steps: takeover::steps(&to, None, scope),
+        };
+        let (run, epoch, at) = (RunId(1), Epoch(1), WallMs(0));
+        let journal = |attempt, event| {
+            let entries = vec![Entry { step: Step::FenceOld, attempt, event, by: to.clone(), at }];
+            Command::Journal { run, epoch, entries }
+        };
+        let failed = || Event::Failed { error: "no".to_owned() };
+        let mut ledger = Ledger::default();
+        for command in [
+            Command::Bootstrap {
+                cluster: "shop".to_owned(),
+                members,
+                initial_holder: to.clone(),
+                mysql: true,
+            },
+            Command::StartRun { plan: Box::new(plan), at },
+            journal(1, Event::Started),
+            journal(1, failed()),
+            journal(2, Event::Started),
+            journal(2, failed()),
+            journal(2, Event::UndoStarted),
+            journal(2, Event::UndoFailed { error: "stuck".to_owned() }),
+        ] {
+            assert!(ledger.apply(command).is_accepted());
+        }
+        let before = ledger.clone();
+        let late = Command::AbandonRun { run, epoch, reason: "away".to_owned(), at };
+        assert!(!ledger.apply(late).is_accepted());
+        assert_eq!(ledger, before);
+        let seen = Command::AcknowledgeRun { run, by: "operator".to_owned(), at };
+        assert!(ledger.apply(seen).is_accepted());
+        assert!(ledger.run.is_none());
+    }
 }

@@ -1,9 +1,9 @@
-//! Words about the ledger and its run: `cluster`, `apply WHAT`, `run to=STEP`, `next`.
+//! Words about the ledger and its run: `cluster`, `apply WHAT`, `force`, `run to=STEP`, `next`.
 
 use std::collections::BTreeMap;
 
-use baton_runbooks::ledger::{Command, Complete, Ledger, LossAccepted, Response};
-use baton_runbooks::model::{Epoch, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
+use baton_runbooks::ledger::{Command, Complete, Forced, Ledger, LossAccepted, PauseOrder, Response};
+use baton_runbooks::model::{Epoch, NodeId, NodeKind, PauseId, RunId, SyncGeneration, WallMs};
 use baton_runbooks::plan::{Basis, Kind, Plan, Runbook, Step};
 use baton_runbooks::run::{Entry, Event, Next, RunState, switchover, takeover};
 use baton_runbooks::why::Why;
@@ -23,6 +23,7 @@ impl Scene {
                 };
                 Ok(format!("{answer}\n{}", describe(&self.ledger)))
             }
+            "force" => self.force(case),
             "run" => {
                 let until = text(case, "to")?;
                 self.go(until.as_deref())?;
@@ -35,6 +36,25 @@ impl Scene {
                 Ok(if lines.is_empty() { "nothing".to_owned() } else { lines.join("\n") })
             }
         }
+    }
+
+    /// The survivor goes on alone; with `loss=yes` it may lack acknowledged writes.
+    fn force(&mut self, case: &mut TestCase) -> Result<String, String> {
+        let survivor = node(case, "survivor")?.unwrap_or_else(|| NodeId::from("db2"));
+        let accepted = text(case, "loss")?.is_some_and(|word| word == "yes");
+        let loss = LossAccepted { by: "an operator".to_owned(), at_most_ms: None };
+        let gave_up = self.ledger.members.keys().filter(|node| **node != survivor).cloned().collect();
+        self.ledger.force(Forced {
+            generation: self.ledger.generation.next(),
+            loss: accepted.then(|| (self.replica.1.instance.clone(), loss)),
+            survivor,
+            gave_up,
+            last_index: 7,
+            by: "an operator".to_owned(),
+            reason: "fire".to_owned(),
+            at: WallMs(0),
+        });
+        Ok(format!("generation {}\n{}", self.ledger.generation, describe(&self.ledger)))
     }
 
     /// A cluster of db1, db2 and mon: new, serving at db1, or with db2 in sync.
@@ -174,6 +194,9 @@ impl Scene {
                 let node = node(case, "to")?.unwrap_or_else(|| NodeId::from("db2"));
                 Command::WithdrawLoss { epoch, generation, node, by: "an operator".to_owned(), at }
             }
+            "pause" | "claim-pause" | "end-pause" | "resume" | "expire-pause" => {
+                self.pause_command(&what, by, epoch, case)?
+            }
             "release" => {
                 let boot = maybe(case, "boot")?.unwrap_or(1);
                 Command::Release { epoch, by, boot, why: Why::MysqlDead }
@@ -182,6 +205,41 @@ impl Scene {
                 Command::Journal { run, epoch: self.spoken_epoch(epoch), entries: vec![self.entry(case)?] }
             }
             other => return Err(format!("no such command: {other}")),
+        })
+    }
+
+    fn pause_command(
+        &self,
+        word: &str,
+        by: NodeId,
+        epoch: Epoch,
+        case: &mut TestCase,
+    ) -> Result<Command, String> {
+        let at = WallMs(0);
+        Ok(match word {
+            "pause" => {
+                let alone = text(case, "alone")?.is_some_and(|word| word == "yes");
+                let for_ms = maybe(case, "ms")?.unwrap_or(1_800_000);
+                let (reason, by) = ("new disks".to_owned(), "an operator".to_owned());
+                Command::Pause { epoch, order: PauseOrder { for_ms, alone, reason, by }, at }
+            }
+            "claim-pause" | "end-pause" => {
+                let pause = maybe(case, "pause")?.map_or(self.ledger.pauses, PauseId);
+                let boot = maybe(case, "boot")?.unwrap_or(1);
+                if word == "claim-pause" {
+                    Command::ClaimPause { pause, by, boot }
+                } else {
+                    Command::EndPause { pause, by, boot, at }
+                }
+            }
+            "resume" => {
+                let pause = maybe(case, "pause")?.map_or(self.ledger.pauses, PauseId);
+                Command::Resume { pause, by: "an operator".to_owned(), at }
+            }
+            _ => {
+                let pause = maybe(case, "pause")?.map_or(self.ledger.pauses, PauseId);
+                Command::ExpirePause { pause, by: self.me.clone(), at }
+            }
         })
     }
 
@@ -234,6 +292,13 @@ pub fn describe(ledger: &Ledger) -> String {
         "epoch {}, holder {holder}{released}, complete: {in_sync}, generation {}",
         ledger.epoch, ledger.sync_generation
     );
+    if let Some(pause) = &ledger.pause {
+        line += &format!("\npause {} for {} s", pause.id, pause.order.for_ms / 1_000);
+        line += &pause.claimed_by.map_or(String::new(), |boot| format!(", claimed by start {boot}"));
+        line += &pause.resumed_by.as_ref().map_or(String::new(), |by| format!(", ended by {by}"));
+    } else if let Some(ended) = ledger.pause_history.last() {
+        line += &format!("\npause {} is over: {}", ended.pause.id, ended.ended);
+    }
     let ended = ledger.history.last().map(|ended| (ended.run.id, ended.state.clone()));
     if let Some((id, state)) = ledger.run.as_ref().map(|run| (run.id, run.state())).or(ended) {
         line += &format!("\nrun {id}: {}", state.as_str());

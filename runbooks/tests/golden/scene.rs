@@ -101,9 +101,10 @@ impl Scene {
         let printed = match word {
             "advance" => self.advance(arg(case, "ms")?),
             "office" => self.set_office(case)?,
-            "cluster" | "apply" | "run" | "next" => self.ledger_word(word, case)?,
+            "cluster" | "apply" | "force" | "run" | "next" => self.ledger_word(word, case)?,
             "grant" | "takeover" | "end" | "go-on" | "surrender" | "appoint" | "open" | "close"
-            | "ticket" | "renew" | "accept" => self.lease_word(word, case)?,
+            | "ticket" | "renew" | "accept" | "long-ticket" | "renew-long" | "adopt-long" | "drop-long"
+            | "held" => self.lease_word(word, case)?,
             "observe" | "report" | "decide" | "local" | "obstacles" | "primary" | "replica" | "canary"
             | "settle" | "keep" | "failed" | "ready" => self.sight_word(word, case)?,
             other => return Err(format!("no such word: {other}")),

@@ -119,6 +119,8 @@ impl Scene {
             gateway_lost: None,
             quarantine: None,
             resync: None,
+            paused: None,
+            generation: self.ledger.generation,
             heard_ms: Default::default(),
             serving: self.ledger.holder.as_ref() == Some(&name)
                 && text(case, "serving")?.is_none_or(|word| word == "yes"),
@@ -129,12 +131,13 @@ impl Scene {
         if self.ledger.holder.as_ref() == Some(&name) {
             self.canaries.hear(self.ledger.epoch, &report, self.now);
         }
-        self.reports.insert(name, Heard { at: self.now, report: Box::new(report) });
+        self.reports.insert(name, Heard { at: self.now, report: report.into() });
         Ok(String::new())
     }
 
     fn decide(&mut self) -> String {
         let office = self.present_office();
+        self.granter.see(self.now, &office, &self.ledger.appointment());
         let takeover_at = self.granter.takeover_at(&office);
         let released = self.ledger.released.as_ref().map(|released| released.boot);
         let released_at = released.and_then(|boot| self.granter.released_at(&office, boot));
@@ -146,6 +149,7 @@ impl Scene {
             takeover_at,
             released_at,
             granted_at: self.granter.granted_at(),
+            pause_over: self.granter.pause_over(&office),
             reports: &self.reports,
             canaries: &self.canaries,
             ready_since: &self.ready_since,
@@ -166,6 +170,7 @@ impl Scene {
             }
             Action::AbandonRun { .. } => "abandon-run".to_owned(),
             Action::Skip { step, .. } => format!("skip {step}"),
+            Action::ExpirePause { pause } => format!("expire-pause {pause}"),
         };
         lines(&what, &decision.why)
     }

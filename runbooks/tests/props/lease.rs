@@ -252,7 +252,8 @@ impl Model {
                 let asked = self.deposed.filter(|_| renewal.seq.is_multiple_of(2)).unwrap_or(self.leader);
                 let holder = Some(NodeId::from(["db1", "db2"][asked.holder]));
                 let released = asked.released.is_some();
-                let appointment = Appointment { holder, epoch: asked.epoch, released, passed_by: None };
+                let appointment =
+                    Appointment { holder, epoch: asked.epoch, released, passed_by: None, paused: None };
                 let (now, office) = (self.local(asked.node, self.now), self.office(asked));
                 let (boot, seq) = (renewal.boot, renewal.seq);
                 if let Ok(grant) = self.granters[asked.node].grant(now, &office, &appointment, &renewal) {

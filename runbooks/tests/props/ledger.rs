@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use baton_runbooks::ledger::{Command, Complete, HISTORY_MAX, Ledger, LossAccepted};
-use baton_runbooks::model::{Epoch, Instance, NodeId, NodeKind, RunId, SyncGeneration, WallMs};
+use baton_runbooks::ledger::{Command, Complete, HISTORY_MAX, Ledger, LossAccepted, PauseOrder};
+use baton_runbooks::model::{Epoch, Instance, NodeId, NodeKind, PauseId, RunId, SyncGeneration, WallMs};
 use baton_runbooks::plan::{Basis, Plan, Runbook, Step};
 use baton_runbooks::run::{Entry, Event, StepStatus, switchover, table, takeover};
 use baton_runbooks::why::Why;
@@ -90,6 +90,17 @@ enum Act {
     WithdrawLoss {
         node: usize,
     },
+    Pause {
+        seconds: u64,
+        alone: bool,
+    },
+    /// One of the commands on a pause, of this or an earlier one.
+    OnPause {
+        what: u8,
+        by: usize,
+        boot: u64,
+        off: u64,
+    },
     Write,
     RestartReplica,
 }
@@ -108,6 +119,9 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (0..3usize, off.clone()).prop_map(|(by, off)| Act::SyncOut { by, off }),
         1 => (0..3usize, off.clone()).prop_map(|(node, off)| Act::AcceptLoss { node, off }),
         1 => (0..3usize).prop_map(|node| Act::WithdrawLoss { node }),
+        1 => (0..200u64, any::<bool>()).prop_map(|(seconds, alone)| Act::Pause { seconds, alone }),
+        3 => (0..4u8, 0..2usize, 0..3u64, off.clone())
+            .prop_map(|(what, by, boot, off)| Act::OnPause { what, by, boot, off }),
         4 => (0..3usize, 0..3usize, off).prop_map(|(by, replica, off)| Act::SyncIn { by, replica, off }),
         1 => (0..3usize).prop_map(|by| Act::Release { by }),
         4 => Just(Act::Write),
@@ -243,6 +257,23 @@ fn switchover_plan(ledger: &Ledger, to: &NodeId) -> Option<Plan> {
     })
 }
 
+fn on_pause(act: &Act, ledger: &Ledger) -> Option<Command> {
+    let (epoch, at) = (ledger.epoch, WallMs(0));
+    if let Act::Pause { seconds, alone } = act {
+        let (for_ms, by, reason) = (seconds * 1_000, "me".into(), "r".into());
+        let order = PauseOrder { for_ms, alone: *alone, by, reason };
+        return Some(Command::Pause { epoch, order, at });
+    }
+    let Act::OnPause { what, by, boot, off } = act else { return None };
+    let (pause, by, boot) = (PauseId(ledger.pauses.0.wrapping_sub(*off)), name(*by), *boot);
+    Some(match what {
+        0 => Command::ClaimPause { pause, by, boot },
+        1 => Command::Resume { pause, by: "me".into(), at },
+        2 => Command::EndPause { pause, by, boot, at },
+        _ => Command::ExpirePause { pause, by, at },
+    })
+}
+
 fn command(act: &Act, ledger: &Ledger, world: &mut World) -> Option<Command> {
     let (epoch, generation, at) = (ledger.epoch, ledger.sync_generation, WallMs(0));
     let (run, run_epoch) = (ledger.runs, ledger.run.as_ref().map_or(epoch, |run| run.plan.epoch));
@@ -252,13 +283,8 @@ fn command(act: &Act, ledger: &Ledger, world: &mut World) -> Option<Command> {
             let mut plan = plan(ledger, &name(*to));
             plan.basis.epoch = Epoch(plan.basis.epoch.0.wrapping_sub(*off));
             // A promotion checks the identity of the instance first.
-            let node = to % 2;
-            if plan
-                .basis
-                .target_instance
-                .as_ref()
-                .is_some_and(|seen| *seen != instance(world.instances[node]))
-            {
+            let now = instance(world.instances[to % 2]);
+            if plan.basis.target_instance.as_ref().is_some_and(|seen| *seen != now) {
                 return None;
             }
             Command::StartRun { plan: Box::new(plan), at }
@@ -300,6 +326,7 @@ fn command(act: &Act, ledger: &Ledger, world: &mut World) -> Option<Command> {
         Act::WithdrawLoss { node } => {
             Command::WithdrawLoss { epoch, generation, node: name(*node), by: "me".into(), at }
         }
+        Act::Pause { .. } | Act::OnPause { .. } => return on_pause(act, ledger),
         Act::Write => {
             world.write(ledger);
             return None;
@@ -357,6 +384,14 @@ proptest! {
             if let Some(run) = before.run.as_ref().filter(|_| ledger.run.is_none()) {
                 let word = ledger.in_sync.get(&run.plan.to).is_some_and(Complete::is_accepted);
                 prop_assert!(!word, "an operator's word is used once");
+            }
+            if before.pause.is_some() {
+                let same = ledger.run == before.run && ledger.holder == before.holder && !ledger.has_released();
+                prop_assert!(same, "nothing changes while a pause stands: {command}");
+                let unclaimed = before.pause.as_ref().is_some_and(|pause| pause.claimed_by.is_none());
+                let ended = matches!(command, Command::EndPause { .. } | Command::ExpirePause { .. })
+                    || (unclaimed && matches!(command, Command::Resume { .. }));
+                prop_assert!(ledger.pause.is_some() || ended, "a pause ends with its end: {command}");
             }
             prop_assert!(ledger.history.len() <= HISTORY_MAX && ledger.sync_history.len() <= HISTORY_MAX);
             let incomplete = world.incomplete(&ledger);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Fault, Scene, resync};
+use super::{Fault, Scene, forced, paused, resync};
 use crate::lab::wire::VIP;
 use crate::lab::{Port, Traffic, agents, docker, mariadb, process, shell, wait};
 
@@ -62,12 +62,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
             accept_loss(scene)
         }
         Fault::VipRemoved => wire.remove_address(primary, VIP),
-        Fault::RulesFlushed => {
-            let netns = wire.netns(primary);
-            let before = shell::finish(shell::inside(&netns, "nft").args(["list", "tables"]))?;
-            ensure!(!before.trim().is_empty(), "the host has no nftables rules");
-            shell::finish(shell::inside(&netns, "nft").args(["flush", "ruleset"])).map(drop)
-        }
+        Fault::RulesFlushed => flush_rules(scene),
         Fault::LeaderLossDuringTakeover => {
             let leader = lab.standing()?.leader.context("no leader")?;
             host.process("mysqld")?.signal(Signal::SIGKILL)?;
@@ -87,9 +82,21 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         }
         Fault::ClusterRestart => restart_cluster(scene),
         Fault::AgentsRestart => restart_agents(scene),
+        Fault::Forced => forced::lose_two(scene),
+        Fault::PausedQuorumLoss => paused::lose_quorum(scene),
+        Fault::PausedAgentRestart => paused::restart_cut_off(scene),
+        Fault::PausedPrimaryLoss => paused::lose_primary(scene),
         Fault::QuorumLoss => lab.power_off(backup).and_then(|()| lab.power_off(Port::Mon)),
         Fault::Switchover | Fault::SwitchoverFails | Fault::SwitchoverCrash => pass_baton(fault, scene),
     }
+}
+
+/// Another program flushes every rule of the primary's host.
+fn flush_rules(scene: Scene<'_>) -> Result<()> {
+    let netns = scene.lab.wire.netns(scene.primary);
+    let before = shell::finish(shell::inside(&netns, "nft").args(["list", "tables"]))?;
+    ensure!(!before.trim().is_empty(), "the host has no nftables rules");
+    shell::finish(shell::inside(&netns, "nft").args(["flush", "ruleset"])).map(drop)
 }
 
 /// All three lose power, and boot in each order, a second apart. Each time the old holder is to serve again.
@@ -181,11 +188,19 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         // The command's exit code, or the wait for what comes of it, was the proof.
         Fault::Switchover | Fault::ClusterRestart | Fault::AgentsRestart => Ok(()),
         Fault::SwitchoverFails | Fault::SwitchoverCrash => at_the_step(scene),
-        Fault::QuorumLoss => {
+        Fault::QuorumLoss | Fault::PausedQuorumLoss => {
             is_dark(scene, backup)?;
             is_dark(scene, Port::Mon)
         }
-        Fault::AgentKill => {
+        Fault::Forced => {
+            is_dark(scene, primary)?;
+            is_dark(scene, Port::Mon)
+        }
+        Fault::PausedPrimaryLoss => {
+            is_dark(scene, primary)?;
+            paused::nobody_takes_over(scene)
+        }
+        Fault::AgentKill | Fault::PausedAgentRestart => {
             let agent = host.process("agent")?;
             wait::until_true("the agent to be restarted", BITES_WITHIN, || Ok(agent.starts() > 1))
         }
@@ -258,6 +273,16 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::OneWayIn
         | Fault::OneWayOut
         | Fault::PrimaryWitnessCut => lab.wire.mend(),
+        Fault::Forced => forced::come_back(scene),
+        Fault::PausedQuorumLoss => {
+            lab.power_on(Port::Mon)?;
+            lab.power_on(backup)?;
+            paused::end(scene)
+        }
+        Fault::PausedAgentRestart => {
+            lab.wire.mend()?;
+            paused::end(scene)
+        }
         Fault::Resync => resync::come_back(scene),
         Fault::ResyncInterrupted => resync::come_back_twice(scene),
         Fault::ResyncAutomatic => resync::come_back_by_itself(scene),
@@ -271,6 +296,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
             lab.power_on(backup)
         }
         Fault::PowerLoss
+        | Fault::PausedPrimaryLoss
         | Fault::AgentKill
         | Fault::ServiceGone
         | Fault::MysqldKill
@@ -291,7 +317,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
 }
 
 /// Cuts the primary off from both other nodes, not from clients.
-fn isolate(scene: Scene<'_>) -> Result<()> {
+pub(super) fn isolate(scene: Scene<'_>) -> Result<()> {
     scene.lab.wire.cut_both(scene.primary, scene.backup, Traffic::All)?;
     scene.lab.wire.cut_both(scene.primary, Port::Mon, Traffic::All)
 }

@@ -54,7 +54,13 @@ impl Words {
             | Command::WithdrawLoss { .. }
             | Command::SyncOut { .. }
             | Command::SyncIn { .. }
-            | Command::Release { .. } => {}
+            | Command::Release { .. }
+            | Command::Drill { .. }
+            | Command::Pause { .. }
+            | Command::ClaimPause { .. }
+            | Command::Resume { .. }
+            | Command::EndPause { .. }
+            | Command::ExpirePause { .. } => {}
         }
         Ok(())
     }

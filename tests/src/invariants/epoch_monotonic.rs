@@ -27,7 +27,13 @@ pub fn committed(command: &Command, before: &Ledger, after: &Ledger) -> Result<(
         | Command::WithdrawLoss { .. }
         | Command::SyncOut { .. }
         | Command::SyncIn { .. }
-        | Command::Release { .. } => false,
+        | Command::Release { .. }
+        | Command::Drill { .. }
+        | Command::Pause { .. }
+        | Command::ClaimPause { .. }
+        | Command::Resume { .. }
+        | Command::EndPause { .. }
+        | Command::ExpirePause { .. } => false,
     };
     if after.epoch != before.epoch && (!starts || after.epoch != before.epoch.next()) {
         return Err(format!("{command} made epoch {} of epoch {}", after.epoch, before.epoch));

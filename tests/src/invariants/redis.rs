@@ -33,7 +33,8 @@ impl Acknowledged {
         }
         let of =
             |name: &NodeId| nodes.iter().find(|node| node.name == *name).and_then(|node| node.redis.as_ref());
-        let Some(target) = of(&run.plan.to) else { return Ok(()) };
+        // One that has died meanwhile, and forgot everything, is made no primary: nothing is lost by the passing.
+        let Some(target) = of(&run.plan.to).filter(|redis| !redis.data.is_empty()) else { return Ok(()) };
         if run.plan.runbook == Runbook::Switchover
             && let Some(source) = run.plan.from.as_ref().and_then(of)
         {

@@ -31,11 +31,16 @@ fn speaks_under(command: &Command) -> Option<Epoch> {
         | Command::WithdrawLoss { epoch, .. }
         | Command::SyncOut { epoch, .. }
         | Command::SyncIn { epoch, .. }
+        | Command::Pause { epoch, .. }
         | Command::Release { epoch, .. } => Some(*epoch),
         Command::Bootstrap { .. }
         | Command::AbortRun { .. }
         | Command::AcknowledgeRun { .. }
-        | Command::Drill { .. } => None,
+        | Command::Drill { .. }
+        | Command::ClaimPause { .. }
+        | Command::Resume { .. }
+        | Command::EndPause { .. }
+        | Command::ExpirePause { .. } => None,
     }
 }
 
@@ -50,7 +55,13 @@ const fn is_of_run(command: &Command) -> bool {
         | Command::WithdrawLoss { .. }
         | Command::SyncOut { .. }
         | Command::SyncIn { .. }
-        | Command::Release { .. } => false,
+        | Command::Release { .. }
+        | Command::Drill { .. }
+        | Command::Pause { .. }
+        | Command::ClaimPause { .. }
+        | Command::Resume { .. }
+        | Command::EndPause { .. }
+        | Command::ExpirePause { .. } => false,
     }
 }
 
@@ -64,8 +75,8 @@ pub fn check(at: u64, node: &Node, newest: &Ledger) -> Result<(), String> {
             plan.epoch == newest.epoch && plan.from.as_ref() == Some(&node.name) && run.is_passing()
         })
     };
-    let open = [Door::Vip, Door::Ports].into_iter().filter(|door| node.gate.is_open(*door, at));
-    let door = open.filter(|door| *door == Door::Ports || !passes()).next();
+    let mut open = [Door::Vip, Door::Ports].into_iter().filter(|door| node.gate.is_open(*door, at));
+    let door = open.find(|door| *door == Door::Ports || !passes());
     match door {
         None => Ok(()),
         Some(door) => Err(format!(

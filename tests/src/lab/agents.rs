@@ -144,6 +144,18 @@ pub fn switchover(config: &Path, node: Port) -> Result<(i32, String)> {
     Ok((output.status.code().context("the command was killed")?, said))
 }
 
+/// Gives an order at a node as an operator would, and returns the exit code and what it said.
+///
+/// # Errors
+/// The program cannot be run, or is killed.
+pub fn order(config: &Path, node: Port, verb: &[&str]) -> Result<(i32, String)> {
+    let mut command = std::process::Command::new(program()?);
+    command.args(verb).args(["--node", node.name(), "--config"]).arg(config);
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok((output.status.code().context("the command was killed")?, said))
+}
+
 /// Accepts a loss by `baton takeover` at a node, and returns the exit code and what it said.
 ///
 /// # Errors

@@ -252,7 +252,12 @@ impl World {
             | Command::SyncOut { .. }
             | Command::SyncIn { .. }
             | Command::Release { .. }
-            | Command::Drill { .. } => {}
+            | Command::Drill { .. }
+            | Command::Pause { .. }
+            | Command::ClaimPause { .. }
+            | Command::Resume { .. }
+            | Command::EndPause { .. }
+            | Command::ExpirePause { .. } => {}
         }
         for node in 0..3 {
             self.schedule_apply(node);

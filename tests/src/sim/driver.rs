@@ -238,6 +238,8 @@ impl World {
             takeover_at: it.granter.takeover_at(&office),
             released_at: released.and_then(|boot| it.granter.released_at(&office, boot)),
             granted_at: it.granter.granted_at(),
+            // Nobody pauses here.
+            ..LeaseFacts::default()
         };
         if it.lease != lease {
             it.lease = lease.clone();
@@ -332,12 +334,13 @@ impl World {
     pub(super) fn report(&mut self, node: usize) {
         let now = self.nodes[node].local(self.now);
         let Some(agent) = &self.nodes[node].agent else { return };
-        let mut report = Box::new(agent.report(now));
+        let mut report = agent.report(now);
         if self.has(Planted::FlagSurvivesRestart) {
             self.pretend_no_restart(node, &mut report);
         }
+        let report = Arc::new(report);
         for peer in (0..3).filter(|peer| *peer != node) {
-            self.send(node, peer, Mail::Report(report.clone()));
+            self.send(node, peer, Mail::Report(Arc::clone(&report)));
         }
         self.feed(node, Input::Report { report });
     }

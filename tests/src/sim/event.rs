@@ -1,6 +1,7 @@
 //! What happens next: a queue of events, in the order of their instants, then of their making.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use baton_runbooks::agent::Input;
 use baton_runbooks::lease::holder::Door;
@@ -91,7 +92,7 @@ pub struct Job {
 #[derive(Debug, Clone)]
 pub enum Mail {
     /// A node's report.
-    Report(Box<NodeReport>),
+    Report(Arc<NodeReport>),
     /// A question for a grant; `relay` passes it on, since the leader may not hear the holder itself.
     Renew {
         /// The question.

@@ -164,7 +164,12 @@ fn deviate(command: &mut Command, ledger: &Ledger, planted: Option<Planted>) {
         | Command::SyncOut { .. }
         | Command::SyncIn { .. }
         | Command::Release { .. }
-        | Command::Drill { .. } => {}
+        | Command::Drill { .. }
+        | Command::Pause { .. }
+        | Command::ClaimPause { .. }
+        | Command::Resume { .. }
+        | Command::EndPause { .. }
+        | Command::ExpirePause { .. } => {}
     }
 }
 

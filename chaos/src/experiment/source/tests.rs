@@ -1,3 +1,5 @@
+//! Files of drills: three forms, one meaning; every mistake names its line.
+
 use proptest::prelude::*;
 
 use super::*;

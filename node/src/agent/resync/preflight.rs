@@ -84,6 +84,14 @@ impl Checks {
     }
 }
 
+/// Nothing of the kind is begun while an operator works on the machines.
+fn not_paused(context: &Context) -> Result<String, String> {
+    match &context.consensus.committed().borrow().ledger.pause {
+        Some(pause) => Err(format!("pause {} is not over; `baton resume` ends it", pause.id)),
+        None => Ok("no pause stands".to_owned()),
+    }
+}
+
 async fn look(context: &Context) -> Looked {
     let config = &context.config;
     let me = &config.node;
@@ -106,6 +114,7 @@ async fn look(context: &Context) -> Looked {
             .map(|(node, epoch)| format!("{node} holds the baton in epoch {epoch}"))
             .map_err(Clone::clone),
     );
+    checks.note("not-paused", not_paused(context));
     checks.note("not-in-sync", not_in_sync(context));
     checks.note("idle", idle(context));
     checks.note("commands", commands(mysql));

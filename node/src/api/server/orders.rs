@@ -3,14 +3,18 @@
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, Path, State};
+use baton_runbooks::decide::force::ForceWanted;
 use baton_runbooks::decide::loss::Accept;
+use baton_runbooks::decide::pause::PauseWanted;
 use baton_runbooks::decide::switchover::Wanted;
-use baton_runbooks::ledger::LossAccepted;
+use baton_runbooks::ledger::{LossAccepted, PauseOrder};
 use baton_runbooks::model::RunId;
 use tokio::sync::oneshot;
 
 use super::{Caller, FAR_PATIENCE, Operator, Refusal, Shared, ask, ask_for};
 use crate::api::drill::{DrillRequest, DrillView};
+use crate::api::force::{ForceAnswer, ForceRequest};
+use crate::api::pause::{PauseAnswer, PauseRequest, ResumeAnswer, ResumeRequest};
 use crate::api::resync::{ResyncAnswer, ResyncRequest};
 use crate::api::types::{
     AbortRequest, Done, ErrorCode, SwitchoverAnswer, SwitchoverRequest, TakeoverAnswer, TakeoverRequest,
@@ -77,6 +81,53 @@ pub(super) async fn withdraw(
     let command = Operator::WithdrawLoss { generation, node: named, by: caller.sign(&by), reply };
     ask(&shared.operator, command, outcome).await?;
     Ok(Json(Done { done: format!("no loss is accepted for {node} any more") }))
+}
+
+pub(super) async fn pause(
+    State(shared): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<PauseRequest>, JsonRejection>,
+) -> Result<Json<PauseAnswer>, Refusal> {
+    let wanted =
+        "{\"for_ms\": NUMBER, \"alone\": BOOL, \"reason\": TEXT, \"by\": NAME, \"epoch\": null or NUMBER}";
+    let Json(request) = body.map_err(|e| unreadable(&e, wanted))?;
+    let PauseRequest { for_ms, alone, reason, by, epoch } = request;
+    let wanted = PauseWanted { order: PauseOrder { for_ms, alone, reason, by: caller.sign(&by) } };
+    let (reply, outcome) = oneshot::channel();
+    ask(&shared.operator, Operator::Pause { wanted, epoch, reply }, outcome).await.map(Json)
+}
+
+pub(super) async fn resume(
+    State(shared): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<ResumeRequest>, JsonRejection>,
+) -> Result<Json<ResumeAnswer>, Refusal> {
+    let Json(request) = body.map_err(|e| unreadable(&e, "{\"by\": NAME}"))?;
+    let (reply, outcome) = oneshot::channel();
+    let command = Operator::Resume { by: caller.sign(&request.by), reply };
+    let pause = ask(&shared.operator, command, outcome).await?;
+    Ok(Json(ResumeAnswer { pause }))
+}
+
+pub(super) async fn force(
+    State(shared): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<ForceRequest>, JsonRejection>,
+) -> Result<Json<ForceAnswer>, Refusal> {
+    let wanted = "{\"others_are_off\": [NODE], \"accept_loss\": BOOL, \"reason\": TEXT, \"by\": NAME, \"generation\": null or NUMBER}";
+    let Json(request) = body.map_err(|e| unreadable(&e, wanted))?;
+    let ForceRequest { others_are_off, accept_loss, reason, by, generation } = request;
+    let wanted = ForceWanted { others_are_off, accept_loss, reason, by: caller.sign(&by) };
+    let (reply, outcome) = oneshot::channel();
+    ask(&shared.operator, Operator::Force { wanted, generation, reply }, outcome).await.map(Json)
+}
+
+pub(super) async fn rejoin(State(shared): State<Shared>) -> Result<Json<Done>, Refusal> {
+    let (reply, outcome) = oneshot::channel();
+    ask(&shared.operator, Operator::Rejoin { reply }, outcome).await?;
+    Ok(Json(Done {
+        done: "the agent restarts, puts its log aside, and comes back as a new member".to_owned(),
+    }))
 }
 
 pub(super) async fn resync(

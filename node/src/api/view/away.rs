@@ -6,7 +6,8 @@ use baton_runbooks::observe::{Quarantine, ResyncFacts, ResyncPhase};
 use super::super::types::NodeRow;
 
 /// Why a node that is closed is not attached.
-pub(super) fn closed(row: &NodeRow, holder: &str) -> String {
+#[must_use]
+pub fn closed(row: &NodeRow, holder: &str) -> String {
     let name = &row.name;
     let failed = match &row.resync {
         Some(resync) => match resynced(name, resync) {

@@ -281,6 +281,7 @@ fn status_json_is_stable() {
         "node": "db1",
         "cluster": "shop",
         "version": "0.1.0",
+        "generation": 0,
         "epoch": 2,
         "holder": "db1",
         "leader": "mon",

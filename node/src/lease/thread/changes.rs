@@ -23,7 +23,7 @@ impl Thread {
             return;
         }
         let Some(kernel) = &self.kernel else { return };
-        if let Err(error) = kernel.hold_addresses().await {
+        if let Err(error) = kernel.hold_addresses(self.long_ms()).await {
             tracing::error!(%error, "the VIP's address is not held");
             let _ =
                 self.setup.observations.try_send(Observation::VipUnrestorable { detail: error.to_string() });
@@ -38,7 +38,7 @@ impl Thread {
         self.restore_again = false;
         match restored {
             Ok(true) => {
-                self.permitted.clear();
+                self.all_is_closed();
                 self.renew().await;
             }
             Ok(false) => {}

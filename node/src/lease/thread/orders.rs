@@ -1,7 +1,7 @@
 //! What the lease thread does on an order.
 
 use baton_runbooks::lease::holder::Door;
-use baton_runbooks::model::Epoch;
+use baton_runbooks::model::{Epoch, PauseId};
 use baton_runbooks::observe::Observation;
 use tokio::sync::oneshot;
 
@@ -32,12 +32,16 @@ impl Thread {
             Order::End { epoch, done } => {
                 let _ = done.send(self.end(epoch));
             }
+            Order::IsPauseOver { pause, done } => {
+                let _ = done.send(self.is_pause_over(pause));
+            }
             Order::GoOn { epoch } => self.granter.go_on(epoch),
         }
     }
 
     /// Renews for `epoch` from now on. Orders come from several tasks, so a late one changes nothing.
     async fn appoint(&mut self, epoch: Option<Epoch>, wish: u64) -> Result<(), OrderError> {
+        let epoch = epoch.filter(|_| !self.is_outranked());
         if self.holder.epoch() != epoch {
             if wish < self.renewed_by {
                 return Err(OrderError::Late);
@@ -47,6 +51,9 @@ impl Thread {
             let closed = if goes_on { false } else { self.shut(&[Door::Vip, Door::Ports]).await };
             let held = self.holder.epoch();
             self.holder.appoint(epoch);
+            if goes_on {
+                self.adopt().await;
+            }
             // Not at a stop of the agent: who still holds the baton keeps it for as long as its lease would last.
             if closed && held.is_some() && !self.is_holder_of(held) {
                 self.surrender().await;
@@ -90,9 +97,17 @@ impl Thread {
     /// and a renewal may have been granted since.
     fn end(&mut self, epoch: Epoch) -> bool {
         let office = self.office();
+        self.granter.see(self.setup.clock.now(), &office, &self.appointment());
         let released = self.setup.committed.borrow().ledger.released.clone();
         let closed = released.filter(|released| released.epoch == epoch).map(|released| released.boot);
         self.granter.end_if_over(self.setup.clock.now(), &office, epoch, closed)
+    }
+
+    /// Whoever decided that looked at a copy, perhaps of another term.
+    fn is_pause_over(&mut self, pause: PauseId) -> bool {
+        let (now, office) = (self.setup.clock.now(), self.office());
+        self.granter.see(now, &office, &self.appointment());
+        self.granter.pause_over(&office).is_some_and(|(id, over)| id == pause && over <= now)
     }
 
     /// Binds the ports to the life of a server process.
@@ -103,8 +118,9 @@ impl Thread {
         }
         match Watch::open(server) {
             Ok(Some(watch)) => {
-                // Open for another server: its end was not noticed yet, or there are two.
-                if self.holder.is_open(Door::Ports) {
+                // Open for another server: its end was not noticed yet, or there are two. What an earlier agent left open in a
+                // pause was bound to nobody since: the server that answers there was opened by an agent, or is read-only.
+                if self.holder.is_open(Door::Ports) && !std::mem::take(&mut self.pausing.unbound) {
                     self.shut(&[Door::Ports]).await;
                 }
                 self.exit = Some((server, Box::pin(watch.exited())));
@@ -131,6 +147,7 @@ impl Thread {
             self.holder.close(*door);
             self.permitted.remove(door);
         }
+        self.pausing.unbound &= !doors.contains(&Door::Ports);
         self.opening.retain(|(door, _)| !doors.contains(door));
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
         kernel.void(doors).await?;

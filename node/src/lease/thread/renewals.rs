@@ -37,6 +37,7 @@ impl Thread {
         self.lapse().await;
         self.look_again().await;
         self.renew().await;
+        self.tend_pause().await;
         if now >= self.refresh_at {
             self.refresh_at = now + REFRESH;
             self.refresh().await;
@@ -79,7 +80,7 @@ impl Thread {
                 Ok(true) => {}
                 // The rules are back, closed; this slot has no ticket, so the next renewal follows at once.
                 Ok(false) => {
-                    self.permitted.clear();
+                    self.all_is_closed();
                     self.renew_at = Instant::now();
                     return;
                 }
@@ -101,14 +102,36 @@ impl Thread {
         self.links.send_all(&Frame::Renew { renewal, relayed: false });
     }
 
-    async fn grant_own(&mut self, renewal: &Renewal) {
+    pub(super) async fn grant_own(&mut self, renewal: &Renewal) {
         match self.granter.grant(self.setup.clock.now(), &self.office(), &self.appointment(), renewal) {
             Ok(grant) => self.granted(&grant).await,
             Err(refusal) => {
-                self.refusal = Some(format!("{refusal:?}"));
+                self.refused(&refusal);
                 self.keep_waiting(&refusal, renewal, None);
             }
         }
+    }
+
+    fn refused(&mut self, refusal: &Refusal) {
+        match refusal {
+            Refusal::PauseEnds { left_ms } => {
+                self.pausing.cap(self.setup.clock.now().plus_ms(*left_ms));
+                self.holder.refuse_long();
+            }
+            // The leader may not have seen yet who has claimed it.
+            Refusal::NotPaused => self.holder.refuse_long(),
+            Refusal::NotLeader
+            | Refusal::NothingAppliedYet
+            | Refusal::NoQuorum
+            | Refusal::OwnDiskStalled
+            | Refusal::NotTheHolder { .. }
+            | Refusal::Released
+            | Refusal::Ending
+            | Refusal::OldHolderOpen { .. }
+            | Refusal::Surrendered
+            | Refusal::HolderHearsNothing => {}
+        }
+        self.refusal = Some(format!("{refusal:?}"));
     }
 
     /// Of a switchover's new holder, whose baton this node has not seen passed yet, or whose predecessor has not said that
@@ -124,7 +147,9 @@ impl Thread {
             | Refusal::Released
             | Refusal::Ending
             | Refusal::Surrendered
-            | Refusal::HolderHearsNothing => false,
+            | Refusal::HolderHearsNothing
+            | Refusal::NotPaused
+            | Refusal::PauseEnds { .. } => false,
         };
         if may_pass {
             // The same question may have come twice, by way of a peer too: that way is not better than the direct one.
@@ -175,9 +200,7 @@ impl Thread {
         match message.frame {
             Frame::Renew { renewal, relayed } => self.answer(renewal, relayed, &message.from, message.back),
             Frame::Granted { node, grant } if node == self.setup.me => self.granted(&grant).await,
-            Frame::Refused { node, refusal, .. } if node == self.setup.me => {
-                self.refusal = Some(format!("{refusal:?}"));
-            }
+            Frame::Refused { node, refusal, .. } if node == self.setup.me => self.refused(&refusal),
             Frame::Granted { node, grant } => {
                 let key = (node.clone(), grant.boot, grant.seq);
                 self.pass_back(&key, Frame::Granted { node, grant });
@@ -258,20 +281,31 @@ impl Thread {
         match kernel.permit(&accepted.doors, accepted.slot, timeout).await {
             Ok(true) => {}
             Ok(false) => {
-                self.permitted.clear();
+                self.all_is_closed();
                 self.renew_at = Instant::now();
                 return;
             }
             Err(error) => {
                 tracing::error!(%error, "no permit");
+                if accepted.slot == self.setup.terms.long_slot() {
+                    self.holder.drop_long();
+                }
                 return;
             }
         }
-        self.granted = Some((grant.seq, accepted.ends_at));
-        let until = self.tickets.get(&grant.seq).copied().unwrap_or(now).min(accepted.ends_at);
+        let is_long = accepted.slot == self.setup.terms.long_slot();
+        if !is_long {
+            self.granted = Some((grant.seq, accepted.ends_at));
+        }
+        let ticket_ends =
+            if is_long { Some(self.pausing.ticket_ends) } else { self.tickets.get(&grant.seq).copied() };
+        let until = ticket_ends.unwrap_or(now).min(accepted.ends_at);
         for door in accepted.doors {
             let noted = self.permitted.entry(door).or_insert(until);
             *noted = until.max(*noted);
+        }
+        if is_long {
+            self.refresh().await;
         }
         self.tell_opened().await;
     }

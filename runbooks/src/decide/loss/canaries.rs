@@ -97,6 +97,8 @@ mod tests {
             sessions: 0,
         };
         NodeReport {
+            generation: Default::default(),
+            paused: None,
             node: "db1".into(),
             epoch: Epoch(1),
             applied: 1,

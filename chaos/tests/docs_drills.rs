@@ -18,7 +18,7 @@ fn drills_page_is_made_from_the_drills() {
     let differs = found.lines().zip(wanted.lines()).position(|(a, b)| a != b);
     assert!(
         found == wanted,
-        "docs/drills.md differs from the code (line {:?}); write it anew with REWRITE=1 cargo test --workspace --test drills",
+        "docs/drills.md differs from the code (line {:?}); write it anew with REWRITE=1 cargo test --workspace --test docs_drills",
         differs.map(|line| line + 1)
     );
 }

@@ -1,0 +1,132 @@
+//! A majority is lost for good: one survivor goes on alone, in a higher generation, and the others come back only as new members.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use baton_consensus::force::{self, Order};
+use baton_runbooks::ledger::Forced;
+use baton_runbooks::model::{Generation, WallMs};
+use harness::{Cluster, SOON};
+
+/// Longer than any time after which an acknowledgement of a quorum is too old, and than an election.
+const A_WHILE: Duration = Duration::from_secs(2);
+
+fn order(generation: u64) -> Order {
+    Order {
+        forced: Forced {
+            generation: Generation(generation),
+            survivor: "db2".into(),
+            gave_up: vec!["db1".into(), "mon".into()],
+            last_index: 1,
+            loss: None,
+            by: "test".to_owned(),
+            reason: "test".to_owned(),
+            at: WallMs(0),
+        },
+    }
+}
+
+/// A cluster of which only db2 is left, and goes on.
+async fn forced() -> (Cluster, u64) {
+    let mut cluster = Cluster::formed().await;
+    let index = cluster.propose("db1").await.index;
+    cluster.assert_same(index).await;
+    for name in ["db1", "mon", "db2"] {
+        cluster.kill(name).await;
+    }
+    force::order(&cluster.state_dir("db2"), &order(1)).unwrap();
+    cluster.start("db2");
+    cluster
+        .wait("db2", "its own leadership", |standing| standing.is_leader && standing.own_term_applied)
+        .await;
+    (cluster, index)
+}
+
+#[tokio::test]
+async fn a_survivor_goes_on_alone_with_what_it_had() {
+    let (mut cluster, index) = forced().await;
+    let ledger = cluster.node("db2").committed().borrow().ledger.clone();
+    assert_eq!((ledger.generation, ledger.forced.len()), (Generation(1), 1));
+    assert_eq!(ledger.cluster, "shop", "the ledger is the one that it had");
+    assert!(cluster.propose("db2").await.index > index, "the log goes on");
+    // Alone, its own word is a quorum's, and never gets old.
+    let until = Instant::now() + A_WHILE;
+    while Instant::now() < until {
+        let acked = cluster.standing("db2").quorum_acked_at.map(|at| at.elapsed());
+        assert!(acked.is_some_and(|age| age < Duration::from_millis(400)), "{acked:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Once is enough, also if the order was not removed in time.
+    cluster.kill("db2").await;
+    force::order(&cluster.state_dir("db2"), &order(1)).unwrap();
+    cluster.start("db2");
+    cluster
+        .wait("db2", "its own leadership", |standing| standing.is_leader && standing.own_term_applied)
+        .await;
+    assert_eq!(cluster.node("db2").committed().borrow().ledger.forced.len(), 1);
+    assert!(!cluster.state_dir("db2").join("force.json").exists());
+    assert!(cluster.state_dir("db2").join("raft.redb.before-force-1").exists(), "the old log is kept");
+}
+
+#[tokio::test]
+async fn the_others_are_told_and_come_back_as_new_members_only() {
+    let (mut cluster, _) = forced().await;
+    // Both are there, a majority of the cluster that is over.
+    cluster.start("db1");
+    cluster.start("mon");
+    for name in ["db1", "mon"] {
+        let told = cluster.wait(name, "to be told", |standing| standing.outranked).await;
+        assert!(
+            !told.voting && told.problem.as_ref().is_some_and(|p| p.contains("baton rejoin")),
+            "{told:?}"
+        );
+    }
+    tokio::time::sleep(A_WHILE).await;
+    for name in ["db1", "mon"] {
+        let standing = cluster.standing(name);
+        assert!(
+            standing.outranked && !standing.is_leader && standing.leader.is_none(),
+            "{name}: {standing:?}"
+        );
+    }
+    assert_eq!(cluster.standing("db2").leader, Some("db2".into()), "it is not disturbed");
+    cluster.propose("db2").await;
+    // It is known after a restart too, with nobody there to tell.
+    cluster.kill("db1").await;
+    cluster.start("db1");
+    assert!(cluster.standing("db1").outranked);
+    for name in ["db1", "mon"] {
+        cluster.kill(name).await;
+        force::ask_to_rejoin(&cluster.state_dir(name)).unwrap();
+        cluster.start(name);
+        cluster.wait(name, "its vote", |standing| standing.voting).await;
+        assert!(cluster.state_dir(name).join("raft.redb.outranked-1").exists(), "the old log is kept");
+        // Its vote counts as soon as the change of the membership is under way; what is proposed after it comes after its end.
+        cluster.propose(name).await;
+        cluster.propose("db2").await;
+    }
+    let index = cluster.propose("mon").await.index;
+    cluster.assert_same(index).await;
+    // An ordinary cluster again: two of them go on without the third.
+    cluster.kill("db2").await;
+    cluster.wait_leader_among(&["db1", "mon"]).await;
+    let index = cluster.propose("db1").await.index;
+    cluster.assert_same(index).await;
+    assert_eq!(cluster.node("mon").committed().borrow().ledger.generation, Generation(1));
+}
+
+#[tokio::test]
+async fn a_log_of_the_present_generation_is_not_put_aside() {
+    let mut cluster = Cluster::formed().await;
+    let index = cluster.propose("db1").await.index;
+    cluster.assert_same(index).await;
+    cluster.kill("mon").await;
+    force::ask_to_rejoin(&cluster.state_dir("mon")).unwrap();
+    cluster.start("mon");
+    let standing = cluster.wait("mon", "its vote", |standing| standing.voting).await;
+    assert!(!standing.outranked && !cluster.state_dir("mon").join("raft.redb.outranked-1").exists());
+    let index = tokio::time::timeout(SOON, cluster.propose("mon")).await.unwrap().index;
+    cluster.assert_same(index).await;
+}

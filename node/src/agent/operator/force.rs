@@ -1,0 +1,71 @@
+//! An operator lets this node go on alone, or lets it come back after somebody else did.
+//!
+//! Both are carried out by consensus when it starts the next time, so this agent ends: its supervisor starts it again. Its
+//! doors are closed by the clean stop.
+
+use std::time::Duration;
+
+use baton_consensus::force::{self, Order};
+use baton_runbooks::decide::force::ForceWanted;
+use baton_runbooks::model::Generation;
+use nix::sys::signal::{Signal, raise};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Look, refused};
+use crate::agent::Context;
+use crate::api::force::ForceAnswer;
+use crate::api::server::CommandError;
+
+/// Until the answer has left.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Looks, and orders if nothing stands in the way of the generation that the operator saw.
+pub(super) async fn go_on_alone(
+    context: &Context,
+    looks: &mpsc::Sender<Look>,
+    wanted: ForceWanted,
+    generation: Option<Generation>,
+) -> Result<ForceAnswer, CommandError> {
+    let (reply, answer) = oneshot::channel();
+    looks.send(Look::Force { wanted, reply }).await.map_err(|_| CommandError::NoQuorum)?;
+    let preflight = answer.await.map_err(|_| CommandError::NoQuorum)?;
+    let Some(generation) = generation else { return Ok(ForceAnswer { preflight, ordered: false }) };
+    let Some(forced) = preflight.forced.clone() else { return Err(refused(&preflight.checks)) };
+    if forced.generation != generation {
+        return Err(CommandError::Refused { reason: "something has changed since you looked".to_owned() });
+    }
+    // A log that must not vote must not found anything either.
+    let standing = context.consensus.standing().borrow().clone();
+    if let Some(reason) = standing.problem.filter(|_| standing.retired) {
+        return Err(CommandError::Refused { reason });
+    }
+    force::order(&context.config.state_dir, &Order { forced }).map_err(|error| unwritten(&error))?;
+    end_soon();
+    Ok(ForceAnswer { preflight, ordered: true })
+}
+
+/// Only a log of a lower generation is put aside.
+pub(super) fn rejoin(context: &Context) -> Result<(), CommandError> {
+    if !context.consensus.standing().borrow().outranked {
+        return Err(CommandError::Refused {
+            reason: "this node's log is not of a lower generation; it rejoins by itself".to_owned(),
+        });
+    }
+    force::ask_to_rejoin(&context.config.state_dir).map_err(|error| unwritten(&error))?;
+    end_soon();
+    Ok(())
+}
+
+fn unwritten(error: &std::io::Error) -> CommandError {
+    CommandError::Refused { reason: format!("the order cannot be written: {error}") }
+}
+
+/// As if the supervisor had asked for it.
+fn end_soon() {
+    tokio::spawn(async {
+        tokio::time::sleep(LAST_WORDS).await;
+        if let Err(error) = raise(Signal::SIGTERM) {
+            tracing::error!(%error, "cannot end; restart the agent");
+        }
+    });
+}

@@ -1,0 +1,63 @@
+//! A forced recovery in the ledger: what an operator gave up when one survivor went on alone.
+//!
+//! It is no command: nothing that comes over the network or stands in a log can do it. Consensus applies it once, while it
+//! founds the cluster anew on the survivor's log.
+
+use serde::{Deserialize, Serialize};
+
+use super::apply::keep_newest;
+use super::{Complete, EndedRun, Ledger, LossAccepted};
+use crate::model::{Generation, Instance, NodeId, WallMs};
+use crate::run::RunState;
+
+/// A forced recovery; in the history for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forced {
+    /// The generation that it began.
+    pub generation: Generation,
+    /// Who went on alone.
+    pub survivor: NodeId,
+    /// Who was off or wiped, by the operator's word.
+    pub gave_up: Vec<NodeId>,
+    /// Newest entry of the survivor's log: what the others decided after it is given up.
+    pub last_index: u64,
+    /// The loss that is accepted for the survivor's takeover; `None`: it holds the baton, or has no MySQL.
+    pub loss: Option<(Instance, LossAccepted)>,
+    /// Who ordered it.
+    pub by: String,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// When, for people.
+    pub at: WallMs,
+}
+
+impl Ledger {
+    /// The survivor goes on alone. What it does not know may have been decided by the others, so nobody is called complete any
+    /// more: a survivor that holds the baton goes on with it, every other one takes over only with an accepted loss.
+    pub fn force(&mut self, forced: Forced) {
+        self.generation = forced.generation;
+        if let Some(pause) = &self.pause {
+            let id = pause.id;
+            self.conclude_pause(|_| format!("pause {id} ended with the forced recovery"), forced.at);
+        }
+        let holds = self.holder.as_ref() == Some(&forced.survivor);
+        if !holds {
+            if let Some(mut run) = self.run.take() {
+                run.abandoned = Some("its nodes were given up by a forced recovery".to_owned());
+                self.history.push(EndedRun { run, state: RunState::Abandoned });
+                keep_newest(&mut self.history);
+            }
+            self.last_holder = self.holder.take().or_else(|| self.last_holder.take());
+            self.released = None;
+        }
+        self.change_sync(
+            None,
+            format!("generation {}: {} went on alone", forced.generation, forced.survivor),
+        );
+        if let Some((instance, loss)) = forced.loss.clone().filter(|_| !holds) {
+            self.in_sync.insert(forced.survivor.clone(), Complete::Accepted { instance, loss });
+        }
+        self.forced.push(forced);
+        keep_newest(&mut self.forced);
+    }
+}
