@@ -244,7 +244,7 @@ impl Fault {
             Self::LeaderLossDuringTakeover => of(Changes::One, 10_000, None),
             // Only target and witness are left, so its restart is a loss of the quorum for about as long as a lease lasts: it
             // goes on with its run, or its lease has ended and it gets the baton anew, once.
-            Self::TargetCrashDuringTakeover => of(Changes::One, 6_000, None),
+            Self::TargetCrashDuringTakeover => of(Changes::OneOrTwo, 6_000, None),
             // Before the point of no return the last holder serves again; after it only the target may.
             Self::TargetLossDuringTakeover => {
                 Expectation { changes: Changes::Any, ..healed(Duration::from_secs(10)) }
