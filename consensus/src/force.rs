@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::store::{FILE, Identity, Store};
-use crate::types::{Incarnation, Voter};
+use crate::types::{Incarnation, Stamp, Voter};
 
 /// The order, beside the log.
 const ORDER: &str = "force.json";
@@ -33,11 +33,96 @@ const REJOIN: &str = "rejoin.json";
 /// Raft ids of a generation begin here, so that no two logs of two generations ever have the same.
 const IDS_PER_GENERATION: u64 = 1 << 40;
 
+/// For so long an order counts, in milliseconds: an agent that ends cleanly and is started again by its supervisor needs seconds.
+/// What the operator saw when he gave it may not be so any more after that.
+pub const ORDER_MS: u64 = 60_000;
+
 /// What is ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// What the ledger notes. Its generation says for which log the order is: the one of the generation before.
     pub forced: Forced,
+    /// The log when it was ordered. Another one, or one that went on, is not what the operator saw.
+    pub place: Place,
+    /// When.
+    pub given: Boottime,
+}
+
+/// How far a log has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Which log.
+    pub incarnation: Incarnation,
+    /// Its vote, and its newest entry.
+    pub stamp: Stamp,
+}
+
+impl Place {
+    /// Nobody else has decided anything in this log since `earlier`. `own` Raft id: entries that this node appended under the
+    /// vote that it had, as a leader without a majority, are no news.
+    fn is_still(&self, earlier: &Self, own: u64) -> bool {
+        let (now, then) = (self.stamp, earlier.stamp);
+        let is_own = now.last.1 == own && now.vote.1 == own && now.last >= then.last;
+        self.incarnation == earlier.incarnation && now.vote == then.vote && (now.last == then.last || is_own)
+    }
+}
+
+/// A point in time of one run of this host's kernel, suspended time included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boottime {
+    /// Which run.
+    pub boot_id: String,
+    /// Milliseconds since it began.
+    pub ms: u64,
+}
+
+impl Boottime {
+    /// Now.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn now() -> io::Result<Self> {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?;
+        let ms = now.tv_sec().cast_unsigned() * 1000 + now.tv_nsec().cast_unsigned() / 1_000_000;
+        Ok(Self { boot_id, ms })
+    }
+
+    /// `now` is at most `ms` later, in the same run.
+    fn is_within(&self, now: &Self, ms: u64) -> bool {
+        self.boot_id == now.boot_id && (self.ms..=self.ms.saturating_add(ms)).contains(&now.ms)
+    }
+}
+
+/// Why an order is not carried out, if so, on a log that is `identity`'s and has come to `place`. `retired`: why it must not vote.
+fn refusal(
+    order: &Order,
+    identity: &Identity,
+    place: &Place,
+    retired: Option<&str>,
+    now: &Boottime,
+) -> Option<String> {
+    let Some(own) = identity.raft_id else {
+        return Some("this log is new, it was never of a cluster".to_owned());
+    };
+    if let Some(why) = retired {
+        return Some(format!("this log must not vote any more: {why}"));
+    }
+    if order.forced.generation != identity.generation.next() {
+        return Some(format!("it is for generation {}, this log is of {}", order.forced.generation, identity.generation));
+    }
+    if !order.given.is_within(now, ORDER_MS) {
+        return Some(format!("it is older than {} s, or from before the host was booted", ORDER_MS / 1000));
+    }
+    (!place.is_still(&order.place, own)).then(|| "the log is not any more what it was when that was ordered".to_owned())
+}
+
+/// Removes an order that does not count any more.
+pub(crate) fn discard(dir: &Path, why: &str) -> io::Result<()> {
+    if dir.join(ORDER).exists() {
+        tracing::error!(why, "the order to go on alone is discarded; nothing was changed. `baton force` gives a new one");
+    }
+    done(&dir.join(ORDER))
 }
 
 /// Writes the order down; it is carried out when this node's consensus starts the next time.
@@ -58,9 +143,12 @@ pub fn ask_to_rejoin(dir: &Path) -> io::Result<()> {
 }
 
 fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut written = std::fs::File::create(file)?;
+    // Under another name first: a half-written order is none.
+    let new = file.with_extension("new");
+    let mut written = std::fs::File::create(&new)?;
     written.write_all(bytes)?;
     written.sync_all()?;
+    std::fs::rename(&new, file)?;
     sync_dir(file)
 }
 
@@ -76,13 +164,13 @@ fn done(file: &Path) -> io::Result<()> {
     }
 }
 
-/// The order that waits for the log in `dir`, if one does.
+/// The order that waits in `dir`, if one does. `Some(None)`: one that cannot be understood.
 ///
 /// # Errors
 /// It cannot be read.
-fn waiting(dir: &Path) -> io::Result<Option<Order>> {
+fn waiting(dir: &Path) -> io::Result<Option<Option<Order>>> {
     match std::fs::read(dir.join(ORDER)) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).ok())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -100,6 +188,7 @@ pub(crate) fn put_aside(dir: &Path, is_outranked: bool) -> io::Result<()> {
         sync_dir(&file)?;
         tracing::warn!(kept = %kept.display(), "this node's log of a lower generation is put aside; it rejoins as a new member");
     }
+    discard(dir, "this node was asked to come back as a new member")?;
     done(&dir.join(REJOIN))
 }
 
@@ -113,7 +202,7 @@ fn free_name(dir: &Path, why: &str) -> PathBuf {
     (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(u32::MAX))
 }
 
-/// Founds the cluster anew on this log, if that was ordered for it. Returns whose log it is then, and its state; `None`: there is
+/// Founds the cluster anew on this log, if that was ordered for it, a moment ago. `is_empty`: its ledger knows of no cluster. Returns whose log it is then, and its state; `None`: there is
 /// nothing to do.
 ///
 /// # Errors
@@ -122,12 +211,27 @@ pub(crate) fn carry_out(
     dir: &Path,
     store: &Store,
     identity: &Identity,
+    is_empty: bool,
     fresh: Incarnation,
 ) -> io::Result<Option<(Identity, Machine)>> {
     let Some(order) = waiting(dir)? else { return Ok(None) };
-    if order.forced.generation != identity.generation.next() {
+    let Some(order) = order else {
+        discard(dir, "it cannot be understood")?;
+        return Ok(None);
+    };
+    if order.forced.generation == identity.generation && identity.incarnation != order.place.incarnation {
         // It was carried out, and this process died before it could remove the order.
         done(&dir.join(ORDER))?;
+        return Ok(None);
+    }
+    let place = Place { incarnation: identity.incarnation.clone(), stamp: store.stamp() };
+    let retired = store.retired()?;
+    if let Some(why) = refusal(&order, identity, &place, retired.as_deref(), &Boottime::now()?) {
+        discard(dir, &why)?;
+        return Ok(None);
+    }
+    if is_empty {
+        discard(dir, "the ledger of this log knows of no cluster")?;
         return Ok(None);
     }
     let kept = free_name(dir, "before-force");

@@ -3,6 +3,7 @@
 //! Every call is a message on a bounded queue and a wait with a deadline on the *caller's* runtime, so that a
 //! consensus thread that hangs in its disk delays nobody longer than the caller allows.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use baton_runbooks::ledger::{Command, Response};
@@ -11,7 +12,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{HandOverError, ProposeError, ReadError, RequestError};
+use crate::force::Place;
 use crate::standing::{Committed, Standing};
+use crate::types::{Incarnation, Stamp};
 
 /// Calls that may wait for the consensus thread. It takes them at once unless its disk hangs; a full queue makes
 /// callers wait until their deadline.
@@ -94,6 +97,8 @@ pub struct Handle {
     pub(crate) committed: watch::Receiver<Committed>,
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) order: watch::Sender<Vec<NodeId>>,
+    /// This node's log and how far it has come; `None`: it is damaged.
+    pub(crate) reached: Option<(Incarnation, Arc<Mutex<Stamp>>)>,
 }
 
 /// A message that is being sent.
@@ -156,6 +161,14 @@ impl Handle {
     #[must_use]
     pub fn committed(&self) -> watch::Receiver<Committed> {
         self.committed.clone()
+    }
+
+    /// How far this node's log has come; `None`: it is damaged.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        let (incarnation, stamp) = self.reached.as_ref()?;
+        let stamp = *stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Place { incarnation: incarnation.clone(), stamp })
     }
 
     /// Where this node stands.

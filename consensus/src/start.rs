@@ -66,6 +66,7 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
         standing.problem.clone_from(&open.retired);
         (standing.retired, standing.outranked) = (open.retired.is_some(), outranked);
     });
+    let reached = open.log.as_ref().map(|(log, identity)| (identity.incarnation.clone(), log.store.reached()));
     let (calls, calls_rx) = mpsc::channel(CALLS_MAX);
     let (inbox, inbox_rx) = mpsc::channel(INBOX_MAX);
     let (order, order_rx) = watch::channel(Vec::new());
@@ -84,13 +85,18 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
     });
     let engine = Engine { node, listener, calls: calls_rx, order: order_rx, bootstrap };
     spawn(engine).map_err(|source| StartError::Thread { source })?;
-    Ok((Handle { calls, committed, standing: standing_rx, order }, Inbox(inbox_rx)))
+    Ok((Handle { calls, committed, standing: standing_rx, order, reached }, Inbox(inbox_rx)))
 }
 
 /// A forced recovery that was ordered for this log is carried out before anything else.
 fn go_on_alone(dir: &Path, opened: Opened) -> std::io::Result<Opened> {
-    let Opened::Sound { store, identity, machine } = opened else { return Ok(opened) };
-    Ok(match force::carry_out(dir, &store, &identity, Incarnation(random_name()))? {
+    let Opened::Sound { store, identity, machine } = opened else {
+        // Whatever log comes after the damaged one, the order was not for it.
+        force::discard(dir, "this node's log is damaged")?;
+        return Ok(opened);
+    };
+    let is_empty = machine.committed().borrow().ledger.members.is_empty();
+    Ok(match force::carry_out(dir, &store, &identity, is_empty, Incarnation(random_name()))? {
         Some((identity, machine)) => Opened::Sound { store, identity, machine: Box::new(machine) },
         None => Opened::Sound { store, identity, machine },
     })

@@ -87,6 +87,11 @@ impl Store {
         *self.stamp.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same, for somebody who must not keep the file open.
+    pub(crate) fn reached(&self) -> Arc<Mutex<Stamp>> {
+        Arc::clone(&self.stamp)
+    }
+
     /// Notes in the standing when an append has begun and not finished.
     #[must_use]
     pub fn noting_in(mut self, standing: watch::Sender<Standing>) -> Self {

@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use baton_consensus::force::{self, Order};
+use baton_consensus::force::{self, Boottime, ORDER_MS, Order, Place};
 use baton_runbooks::ledger::Forced;
 use baton_runbooks::model::{Generation, WallMs};
 use harness::{Cluster, SOON};
@@ -13,8 +13,10 @@ use harness::{Cluster, SOON};
 /// Longer than any time after which an acknowledgement of a quorum is too old, and than an election.
 const A_WHILE: Duration = Duration::from_secs(2);
 
-fn order(generation: u64) -> Order {
+fn order(generation: u64, place: Place) -> Order {
     Order {
+        place,
+        given: Boottime::now().unwrap(),
         forced: Forced {
             generation: Generation(generation),
             survivor: "db2".into(),
@@ -28,15 +30,22 @@ fn order(generation: u64) -> Order {
     }
 }
 
+/// All are off; where db2's log ended.
+async fn stopped(cluster: &mut Cluster) -> Place {
+    let db2 = cluster.node("db2").clone();
+    for name in ["db1", "mon", "db2"] {
+        cluster.kill(name).await;
+    }
+    db2.place().unwrap()
+}
+
 /// A cluster of which only db2 is left, and goes on.
 async fn forced() -> (Cluster, u64) {
     let mut cluster = Cluster::formed().await;
     let index = cluster.propose("db1").await.index;
     cluster.assert_same(index).await;
-    for name in ["db1", "mon", "db2"] {
-        cluster.kill(name).await;
-    }
-    force::order(&cluster.state_dir("db2"), &order(1)).unwrap();
+    let place = stopped(&mut cluster).await;
+    force::order(&cluster.state_dir("db2"), &order(1, place)).unwrap();
     cluster.start("db2");
     cluster
         .wait("db2", "its own leadership", |standing| standing.is_leader && standing.own_term_applied)
@@ -59,8 +68,9 @@ async fn a_survivor_goes_on_alone_with_what_it_had() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Once is enough, also if the order was not removed in time.
+    let place = cluster.node("db2").place().unwrap();
     cluster.kill("db2").await;
-    force::order(&cluster.state_dir("db2"), &order(1)).unwrap();
+    force::order(&cluster.state_dir("db2"), &order(1, place)).unwrap();
     cluster.start("db2");
     cluster
         .wait("db2", "its own leadership", |standing| standing.is_leader && standing.own_term_applied)
@@ -115,6 +125,58 @@ async fn the_others_are_told_and_come_back_as_new_members_only() {
     let index = cluster.propose("db1").await.index;
     cluster.assert_same(index).await;
     assert_eq!(cluster.node("mon").committed().borrow().ledger.generation, Generation(1));
+}
+
+#[tokio::test]
+async fn an_order_that_does_not_fit_any_more_is_discarded() {
+    let mut cluster = Cluster::formed().await;
+    let index = cluster.propose("db1").await.index;
+    cluster.assert_same(index).await;
+    let place = stopped(&mut cluster).await;
+    let sound = order(1, place);
+    let now = &sound.given;
+    let late = Boottime { ms: now.ms.saturating_sub(ORDER_MS + 1000), ..now.clone() };
+    let rebooted = Boottime { boot_id: "another".to_owned(), ..now.clone() };
+    let mut voted = sound.clone();
+    voted.place.stamp.vote.0 -= 1;
+    let mut behind = sound.clone();
+    behind.place.stamp.last.2 -= 1;
+    behind.place.stamp.last.1 += 1;
+    let mut another = sound.clone();
+    another.place.incarnation.0.push('x');
+    let orders = [
+        Order { given: late, ..sound.clone() },
+        Order { given: rebooted, ..sound.clone() },
+        voted,
+        behind,
+        another,
+        order(2, sound.place.clone()),
+    ];
+    let dir = cluster.state_dir("db2");
+    for wrong in orders {
+        force::order(&dir, &wrong).unwrap();
+        cluster.start("db2");
+        assert_eq!(cluster.node("db2").committed().borrow().ledger.generation, Generation(0), "{wrong:?}");
+        assert!(!dir.join("force.json").exists(), "{wrong:?}");
+        cluster.kill("db2").await;
+    }
+    // Nothing that cannot be understood keeps the agent from starting.
+    std::fs::write(dir.join("force.json"), b"{").unwrap();
+    cluster.start("db2");
+    assert!(!dir.join("force.json").exists());
+    cluster.kill("db2").await;
+    // The log was removed, or is damaged: the order was not for what comes after it.
+    for text in [None, Some(b"not a log at all".as_slice())] {
+        force::order(&dir, &sound).unwrap();
+        std::fs::remove_file(cluster.log_file("db2")).unwrap();
+        if let Some(text) = text {
+            std::fs::write(cluster.log_file("db2"), text).unwrap();
+        }
+        cluster.start("db2");
+        assert!(!dir.join("force.json").exists());
+        assert!(!cluster.standing("db2").is_leader);
+        cluster.kill("db2").await;
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use baton_consensus::force::{self, Order};
+use baton_consensus::force::{self, Boottime, Order};
 use baton_runbooks::decide::force::ForceWanted;
 use baton_runbooks::model::Generation;
 use nix::sys::signal::{Signal, raise};
@@ -39,7 +39,12 @@ pub(super) async fn go_on_alone(
     if let Some(reason) = standing.problem.filter(|_| standing.retired) {
         return Err(CommandError::Refused { reason });
     }
-    force::order(&context.config.state_dir, &Order { forced }).map_err(|error| unwritten(&error))?;
+    let Some(place) = context.consensus.place() else {
+        return Err(CommandError::Refused { reason: "this node's log is damaged".to_owned() });
+    };
+    let given = Boottime::now().map_err(|error| unwritten(&error))?;
+    let order = Order { forced, place, given };
+    force::order(&context.config.state_dir, &order).map_err(|error| unwritten(&error))?;
     end_soon();
     Ok(ForceAnswer { preflight, ordered: true })
 }
