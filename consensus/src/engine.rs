@@ -320,12 +320,9 @@ async fn watch_raft(node: &Node, raft: &Raft) {
         if let Some(problem) = problem {
             raft.runtime_config().elect(false);
             node.stop();
+            // Said before Raft has ended: that may take as long as its disk does.
+            node.standing.send_modify(|standing| *standing = node.retired_standing(standing.term, &problem));
             let _ = raft.shutdown().await;
-            node.standing.send_modify(|standing| {
-                *standing = crate::Standing { term: standing.term, ..Default::default() };
-                standing.problem = Some(problem);
-                (standing.retired, standing.outranked) = (true, node.is_outranked());
-            });
             return;
         }
         let alone = {
@@ -355,6 +352,10 @@ async fn watch_raft(node: &Node, raft: &Raft) {
 }
 
 fn update_standing(node: &Node, metrics: &Metrics, anchor: &Anchor) {
+    if node.retired.borrow().is_some() || node.is_outranked() {
+        // What Raft still says does not count.
+        return;
+    }
     let votes = metrics.membership_config.voter_ids().any(|id| id == metrics.id);
     let (voting, problem) = match (node.is_settled(), votes) {
         (true, true) => (true, node.mismatch()),

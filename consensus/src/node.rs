@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use baton_runbooks::model::{Generation, NodeId};
+use baton_runbooks::model::{Generation, NodeId, Term};
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use serde::Serialize;
@@ -49,6 +49,8 @@ pub struct Node {
     pub changed: Notify,
     /// This log must not vote any more, and why.
     pub retired: watch::Sender<Option<String>>,
+    /// The cluster has gone on without this log. Beside what is on the disk, which may not take it any more.
+    outranked: AtomicBool,
     /// Raft may be heard and answered (see [`crate::engine`]).
     settled: AtomicBool,
     stopping: AtomicBool,
@@ -100,6 +102,7 @@ impl Node {
             began: Instant::now(),
             changed: Notify::new(),
             retired: watch::Sender::new(parts.retired),
+            outranked: AtomicBool::new(false),
             settled: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             leader_heard_at: Mutex::default(),
@@ -344,14 +347,19 @@ impl Node {
     /// This log is retired since the cluster has gone on in a higher generation.
     pub fn is_outranked(&self) -> bool {
         // What cannot be read is not known: the log is retired either way.
-        self.log.as_ref().is_some_and(|log| log.store.outranked_by().is_ok_and(|by| by.is_some()))
+        self.outranked.load(Ordering::Acquire) || self.log.as_ref().is_some_and(|log| log.store.outranked_by().is_ok_and(|by| by.is_some()))
     }
 
     /// This log does not vote any more, now and after a restart.
     fn retire(&self, problem: &str, outranked_by: Option<Generation>) {
-        if self.retired.borrow().is_some() {
+        // That it is outranked is more than that it is retired: this node closes, however long its leases last.
+        let upgrades = outranked_by.is_some() && !self.is_outranked();
+        if self.retired.borrow().is_some() && !upgrades {
             return;
         }
+        // First of all, whatever the disk does.
+        self.outranked.fetch_or(outranked_by.is_some(), Ordering::AcqRel);
+        self.standing.send_modify(|standing| *standing = self.retired_standing(standing.term, problem));
         tracing::error!(problem, "this node takes no part in votes");
         if let Some(log) = &self.log
             && let Err(error) = match outranked_by {
@@ -364,6 +372,17 @@ impl Node {
         }
         self.retired.send_replace(Some(problem.to_owned()));
         self.changed.notify_one();
+    }
+
+    /// What the rest of the agent sees of a log that does not vote any more.
+    pub fn retired_standing(&self, term: Term, problem: &str) -> Standing {
+        Standing {
+            term,
+            problem: Some(problem.to_owned()),
+            retired: true,
+            outranked: self.is_outranked(),
+            ..Standing::default()
+        }
     }
 
     /// A link could not be made. A peer that is down is no news; one that refuses us, or that we do not trust, is.
