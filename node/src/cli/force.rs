@@ -24,7 +24,7 @@ pub(super) struct ForceArgs {
     /// All other nodes, by name: you state that each is powered off or wiped, and stays so until it may rejoin
     #[arg(long, value_name = "NODE,NODE", value_delimiter = ',', required = true)]
     others_are_off: Vec<String>,
-    /// Acknowledged writes that this node lacks may be lost; needed unless it holds the baton
+    /// Acknowledged writes that this node lacks may be lost; needed whenever MySQL is configured
     #[arg(long)]
     accept_data_loss: bool,
     /// Why, for the history

@@ -55,7 +55,9 @@ impl Agent {
     pub(super) fn forget_old_word(&mut self, now: Mono, wall: WallMs, out: &mut Vec<Output>) {
         let generation = self.ledger.sync_generation;
         let word = self.ledger.in_sync.iter().find(|(_, known)| known.is_accepted());
-        let Some((node, _)) = word.filter(|_| self.office.is_leader && self.ledger.run.is_none()) else {
+        // Beside a pause it stands only after a forced recovery, which waits for the pause: it counts from then on.
+        let counts = self.office.is_leader && self.ledger.run.is_none() && self.ledger.pause.is_none();
+        let Some((node, _)) = word.filter(|_| counts) else {
             self.word = None;
             return;
         };

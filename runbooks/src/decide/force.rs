@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::switchover::{Check, View};
 use crate::lease::granter::Office;
-use crate::ledger::{Forced, LossAccepted};
+use crate::lease::on_any_clock_ms;
+use crate::ledger::{Forced, Ledger, LossAccepted};
 use crate::model::{Generation, NodeId, NodeKind, WallMs};
 
 /// For so long nothing may have been heard of the others, in milliseconds. Many times the longest pause between reports.
@@ -102,6 +103,7 @@ pub fn preflight(view: &View<'_>, survivor: &Survivor<'_>, wanted: &ForceWanted)
         !wanted.reason.trim().is_empty(),
         if wanted.reason.trim().is_empty() { "say why".to_owned() } else { wanted.reason.clone() },
     );
+    paused(ledger, me, &mut note);
     let loss = data(view, me, wanted, &mut note);
     let all_well = checks.iter().all(|check| check.ok);
     let forced = all_well.then(|| Forced {
@@ -119,6 +121,33 @@ pub fn preflight(view: &View<'_>, survivor: &Survivor<'_>, wanted: &ForceWanted)
 
 type Loss = Option<(crate::model::Instance, LossAccepted)>;
 
+/// The holder of a pause serves without its agent and without a majority. So its silence says nothing, and it is waited for.
+fn paused(ledger: &Ledger, me: &NodeId, note: &mut impl FnMut(&str, bool, String)) {
+    let Some(pause) = &ledger.pause else { return };
+    let Some(holder) = ledger.holder.as_ref().or(ledger.last_holder.as_ref()) else { return };
+    if holder == me {
+        note("pause", true, format!("pause {} ends with it", pause.id));
+        return;
+    }
+    let (id, lasts_s) = (pause.id, pause.order.for_ms / 1000);
+    let waits_s = on_any_clock_ms(pause.order.for_ms).div_ceil(1000);
+    let text = format!(
+        "pause {id}: {holder} may serve without its agent until {lasts_s} s have passed since it took that up. {me} leads alone, \
+         and takes over {waits_s} s after its election"
+    );
+    note("pause", true, text);
+}
+
+/// A survivor that holds the baton may be a stale one.
+fn held(ledger: &Ledger, wanted: &ForceWanted, note: &mut impl FnMut(&str, bool, String)) -> Option<Loss> {
+    let text = "it holds the baton as far as it knows; if the others have passed it on since, what was acknowledged there is \
+                lost";
+    let is_said = wanted.accept_loss || !ledger.mysql;
+    let ask = if is_said { "" } else { ". Say --accept-data-loss if that is what you want" };
+    note("data", is_said, format!("{text}{ask}"));
+    is_said.then_some(None)
+}
+
 /// A survivor that does not hold the baton cannot prove that it has everything: the others may have decided that it has not.
 fn data(
     view: &View<'_>,
@@ -128,9 +157,7 @@ fn data(
 ) -> Option<Loss> {
     let ledger = view.ledger;
     if ledger.holder.as_ref() == Some(me) {
-        let text = "it holds the baton as far as it knows; if the others have passed it on since, what was written there is lost";
-        note("data", true, text.to_owned());
-        return Some(None);
+        return held(ledger, wanted, note);
     }
     if !ledger.mysql {
         note("data", true, "no MySQL is configured".to_owned());
@@ -163,5 +190,56 @@ impl ForcePreflight {
     #[must_use]
     pub fn generation(&self) -> Option<Generation> {
         self.forced.as_ref().map(|forced| forced.generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Pause, PauseOrder};
+    use crate::model::{Epoch, PauseId};
+
+    fn lines(holder: &str, pause: bool, mysql: bool, accept_loss: bool) -> Vec<(String, bool, String)> {
+        let order = PauseOrder { for_ms: 1_800_000, alone: false, reason: "switch".to_owned(), by: "ann".to_owned() };
+        let pause = pause.then(|| Pause {
+            id: PauseId(4),
+            epoch: Epoch(1),
+            order,
+            at: WallMs(0),
+            claimed_by: None,
+            resumed_by: None,
+        });
+        let ledger = Ledger { holder: Some(holder.into()), pause, mysql, ..Ledger::default() };
+        let wanted = ForceWanted {
+            others_are_off: Vec::new(),
+            accept_loss,
+            reason: "fire".to_owned(),
+            by: "ann".to_owned(),
+        };
+        let mut lines = Vec::new();
+        let mut note = |code: &str, ok: bool, text: String| lines.push((code.to_owned(), ok, text));
+        let me = NodeId::from("db2");
+        paused(&ledger, &me, &mut note);
+        if ledger.holder.as_ref() == Some(&me) {
+            held(&ledger, &wanted, &mut note);
+        }
+        lines
+    }
+
+    #[test]
+    fn a_pause_of_another_holder_is_named() {
+        let said = lines("db1", true, true, true);
+        assert!(said[0].2.starts_with("pause 4: db1 may serve without its agent until 1800 s"), "{said:?}");
+        assert!(said[0].2.contains("takes over 1837 s after"), "{said:?}");
+        assert_eq!(lines("db1", false, true, true), []);
+        assert_eq!(lines("db2", true, false, false)[0].2, "pause 4 ends with it");
+    }
+
+    #[test]
+    fn a_holder_too_may_lack_what_was_acknowledged_elsewhere() {
+        let said = lines("db2", false, true, false);
+        assert!(!said[0].1 && said[0].2.contains("--accept-data-loss"), "{said:?}");
+        assert!(lines("db2", false, true, true)[0].1);
+        assert!(lines("db2", false, false, false)[0].1, "without MySQL there is nothing to accept");
     }
 }

@@ -10,6 +10,9 @@ use super::{Complete, EndedRun, Ledger, LossAccepted};
 use crate::model::{Generation, Instance, NodeId, WallMs};
 use crate::run::RunState;
 
+/// Whoever has claimed a pause without the survivor's knowledge. No start of an agent has this number.
+const UNKNOWN_CLAIMANT: u64 = 0;
+
 /// A forced recovery; in the history for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forced {
@@ -34,13 +37,20 @@ pub struct Forced {
 impl Ledger {
     /// The survivor goes on alone. What it does not know may have been decided by the others, so nobody is called complete any
     /// more: a survivor that holds the baton goes on with it, every other one takes over only with an accepted loss.
+    ///
+    /// A pause ends with it only if the survivor holds. Otherwise the holder that was given up may serve under it without its
+    /// agent, as long as it lasts: the survivor leads alone and waits it out.
     pub fn force(&mut self, forced: Forced) {
         self.generation = forced.generation;
-        if let Some(pause) = &self.pause {
-            let id = pause.id;
-            self.conclude_pause(|_| format!("pause {id} ended with the forced recovery"), forced.at);
-        }
         let holds = self.holder.as_ref() == Some(&forced.survivor);
+        if let Some(pause) = &mut self.pause {
+            let id = pause.id;
+            // The others may have noted a claim that the survivor does not know of.
+            pause.claimed_by.get_or_insert(UNKNOWN_CLAIMANT);
+            if holds {
+                self.conclude_pause(|_| format!("pause {id} ended with the forced recovery"), forced.at);
+            }
+        }
         if !holds {
             if let Some(mut run) = self.run.take() {
                 run.abandoned = Some("its nodes were given up by a forced recovery".to_owned());
