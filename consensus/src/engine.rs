@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baton_runbooks::ledger::Command;
-use baton_runbooks::model::{Generation, NodeId};
+use baton_runbooks::model::NodeId;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -39,7 +39,7 @@ use crate::propose;
 use crate::server;
 use crate::steering::{Health, Steering, is_healthy};
 use crate::transport::{Channel, Listener};
-use crate::types::{Raft, Voter};
+use crate::types::{Line, Raft, Voter};
 use crate::wire::Kind;
 
 /// How long a node waits for the greetings of peers that may be down. Longer delays a restart beside a lost peer by as
@@ -219,7 +219,7 @@ async fn lead_through(node: Arc<Node>, order: watch::Receiver<Vec<NodeId>>, boot
         refuse(&node).await;
         return;
     }
-    let (raft_id, generation, form) = find_raft_id(&node).await;
+    let (raft_id, line, form) = find_raft_id(&node).await;
     let raft = match start_raft(&node, log, raft_id).await {
         Ok(raft) => raft,
         Err(error) => die(&error),
@@ -230,7 +230,8 @@ async fn lead_through(node: Arc<Node>, order: watch::Receiver<Vec<NodeId>>, boot
         die(&format!("cannot form the cluster: {error}"));
     }
     if let Some(identity) = node.identity().filter(|identity| identity.raft_id.is_none()) {
-        let identity = crate::store::Identity { raft_id: Some(raft_id), generation, ..identity };
+        let Line { generation, founder } = line;
+        let identity = crate::store::Identity { raft_id: Some(raft_id), generation, founder, ..identity };
         // Written before anybody is heard or asked, and after the first entry: a crash in between is found at the
         // next start, where the entry names this log (see `start`).
         if let Err(error) = log.store.set_identity(&identity) {
@@ -256,28 +257,27 @@ async fn start_raft(node: &Arc<Node>, log: &Log, raft_id: u64) -> Result<Raft, S
 /// Says why this node takes no part, for as long as the process lives.
 async fn refuse(node: &Node) {
     let problem = node.retired.borrow().clone();
-    node.standing.send_modify(|standing| {
-        standing.voting = false;
-        standing.problem = problem;
-        (standing.retired, standing.outranked) = (true, node.is_outranked());
-    });
+    let problem = problem.unwrap_or_default();
+    node.standing.send_modify(|standing| *standing = node.retired_standing(standing.term, &problem));
     std::future::pending().await
 }
 
 /// The Raft id of this log, and whom to form a cluster with if that is what makes it one.
-async fn find_raft_id(node: &Node) -> (u64, Generation, Option<BTreeMap<u64, Voter>>) {
+async fn find_raft_id(node: &Node) -> (u64, Line, Option<BTreeMap<u64, Voter>>) {
     let members: Vec<NodeId> = node.members.iter().map(|member| member.id.clone()).collect();
     loop {
         let Some(identity) = node.identity() else { return std::future::pending().await };
         if let Some(raft_id) = identity.raft_id {
-            return (raft_id, identity.generation, None);
+            return (raft_id, identity.line(), None);
         }
         let problem = match founding::decide(&node.me, &identity.incarnation, &members, &node.hellos()) {
-            Founding::Adopt { raft_id, generation } => return (raft_id, generation, None),
+            Founding::Adopt { raft_id, generation, founder } => {
+                return (raft_id, Line { generation, founder }, None);
+            }
             Founding::Form(voters) => {
                 let own = voters.iter().find(|(_, voter)| voter.name == node.me).map(|(id, _)| *id);
                 match own {
-                    Some(own) => return (own, Generation::default(), Some(voters)),
+                    Some(own) => return (own, Line::default(), Some(voters)),
                     None => "this node is not in the list of nodes".to_owned(),
                 }
             }

@@ -32,6 +32,16 @@ const ORDER: &str = "force.json";
 const REJOIN: &str = "rejoin.json";
 /// Raft ids of a generation begin here, so that no two logs of two generations ever have the same.
 const IDS_PER_GENERATION: u64 = 1 << 40;
+/// And within it those of a founder, so that two survivors that were forced to the same one do not either, but for a chance of one
+/// in 16 million. The links keep them apart all the same.
+const IDS_PER_FOUNDER: u64 = 1 << 16;
+
+/// The Raft id of a founder.
+fn first_id(generation: Generation, founder: &Incarnation) -> u64 {
+    let drawn = u64::from_str_radix(&founder.0, 16).unwrap_or_default();
+    let of_founder = drawn % (IDS_PER_GENERATION / IDS_PER_FOUNDER) * IDS_PER_FOUNDER;
+    generation.0.saturating_mul(IDS_PER_GENERATION).saturating_add(of_founder).saturating_add(1)
+}
 
 /// For so long an order counts, in milliseconds: an agent that ends cleanly and is started again by its supervisor needs seconds.
 /// What the operator saw when he gave it may not be so any more after that.
@@ -225,7 +235,9 @@ pub(crate) fn carry_out(
         return Ok(None);
     }
     let place = Place { incarnation: identity.incarnation.clone(), stamp: store.stamp() };
-    let retired = store.retired()?;
+    // Of two survivors that were forced to the same generation one is forced again; else nobody could ever go on.
+    let is_forked = store.outranked_by()? == Some(identity.generation);
+    let retired = store.retired()?.filter(|_| !is_forked);
     if let Some(why) = refusal(&order, identity, &place, retired.as_deref(), &Boottime::now()?) {
         discard(dir, &why)?;
         return Ok(None);
@@ -238,10 +250,12 @@ pub(crate) fn carry_out(
     std::fs::copy(dir.join(FILE), &kept)?;
     std::fs::File::open(&kept)?.sync_all()?;
     let generation = order.forced.generation;
-    let raft_id = generation.0.saturating_mul(IDS_PER_GENERATION) + 1;
-    let next = Identity { incarnation: fresh, raft_id: Some(raft_id), generation, ..identity.clone() };
+    let raft_id = first_id(generation, &fresh);
+    let founder = fresh.clone();
+    let next = Identity { incarnation: fresh, raft_id: Some(raft_id), generation, founder, ..identity.clone() };
+    let forced = Forced { founder: next.founder.0.clone(), ..order.forced };
     let membership = alone(raft_id, next.node.clone(), &next.incarnation)?;
-    let machine = store.found_anew(&next, membership, order.forced)?;
+    let machine = store.found_anew(&next, membership, forced)?;
     done(&dir.join(ORDER))?;
     tracing::error!(%generation, kept = %kept.display(), "this node goes on alone, by an operator's force");
     Ok(Some((next, machine)))
@@ -251,6 +265,15 @@ fn alone(raft_id: u64, name: NodeId, incarnation: &Incarnation) -> io::Result<Me
     let voter = Voter { name, incarnation: incarnation.clone() };
     let nodes: BTreeMap<u64, Voter> = [(raft_id, voter)].into();
     Membership::new(vec![BTreeSet::from([raft_id])], nodes).map_err(io::Error::other)
+}
+
+/// Why a log must not vote any more once another one of the same generation is heard of, which somebody else has founded.
+pub(crate) fn forked(from: &NodeId, generation: Generation) -> String {
+    format!(
+        "{from} too was forced to generation {generation}, or is with a node that was: two nodes went on alone, each without the \
+         other, and each may have taken writes. Both are closed. Decide which one goes on, stop the agents of all others, run \
+         `baton force` on it, then start the others and run `baton rejoin` on each"
+    )
 }
 
 /// Why a log of `own` generation must not vote any more once `other` is heard of.

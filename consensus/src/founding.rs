@@ -29,6 +29,8 @@ pub enum Founding {
         raft_id: u64,
         /// The cluster's generation.
         generation: Generation,
+        /// The log on which that was founded.
+        founder: Incarnation,
     },
 }
 
@@ -43,8 +45,9 @@ pub fn decide(
     let founded = hellos.values().filter(|hello| hello.raft_id.is_some());
     let newest = founded.map(|hello| hello.generation).max().unwrap_or_default();
     let mut present = hellos.values().filter(|hello| hello.raft_id.is_some() && hello.generation == newest);
-    if let Some(raft_id) = present.find_map(|hello| hello.your_ids.get(mine)) {
-        return Founding::Adopt { raft_id: *raft_id, generation: newest };
+    let given = present.find_map(|hello| Some((*hello.your_ids.get(mine)?, hello.founder.clone())));
+    if let Some((raft_id, founder)) = given {
+        return Founding::Adopt { raft_id, generation: newest, founder };
     }
     if hellos.values().any(|hello| hello.membership_at.is_some() || hello.raft_id.is_some()) {
         let text = "this node's log is new, and the cluster exists; it votes once the leader has taken it in";

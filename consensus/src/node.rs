@@ -49,8 +49,9 @@ pub struct Node {
     pub changed: Notify,
     /// This log must not vote any more, and why.
     pub retired: watch::Sender<Option<String>>,
-    /// The cluster has gone on without this log. Beside what is on the disk, which may not take it any more.
-    outranked: AtomicBool,
+    /// One more than the generation in which the cluster has gone on without this log, 0: it has not, as far as was heard. Beside
+    /// what is on the disk, which may not take it any more.
+    outranked: AtomicU64,
     /// Raft may be heard and answered (see [`crate::engine`]).
     settled: AtomicBool,
     stopping: AtomicBool,
@@ -102,7 +103,7 @@ impl Node {
             began: Instant::now(),
             changed: Notify::new(),
             retired: watch::Sender::new(parts.retired),
-            outranked: AtomicBool::new(false),
+            outranked: AtomicU64::new(0),
             settled: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             leader_heard_at: Mutex::default(),
@@ -158,10 +159,10 @@ impl Node {
 
     /// The peer's log takes part in another generation of the cluster than this one.
     pub fn is_of_another_generation(&self, peer: &NodeId) -> bool {
-        let own = lock(&self.identity).as_ref().filter(|id| id.raft_id.is_some()).map(|id| id.generation);
+        let own = lock(&self.identity).as_ref().filter(|id| id.raft_id.is_some()).map(Identity::line);
         let hellos = lock(&self.hellos);
-        let theirs = hellos.get(peer).filter(|hello| hello.raft_id.is_some()).map(|hello| hello.generation);
-        own.zip(theirs).is_some_and(|(own, theirs)| own != theirs)
+        let theirs = hellos.get(peer).filter(|hello| hello.raft_id.is_some()).map(Hello::line);
+        own.zip(theirs).is_some_and(|(own, theirs)| own.is_another_than(&theirs))
     }
 
     pub fn has_heard_all(&self) -> bool {
@@ -260,7 +261,8 @@ impl Node {
             timing: [timing.heartbeat_ms, timing.election_min_ms, timing.election_max_ms],
             incarnation: identity.as_ref().map(|identity| identity.incarnation.clone()),
             raft_id: identity.as_ref().and_then(|identity| identity.raft_id),
-            generation: identity.map(|identity| identity.generation).unwrap_or_default(),
+            generation: identity.as_ref().map(|identity| identity.generation).unwrap_or_default(),
+            founder: identity.map(|identity| identity.founder).unwrap_or_default(),
             seen_of_you: lock(&self.memory).of(peer),
             your_ids,
             membership_at,
@@ -318,6 +320,10 @@ impl Node {
             self.retire(&problem, Some(hello.generation));
             return;
         }
+        if is_member && hello.line().is_rival_of(&identity.line()) {
+            self.retire(&force::forked(from, hello.generation), Some(hello.generation));
+            return;
+        }
         // What a log of a lower generation remembers or decides is over; it is told so by this node's greeting.
         if is_member && hello.generation < identity.generation {
             return;
@@ -346,19 +352,31 @@ impl Node {
 
     /// This log is retired since the cluster has gone on in a higher generation.
     pub fn is_outranked(&self) -> bool {
+        self.outranked_by().is_some()
+    }
+
+    fn outranked_by(&self) -> Option<Generation> {
+        let heard = self.outranked.load(Ordering::Acquire).checked_sub(1).map(Generation);
         // What cannot be read is not known: the log is retired either way.
-        self.outranked.load(Ordering::Acquire) || self.log.as_ref().is_some_and(|log| log.store.outranked_by().is_ok_and(|by| by.is_some()))
+        let noted = self.log.as_ref().and_then(|log| log.store.outranked_by().ok().flatten());
+        heard.max(noted)
+    }
+
+    /// Two survivors were forced to the generation of this log, each without the other.
+    fn is_forked(&self) -> bool {
+        self.identity().is_some_and(|own| self.outranked_by() == Some(own.generation))
     }
 
     /// This log does not vote any more, now and after a restart.
     fn retire(&self, problem: &str, outranked_by: Option<Generation>) {
         // That it is outranked is more than that it is retired: this node closes, however long its leases last.
-        let upgrades = outranked_by.is_some() && !self.is_outranked();
+        let upgrades = outranked_by > self.outranked_by();
         if self.retired.borrow().is_some() && !upgrades {
             return;
         }
         // First of all, whatever the disk does.
-        self.outranked.fetch_or(outranked_by.is_some(), Ordering::AcqRel);
+        let above = outranked_by.map_or(0, |by| by.0.saturating_add(1));
+        self.outranked.fetch_max(above, Ordering::AcqRel);
         self.standing.send_modify(|standing| *standing = self.retired_standing(standing.term, problem));
         tracing::error!(problem, "this node takes no part in votes");
         if let Some(log) = &self.log
@@ -381,6 +399,7 @@ impl Node {
             problem: Some(problem.to_owned()),
             retired: true,
             outranked: self.is_outranked(),
+            forked: self.is_forked(),
             ..Standing::default()
         }
     }

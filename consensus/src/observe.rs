@@ -76,6 +76,7 @@ pub fn observe(node: &Node, metrics: &Metrics, before: &Standing, anchor: &Ancho
         problem: before.problem.clone(),
         retired: before.retired,
         outranked: before.outranked,
+        forked: before.forked,
     }
 }
 

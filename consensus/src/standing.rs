@@ -55,6 +55,8 @@ pub struct Standing {
     pub retired: bool,
     /// The cluster has gone on in a higher generation: nothing of this log counts, and this node must be closed.
     pub outranked: bool,
+    /// It has so in the generation of this log: two survivors were forced, each without the other. Both are closed.
+    pub forked: bool,
 }
 
 impl Standing {
@@ -74,6 +76,7 @@ impl Standing {
             problem,
             retired,
             outranked,
+            forked,
         } = self;
         *term != before.term
             || *leader != before.leader
@@ -87,5 +90,6 @@ impl Standing {
             || *problem != before.problem
             || *retired != before.retired
             || *outranked != before.outranked
+            || *forked != before.forked
     }
 }

@@ -41,6 +41,7 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
         incarnation: Incarnation(random_name()),
         raft_id: None,
         generation: Generation::default(),
+        founder: Incarnation::default(),
     };
     if force::is_asked_to_rejoin(&dir) {
         // Opened for a look, and closed before it is moved.
@@ -58,13 +59,16 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
         // Nobody sends: the state stays empty.
         None => watch::channel(Committed::default()).1,
     };
-    let outranked = match &open.log {
-        Some((log, _)) => log.store.outranked_by().map_err(io)?.is_some(),
-        None => false,
+    let (outranked, forked) = match &open.log {
+        Some((log, identity)) => {
+            let by = log.store.outranked_by().map_err(io)?;
+            (by.is_some(), by == Some(identity.generation))
+        }
+        None => (false, false),
     };
     standing.send_modify(|standing| {
         standing.problem.clone_from(&open.retired);
-        (standing.retired, standing.outranked) = (open.retired.is_some(), outranked);
+        (standing.retired, standing.outranked, standing.forked) = (open.retired.is_some(), outranked, forked);
     });
     let reached = open.log.as_ref().map(|(log, identity)| (identity.incarnation.clone(), log.store.reached()));
     let (calls, calls_rx) = mpsc::channel(CALLS_MAX);

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 use crate::machine::Machine;
 use crate::standing::Standing;
-use crate::types::{Incarnation, Stamp, Voter};
+use crate::types::{Incarnation, Line, Stamp, Voter};
 
 pub(crate) use open::FILE;
 pub use open::{Opened, in_memory, open};
@@ -68,6 +68,16 @@ pub struct Identity {
     /// Raised by a forced recovery only; the cluster's, once this log has a Raft id.
     #[serde(default)]
     pub generation: Generation,
+    /// The log on which that generation was founded.
+    #[serde(default)]
+    pub founder: Incarnation,
+}
+
+impl Identity {
+    /// The cluster that it takes part in.
+    pub fn line(&self) -> Line {
+        Line { generation: self.generation, founder: self.founder.clone() }
+    }
 }
 
 /// The farthest stamp that was seen of each log of each peer.
@@ -186,7 +196,9 @@ impl Store {
             put(t, key::COMMITTED, &last)?;
             put(t, key::PURGED, &last)?;
             put(t, key::SEEN, &Seen::default())?;
-            t.open_table(META).map_err(io::Error::other)?.remove(key::RETIRED).map_err(io::Error::other)?;
+            for key in [key::RETIRED, key::OUTRANKED] {
+                t.open_table(META).map_err(io::Error::other)?.remove(key).map_err(io::Error::other)?;
+            }
             t.open_table(LOG).map_err(io::Error::other)?.retain(|_, _| false).map_err(io::Error::other)
         })?;
         Machine::recover(self.clone(), last)

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use baton_runbooks::ledger::{Command, Response};
-use baton_runbooks::model::NodeId;
+use baton_runbooks::model::{Generation, NodeId};
 use openraft::alias::{LogIdOf, SnapshotMetaOf, VoteOf};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,31 @@ pub struct Incarnation(pub String);
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+/// Which cluster a log takes part in. A forced recovery raises the generation, and two survivors may each have raised it to the
+/// same one: then the founders differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Line {
+    /// Its generation.
+    pub generation: Generation,
+    /// The log on which that was founded; empty: it is the first generation, or founded by an agent that did not say.
+    pub founder: Incarnation,
+}
+
+impl Line {
+    /// The same generation, founded by somebody else: neither counts more than the other.
+    #[must_use]
+    pub fn is_rival_of(&self, other: &Self) -> bool {
+        let both_said = !self.founder.0.is_empty() && !other.founder.0.is_empty();
+        self.generation == other.generation && both_said && self.founder != other.founder
+    }
+
+    /// They are not of one cluster.
+    #[must_use]
+    pub fn is_another_than(&self, other: &Self) -> bool {
+        self.generation != other.generation || self.is_rival_of(other)
     }
 }
 

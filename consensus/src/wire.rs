@@ -19,7 +19,7 @@ use openraft::alias::VoteOf;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Incarnation, Proposal, SnapshotMeta, Stamp, TypeConfig};
+use crate::types::{Incarnation, Line, Proposal, SnapshotMeta, Stamp, TypeConfig};
 
 /// Version of this protocol. A peer of another version is reported, not refused: fields may be added.
 pub const PROTOCOL: u32 = 2;
@@ -179,6 +179,9 @@ pub struct Hello {
     /// Generation of the cluster that this log is of; of one without a Raft id it says nothing.
     #[serde(default)]
     pub generation: Generation,
+    /// The log on which that generation was founded.
+    #[serde(default)]
+    pub founder: Incarnation,
     /// What the sender remembers of the receiver's logs.
     pub seen_of_you: BTreeMap<Incarnation, Stamp>,
     /// The Raft ids that the committed membership gives to the receiver's logs.
@@ -187,4 +190,11 @@ pub struct Hello {
     pub membership_at: Option<u64>,
     /// Why the sender takes no part, if so.
     pub problem: Option<String>,
+}
+
+impl Hello {
+    /// The cluster that it takes part in.
+    pub fn line(&self) -> Line {
+        Line { generation: self.generation, founder: self.founder.clone() }
+    }
 }

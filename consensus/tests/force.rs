@@ -19,6 +19,7 @@ fn order(generation: u64, place: Place) -> Order {
         given: Boottime::now().unwrap(),
         forced: Forced {
             generation: Generation(generation),
+            founder: String::new(),
             survivor: "db2".into(),
             gave_up: vec!["db1".into(), "mon".into()],
             last_index: 1,
@@ -177,6 +178,49 @@ async fn an_order_that_does_not_fit_any_more_is_discarded() {
         assert!(!cluster.standing("db2").is_leader);
         cluster.kill("db2").await;
     }
+}
+
+/// `name` goes on alone, with all others off.
+async fn go_on(cluster: &mut Cluster, name: &'static str, generation: u64, place: Place) {
+    let mut order = order(generation, place);
+    order.forced.survivor = name.into();
+    force::order(&cluster.state_dir(name), &order).unwrap();
+    cluster.start(name);
+    cluster.wait(name, "its own leadership", |now| now.is_leader && now.own_term_applied).await;
+}
+
+#[tokio::test]
+async fn two_that_were_forced_apart_both_stop_and_one_of_them_is_forced_again() {
+    let mut cluster = Cluster::formed().await;
+    let index = cluster.propose("db1").await.index;
+    cluster.assert_same(index).await;
+    let handles = ["db1", "db2"].map(|name| cluster.node(name).clone());
+    stopped(&mut cluster).await;
+    let [one, two] = handles.map(|handle| handle.place().unwrap());
+    go_on(&mut cluster, "db1", 1, one).await;
+    cluster.kill("db1").await;
+    go_on(&mut cluster, "db2", 1, two).await;
+    cluster.start("db1");
+    for name in ["db1", "db2"] {
+        let told = cluster.wait(name, "to be told", |now| now.forked).await;
+        assert!(told.outranked && told.retired && !told.voting && !told.is_leader, "{name}: {told:?}");
+        assert!(told.problem.is_some_and(|problem| problem.contains("`baton force`")));
+    }
+    cluster.kill("db1").await;
+    let place = cluster.node("db2").place().unwrap();
+    cluster.kill("db2").await;
+    cluster.start("db2");
+    assert!(cluster.standing("db2").forked, "it is known after a restart, with nobody there to tell");
+    cluster.kill("db2").await;
+    go_on(&mut cluster, "db2", 2, place).await;
+    assert!(!cluster.standing("db2").outranked);
+    cluster.start("db1");
+    cluster.wait("db1", "to be told", |now| now.outranked && !now.forked).await;
+    cluster.kill("db1").await;
+    force::ask_to_rejoin(&cluster.state_dir("db1")).unwrap();
+    cluster.start("db1");
+    cluster.wait("db1", "its vote", |now| now.voting).await;
+    assert!(cluster.standing("db2").is_leader);
 }
 
 #[tokio::test]

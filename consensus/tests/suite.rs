@@ -26,6 +26,7 @@ impl StoreBuilder<TypeConfig, Store, Machine, tempfile::TempDir> for File {
             node: "db1".into(),
             incarnation: Incarnation("a".to_owned()),
             generation: Default::default(),
+            founder: Default::default(),
             raft_id: None,
         };
         match open(dir.path(), identity).unwrap() {

@@ -293,6 +293,9 @@ pub struct NodeReport {
     /// Generation of the ledger that it knows.
     #[serde(default)]
     pub generation: Generation,
+    /// The log on which that generation was founded; empty: it is not known.
+    #[serde(default)]
+    pub founder: String,
     /// For each other node: milliseconds since this node last heard from it; absent: never.
     pub heard_ms: BTreeMap<NodeId, u64>,
     /// The node holds a valid lease at this moment.

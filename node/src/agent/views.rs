@@ -162,10 +162,13 @@ fn forced_alarm(core: &Agent, context: &Context) -> Option<Alarm> {
     let (ledger, now) = (core.ledger(), context.clock.now());
     let heard = |node: &NodeId| {
         let fresh = core.reports().get(node).filter(|heard| now.since_ms(heard.at) <= report_max_ms(context));
-        fresh.map(|heard| heard.report.generation)
+        fresh.map(|heard| (heard.report.generation, heard.report.founder.as_str()))
     };
-    let is_back = |node: &NodeId| heard(node) == Some(ledger.generation);
-    let is_old = |node: &NodeId| heard(node).is_some_and(|generation| generation < ledger.generation);
+    let is_back = |node: &NodeId| {
+        let same = |founder: &str| founder.is_empty() || founder == ledger.founder();
+        heard(node).is_some_and(|(generation, founder)| generation == ledger.generation && same(founder))
+    };
+    let is_old = |node: &NodeId| heard(node).is_some_and(|(generation, _)| generation < ledger.generation);
     view::forced::alarm(ledger, is_back, is_old)
 }
 

@@ -35,6 +35,7 @@ impl Agent {
             resync: None,
             paused: self.paused_facts(now),
             generation: self.ledger.generation,
+            founder: self.ledger.founder().to_owned(),
             heard_ms,
             up_ms: self.began_at.map(|began| now.since_ms(began)),
             serving: self.lease.held.is_some_and(|(_, until)| now < until),

@@ -108,6 +108,7 @@ pub fn preflight(view: &View<'_>, survivor: &Survivor<'_>, wanted: &ForceWanted)
     let all_well = checks.iter().all(|check| check.ok);
     let forced = all_well.then(|| Forced {
         generation: ledger.generation.next(),
+        founder: String::new(),
         survivor: me.clone(),
         gave_up: others.into_iter().cloned().collect(),
         last_index: survivor.applied,
@@ -230,7 +231,7 @@ mod tests {
     fn a_pause_of_another_holder_is_named() {
         let said = lines("db1", true, true, true);
         assert!(said[0].2.starts_with("pause 4: db1 may serve without its agent until 1800 s"), "{said:?}");
-        assert!(said[0].2.contains("takes over 1837 s after"), "{said:?}");
+        assert!(said[0].2.contains("takes over 1990 s after"), "{said:?}");
         assert_eq!(lines("db1", false, true, true), []);
         assert_eq!(lines("db2", true, false, false)[0].2, "pause 4 ends with it");
     }

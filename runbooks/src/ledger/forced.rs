@@ -18,6 +18,9 @@ const UNKNOWN_CLAIMANT: u64 = 0;
 pub struct Forced {
     /// The generation that it began.
     pub generation: Generation,
+    /// The log that it was founded on, drawn at random; empty until then, and in what an older agent founded.
+    #[serde(default)]
+    pub founder: String,
     /// Who went on alone.
     pub survivor: NodeId,
     /// Who was off or wiped, by the operator's word.
@@ -35,6 +38,12 @@ pub struct Forced {
 }
 
 impl Ledger {
+    /// What tells this cluster from another one that was forced to the same generation; empty: nothing.
+    #[must_use]
+    pub fn founder(&self) -> &str {
+        self.forced.last().map_or("", |forced| &forced.founder)
+    }
+
     /// The survivor goes on alone. What it does not know may have been decided by the others, so nobody is called complete any
     /// more: a survivor that holds the baton goes on with it, every other one takes over only with an accepted loss.
     ///

@@ -46,6 +46,7 @@ impl Scene {
         let gave_up = self.ledger.members.keys().filter(|node| **node != survivor).cloned().collect();
         self.ledger.force(Forced {
             generation: self.ledger.generation.next(),
+            founder: String::new(),
             loss: accepted.then(|| (self.replica.1.instance.clone(), loss)),
             survivor,
             gave_up,

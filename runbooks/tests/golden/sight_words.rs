@@ -105,6 +105,7 @@ impl Scene {
         let dead = text(case, "mysql")?.is_some_and(|word| word == "dead");
         let obstacles = if dead { vec![Why::MysqlDead.to_string()] } else { Vec::new() };
         let report = NodeReport {
+            founder: String::new(),
             node: name.clone(),
             epoch: self.ledger.epoch,
             applied: 1,

@@ -34,9 +34,9 @@ pub(super) async fn go_on_alone(
     if forced.generation != generation {
         return Err(CommandError::Refused { reason: "something has changed since you looked".to_owned() });
     }
-    // A log that must not vote must not found anything either.
+    // A log that must not vote must not found anything either, unless another survivor was forced to the same generation.
     let standing = context.consensus.standing().borrow().clone();
-    if let Some(reason) = standing.problem.filter(|_| standing.retired) {
+    if let Some(reason) = standing.problem.filter(|_| standing.retired && !standing.forked) {
         return Err(CommandError::Refused { reason });
     }
     let Some(place) = context.consensus.place() else {

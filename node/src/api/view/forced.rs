@@ -66,6 +66,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.force(Forced {
             generation: Generation(1),
+            founder: String::new(),
             survivor: "db2".into(),
             gave_up: vec!["db1".into(), "mon".into()],
             last_index: 70,

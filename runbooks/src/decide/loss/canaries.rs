@@ -98,6 +98,7 @@ mod tests {
         };
         NodeReport {
             generation: Default::default(),
+            founder: String::new(),
             paused: None,
             node: "db1".into(),
             epoch: Epoch(1),
