@@ -55,7 +55,7 @@ impl Agent {
         let over = self.lease.pause_over.filter(|(id, _)| *id == pause);
         Some(PausedFacts {
             pause,
-            armed_ms: armed.map(|(_, until)| until.since_ms(now)),
+            armed_ms: armed.map(|(_, until)| until.since_ms(now)).filter(|ms| *ms > 0),
             over_in_ms: over.map(|(_, at)| at.since_ms(now)),
         })
     }

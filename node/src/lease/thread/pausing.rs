@@ -1,7 +1,8 @@
 //! A pause on the holder: long tickets and permits in a slot of their own, beside the short ones.
 //!
-//! The pause is counted from when this thread first sees it in the ledger. A thread of a new start of the agent counts it anew,
-//! but is granted no more than the leader has left; what the one before it left in the kernel goes on.
+//! The pause is counted from when this thread first sees it in the ledger. A thread of a new start of the agent goes on with the count of
+//! the one before it, as far as that shows in the kernel; with nothing there it counts anew, but is granted no more than the leader
+//! has left.
 
 use std::time::Duration;
 
@@ -75,7 +76,10 @@ impl Thread {
     pub(super) async fn tend_pause(&mut self) {
         let appointment = self.appointment();
         if self.is_outranked() {
-            if self.holder.epoch().is_some() && self.shut(&[Door::Vip, Door::Ports]).await {
+            // An agent that has just started renews nothing yet, and has what the one before it left open, of whatever epoch.
+            let may_be_open = self.inherits || self.holder.epoch().is_some();
+            if may_be_open && self.shut(&[Door::Vip, Door::Ports]).await {
+                self.inherits = false;
                 self.holder.appoint(None);
             }
             return;
@@ -174,6 +178,8 @@ impl Thread {
         let doors: Vec<Door> = open.iter().map(|(door, _)| *door).collect();
         let until = now.plus_ms(shortest_ms);
         tracing::info!(pause = %paused.id, ?doors, left_ms = shortest_ms, "an earlier agent's long leases go on");
+        // What is in the kernel was counted from when the earlier agent saw the pause.
+        self.pausing.counted = Some((paused.id, until));
         self.pausing.unbound = doors.contains(&Door::Ports);
         self.holder.adopt_long(paused.id, until, &doors);
         self.permitted.extend(doors.into_iter().map(|door| (door, until)));
