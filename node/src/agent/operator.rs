@@ -82,8 +82,8 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
                 Operator::Pause { wanted, epoch, reply } => {
                     let _ = reply.send(pause::begin(&context, &looks, wanted, epoch).await);
                 }
-                Operator::Resume { by, reply } => {
-                    let _ = reply.send(pause::resume(&context, by).await);
+                Operator::Resume { pause, by, reply } => {
+                    let _ = reply.send(pause::resume(&context, pause, by).await);
                 }
                 Operator::Force { wanted, generation, reply } => {
                     let _ = reply.send(force::go_on_alone(&context, &looks, wanted, generation).await);

@@ -32,6 +32,9 @@ pub struct PauseAnswer {
 /// Body of `POST /v1/resume`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumeRequest {
+    /// The pause that the operator saw; another one is not ended. `None`: whichever stands.
+    #[serde(default)]
+    pub pause: Option<PauseId>,
     /// Name of the operator, for the history. The agent adds the user id that the kernel reports.
     pub by: String,
 }

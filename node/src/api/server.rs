@@ -118,6 +118,8 @@ pub enum Operator {
     },
     /// End the pause that stands.
     Resume {
+        /// Only this one; `None`: whichever stands.
+        pause: Option<PauseId>,
         /// Who, with the user id that the kernel reports.
         by: String,
         /// Where the outcome goes.

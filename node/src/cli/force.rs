@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use baton_runbooks::decide::force::ForcePreflight;
 use baton_runbooks::model::{Generation, NodeId};
 
-use super::run::is_confirmed;
+use super::run::{is_confirmed, is_confirmed_by};
 use super::status::wrap;
 use super::switchover::checks;
 use super::{Exit, Failure, Global, Output, block_on, screen};
@@ -87,7 +87,8 @@ pub(super) fn force(global: &Global, args: &ForceArgs) -> Result<Exit, Failure> 
     if args.dry_run {
         return Ok(Exit::Done);
     }
-    if !args.yes && !is_confirmed()? {
+    let survivor = seen.forced.as_ref().map_or("", |forced| forced.survivor.as_str());
+    if !args.yes && !is_confirmed_by(survivor)? {
         return Err(Failure::new(Exit::Refused, "nothing was changed"));
     }
     request.generation = Some(generation);

@@ -146,7 +146,7 @@ async fn armed(client: &Client, number: PauseId, by: &str) -> Result<PauseRow, F
             }
         }
         if Instant::now() >= until {
-            let undone = client.resume(&ResumeRequest { by: by.to_owned() }).await;
+            let undone = client.resume(&ResumeRequest { pause: Some(number), by: by.to_owned() }).await;
             let undone = match undone {
                 Ok(_) => "the pause was taken back".to_owned(),
                 Err(error) => format!("the pause could not be taken back ({error}); try `baton resume`"),
@@ -194,7 +194,8 @@ pub(super) fn resume(global: &Global, args: &ResumeArgs) -> Result<Exit, Failure
     if !args.yes && !is_confirmed()? {
         return Err(Failure::new(Exit::Refused, "nothing was changed"));
     }
-    let number = block_on(client.resume(&ResumeRequest { by: args.by.clone() }))??.pause;
+    let number = row.number;
+    block_on(client.resume(&ResumeRequest { pause: Some(number), by: args.by.clone() }))??;
     block_on(over(&client, number, args.timeout.duration()))??;
     if is_json {
         screen::say(&screen::json(&block_on(client.status())??)?)?;

@@ -97,14 +97,23 @@ fn plan(record: &RunRecord) -> String {
 }
 
 pub(super) fn is_confirmed() -> Result<bool, Failure> {
+    Ok(matches!(answer("Go on? [y/N]")?.as_str(), "y" | "Y" | "yes"))
+}
+
+/// For what cannot be undone: the operator types `word`.
+pub(super) fn is_confirmed_by(word: &str) -> Result<bool, Failure> {
+    Ok(answer(&format!("Type {word} to go on:"))? == word)
+}
+
+fn answer(question: &str) -> Result<String, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::new(Exit::Refused, "nobody to ask; repeat it with --yes if you mean it"));
     }
-    screen::complain("Go on? [y/N]");
+    screen::complain(question);
     let mut line = String::new();
     io::stdin()
         .lock()
         .read_line(&mut line)
         .map_err(|e| Failure::new(Exit::Usage, format!("cannot read the answer: {e}")))?;
-    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+    Ok(line.trim().to_owned())
 }

@@ -25,15 +25,23 @@ pub(super) async fn begin(
     if preflight.epoch.is_none() {
         return Err(refused(&preflight.checks));
     }
-    let pause = context.consensus.committed().borrow().ledger.pauses.next();
-    propose(context, Command::Pause { epoch, order, at: clock::wall() }).await?;
-    Ok(PauseAnswer { preflight, pause: Some(pause) })
+    propose(context, Command::Pause { epoch, order: order.clone(), at: clock::wall() }).await?;
+    // Applied here: the ledger has given it a number. Somebody else's has another order.
+    let ledger = context.consensus.committed().borrow().ledger.clone();
+    let ended = ledger.pause_history.last().map(|ended| &ended.pause);
+    let mine = ledger.pause.as_ref().into_iter().chain(ended).find(|pause| pause.order == order);
+    Ok(PauseAnswer { preflight, pause: mine.map(|pause| pause.id) })
 }
 
-/// Ends the pause that stands; its number.
-pub(super) async fn resume(context: &Context, by: String) -> Result<PauseId, CommandError> {
-    let pause = context.consensus.committed().borrow().ledger.pause.as_ref().map(|pause| pause.id);
-    let Some(pause) = pause else {
+/// Ends the pause that stands, if it is the one that was meant; its number.
+pub(super) async fn resume(
+    context: &Context,
+    meant: Option<PauseId>,
+    by: String,
+) -> Result<PauseId, CommandError> {
+    let stands = context.consensus.committed().borrow().ledger.pause.as_ref().map(|pause| pause.id);
+    // This node may not have heard of it yet: the ledger knows.
+    let Some(pause) = meant.or(stands) else {
         return Err(CommandError::Refused { reason: "no pause stands".to_owned() });
     };
     propose(context, Command::Resume { pause, by, at: clock::wall() }).await?;

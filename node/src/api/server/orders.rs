@@ -102,9 +102,9 @@ pub(super) async fn resume(
     ConnectInfo(caller): ConnectInfo<Caller>,
     body: Result<Json<ResumeRequest>, JsonRejection>,
 ) -> Result<Json<ResumeAnswer>, Refusal> {
-    let Json(request) = body.map_err(|e| unreadable(&e, "{\"by\": NAME}"))?;
+    let Json(request) = body.map_err(|e| unreadable(&e, "{\"by\": NAME, \"pause\": null or NUMBER}"))?;
     let (reply, outcome) = oneshot::channel();
-    let command = Operator::Resume { by: caller.sign(&request.by), reply };
+    let command = Operator::Resume { pause: request.pause, by: caller.sign(&request.by), reply };
     let pause = ask(&shared.operator, command, outcome).await?;
     Ok(Json(ResumeAnswer { pause }))
 }
