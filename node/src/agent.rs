@@ -197,6 +197,7 @@ fn start_copies(
 ///
 /// While a pause goes on a stop is what the pause is for: what is open stays open until the pause ends.
 async fn leave(context: Context) {
+    drill::leave(&context).await;
     let Context { lease, hands, consensus, clock, .. } = context;
     hands.stop_announcing();
     let long = lease.view().borrow().facts.long;

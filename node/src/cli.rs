@@ -110,6 +110,9 @@ enum Verb {
     /// What heals the fault of a drill when nobody else does; the agent starts it
     #[command(hide = true)]
     DrillWatchdog(drill::WatchdogArgs),
+    /// Heals what the note of a drill's fault names; the unit runs it after the agent has stopped
+    #[command(hide = true)]
+    DrillHeal(drill::WatchdogArgs),
     /// Check, print or explain the configuration
     Config(settings::ConfigArgs),
     /// Make the cluster's certificate authority and the nodes' certificates
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Verb::Run(verb) => run::run(&global, &verb),
         Verb::Drill(verb) => drill::run(&global, &verb),
         Verb::DrillWatchdog(verb) => drill::watch(&verb),
+        Verb::DrillHeal(verb) => drill::heal(&verb),
         Verb::Config(verb) => settings::run(&global, &verb),
         Verb::Pki(verb) => pki::run(&global, &verb),
         Verb::Replay(verb) => replay::run(&global, &verb),

@@ -13,6 +13,7 @@ pub mod watchdog;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ const NOTE: &str = "drill-fault";
 /// Name of the file that fills a disk. In a data directory a plain file with a dot is nobody's table.
 pub const FILLER: &str = ".baton-drill-fill";
 
+/// A disk that serves takes milliseconds, a watchdog that was told to end hardly more.
+const DISK_WITHIN: Duration = Duration::from_secs(2);
+
 /// The note.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
@@ -36,8 +40,11 @@ pub struct Note {
     pub stopped: Vec<String>,
     /// The file that fills a disk.
     pub filler: Option<PathBuf>,
-    /// Bytes that it is to have.
+    /// Bytes that it is to have at most.
     pub filler_bytes: u64,
+    /// Bytes that stay free whatever else is written meanwhile.
+    #[serde(default)]
+    pub leave_bytes: u64,
     /// The watchdog, as `pid@ticks`.
     pub watchdog: Option<String>,
 }
@@ -96,7 +103,7 @@ impl Note {
             }
         }
         if let Some(filler) = &self.filler {
-            match Self::remove(filler) {
+            match remove_filler(filler) {
                 Ok(()) => seen.push(format!("{} is gone", filler.display())),
                 Err(error) => left.push(format!("{} cannot be removed: {error}", filler.display())),
             }
@@ -123,6 +130,14 @@ impl Note {
         }
     }
 
+    /// Tells the watchdog to heal now, and waits until it has ended: as long as it lives it may still break something.
+    pub async fn end_watchdog(&self, within: Duration) {
+        let (Ok(true), Some(watchdog)) = (self.wake_watchdog(), &self.watchdog) else { return };
+        if let Ok(id) = watchdog.parse() {
+            let _ = tokio::time::timeout(within, server::exited(id)).await;
+        }
+    }
+
     /// Whether this fault stops a process or fills a disk, so that a watchdog ends it.
     #[must_use]
     pub const fn needs_watchdog(kind: FaultKind) -> bool {
@@ -136,6 +151,57 @@ impl Note {
             | FaultKind::OneWay
             | FaultKind::ReplicationLag => false,
         }
+    }
+}
+
+/// Heals what the note at `path` names, without an agent and without a configuration: the watchdog first, then what it may
+/// have left, then what is severed, and the note at last. Idempotent. Says what was seen; `None`: there was no note.
+///
+/// # Errors
+/// Something is left: what. The note is left too then.
+pub async fn heal_here(path: &Path) -> Result<Option<String>, String> {
+    let mended = baton_netops::sever::mend().await.map_err(|error| crate::chain::chain(&error));
+    let note = Note::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let Some(note) = note else { return mended.map(|()| None) };
+    note.end_watchdog(DISK_WITHIN).await;
+    let seen = note.heal()?;
+    mended?;
+    Note::remove(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Some(format!("{} of drill {} is healed. {seen}", note.state.spec.kind, note.state.drill)))
+}
+
+/// Removes the file that fills a disk, and makes that durable. Idempotent.
+///
+/// # Errors
+/// The disk refuses.
+pub fn remove_filler(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => match path.parent() {
+            // Otherwise it may be back after a crash of the host, with no note that names it.
+            Some(dir) => std::fs::File::open(dir)?.sync_all(),
+            None => Ok(()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes that a database may still use in the file system of `path`.
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(path)?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
+/// Works on a disk on a thread of its own: one that hangs must not stop the tasks that decide and close.
+///
+/// # Errors
+/// What the work said; [`io::ErrorKind::TimedOut`] if it did not end.
+pub(crate) async fn disk<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::time::timeout(DISK_WITHIN, tokio::task::spawn_blocking(work)).await {
+        Ok(done) => done.map_err(io::Error::other)?,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer")),
     }
 }
 
@@ -183,6 +249,7 @@ mod tests {
             stopped: Vec::new(),
             filler: None,
             filler_bytes: 0,
+            leave_bytes: 0,
             watchdog: None,
         }
     }

@@ -36,6 +36,8 @@ const ENDED_SHOWN: usize = 16;
 const WORDS_MAX: usize = 400;
 /// Bounds of a drill's lease.
 const LEASE_MS: std::ops::RangeInclusive<u64> = 2_000..=60_000;
+/// A stop has more to close, and all of it within ten seconds.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How long the ledger's answer is waited for to come back as a view.
 const APPLIED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -72,7 +74,8 @@ impl Borne {
 impl Drills {
     /// Heals what an earlier agent left, before anything else is done.
     pub(crate) async fn open(config: &crate::config::Config) -> Self {
-        let left = watch::heal_left(&crate::drill::note_path(&config.state_dir)).await;
+        let filler = config.mysql.as_ref().map(|mysql| mysql.data_dir.join(crate::drill::FILLER));
+        let left = watch::heal_left(&crate::drill::note_path(&config.state_dir), filler.as_deref()).await;
         Self {
             fault: Mutex::new(left.map(|note| Borne { note, ends: None, watchdog: None })),
             heard: Mutex::new(None),
@@ -93,10 +96,29 @@ impl Drills {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, Instant::now()));
     }
 
+    /// Whoever runs this drill was heard now, if it is the one that was heard of before, or none was.
+    fn keep(&self, number: DrillId) -> bool {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = heard.is_some_and(|(of, _)| of != number);
+        if !is_other {
+            *heard = Some((number, Instant::now()));
+        }
+        !is_other
+    }
+
     /// For how long whoever runs this drill was not heard.
     fn silent_for(&self, number: DrillId) -> Option<Duration> {
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.filter(|(of, _)| *of == number).map(|(_, at)| at.elapsed())
+    }
+}
+
+/// Heals what this node bears before its agent ends: who stops an agent wants an end of all that it does.
+pub(super) async fn leave(context: &Context) {
+    if tokio::time::timeout(LEAVE_WITHIN, fault::heal(context, "the agent is stopped")).await.is_err() {
+        tracing::error!(
+            "the fault of a drill is not healed in time; `baton drill-heal` or its deadline does it"
+        );
     }
 }
 
@@ -128,7 +150,10 @@ pub(super) async fn ask(context: &Context, request: DrillRequest) -> Result<Dril
 /// An order for this node.
 pub(super) async fn serve(context: &Context, request: DrillRequest) -> Result<DrillView, CommandError> {
     let refused = |reason: String| CommandError::Refused { reason };
-    let DrillRequest { by, order, .. } = request;
+    let DrillRequest { by, order, node } = request;
+    if node.is_some_and(|node| node != context.config.node) {
+        return Err(refused(format!("this is {}, and the order is for another node", context.config.node)));
+    }
     match order {
         DrillOrder::Look => {}
         DrillOrder::Begin { number, name, experiment, level, lease_ms } => {
@@ -140,7 +165,12 @@ pub(super) async fn serve(context: &Context, request: DrillRequest) -> Result<Dr
             propose(context, command).await?;
         }
         DrillOrder::Renew { number, beat } => propose(context, DrillCommand::Renew { number, beat }).await?,
-        DrillOrder::Keep { number } => context.drills.hear(number),
+        DrillOrder::Keep { number } => {
+            // A runner of another drill must not make this one look forsaken.
+            if !context.drills.keep(number) {
+                return Err(refused(format!("drill {number} is not the one that was heard of here")));
+            }
+        }
         DrillOrder::Abort { number, reason } => {
             let reason = cut(format!("{by}: {reason}"));
             propose(context, DrillCommand::Abort { number, reason }).await?;

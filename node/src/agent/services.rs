@@ -110,13 +110,14 @@ impl Services {
         if failed.is_empty() { Ok(names) } else { bail!("{}", failed.join("; ")) }
     }
 
-    /// Kills what runs of one service, as its own crash would; `None`: the first one that the holder runs. Returns its name.
-    pub(super) async fn kill(&self, name: Option<&str>) -> anyhow::Result<String> {
+    /// Kills what runs of one service, as its own crash would; `None`: the first one that the holder runs. Returns its
+    /// name, and how many containers were killed.
+    pub(super) async fn kill(&self, name: Option<&str>) -> anyhow::Result<(String, usize)> {
         let is_it =
             |bound: &&Bound| name.map_or(bound.runs_on == RunsOn::Holder, |name| bound.service.name == name);
         let found = self.bound.iter().find(is_it).context("there is no such role-bound service")?;
-        self.containers.kill(&found.service.target, STOP_DEADLINE).await?;
-        Ok(found.service.name.clone())
+        let count = self.containers.kill(&found.service.target, STOP_DEADLINE).await?;
+        Ok((found.service.name.clone(), count))
     }
 
     /// Stops what runs of a role, dependents first.

@@ -20,7 +20,7 @@ pub(super) struct DrillArgs {
     rest: Vec<String>,
 }
 
-/// Arguments of `baton drill-watchdog`.
+/// Arguments of `baton drill-watchdog` and `baton drill-heal`.
 #[derive(Debug, clap::Args)]
 pub(super) struct WatchdogArgs {
     /// The note of the fault
@@ -51,6 +51,16 @@ pub(super) fn run(global: &Global, args: &DrillArgs) -> Result<Exit, Failure> {
 fn program() -> PathBuf {
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(PROGRAM)));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(PROGRAM))
+}
+
+/// Heals what the note names; needs no agent and no configuration, so that a supervisor can run it.
+pub(super) fn heal(args: &WatchdogArgs) -> Result<Exit, Failure> {
+    let healed = block_on(crate::drill::heal_here(&args.note))?;
+    if let Some(seen) = healed.map_err(|left| Failure::new(Exit::Usage, left))? {
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), "{seen}");
+    }
+    Ok(Exit::Done)
 }
 
 pub(super) fn watch(args: &WatchdogArgs) -> Result<Exit, Failure> {

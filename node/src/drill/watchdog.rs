@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Told, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::Note;
@@ -30,6 +30,10 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 const STOPS_WITHIN: Duration = Duration::from_secs(1);
 /// An armed fault that nobody injects is given up.
 const WAITS_FOR_GO: Duration = Duration::from_secs(60);
+/// Room that is taken at once, bytes.
+const FILL_STEP: u64 = 256 << 20;
+/// Between two steps.
+const FILL_PAUSE: Duration = Duration::from_millis(1);
 /// What could not be healed at the deadline is tried again this often.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -49,7 +53,7 @@ pub async fn run(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let deadline = Instant::now() + Duration::from_millis(note.state.spec.duration_ms);
-    match inject(&note, &targets).await {
+    match inject(&note, &targets, deadline, &mut terminate).await {
         Ok(seen) => {
             // Nobody may be left who listens.
             let _ = say(BITES, &seen);
@@ -88,7 +92,12 @@ async fn told_to_go() -> bool {
     matches!(tokio::time::timeout(WAITS_FOR_GO, told).await, Ok(Ok(true)))
 }
 
-async fn inject(note: &Note, targets: &[(ServerId, Watch)]) -> io::Result<String> {
+async fn inject(
+    note: &Note,
+    targets: &[(ServerId, Watch)],
+    deadline: Instant,
+    terminate: &mut Told,
+) -> io::Result<String> {
     if note.state.spec.kind == FaultKind::AgentFreeze {
         tokio::time::sleep(LAST_WORDS).await;
     }
@@ -105,18 +114,34 @@ async fn inject(note: &Note, targets: &[(ServerId, Watch)]) -> io::Result<String
         seen.push(format!("the kernel says that {id} is stopped"));
     }
     if let Some(filler) = &note.filler {
-        fill(filler, note.filler_bytes)?;
-        seen.push(format!("{} has {} MiB", filler.display(), note.filler_bytes >> 20));
+        let bytes = fill(filler, note, deadline, terminate).await?;
+        seen.push(format!("{} has {} MiB", filler.display(), bytes >> 20));
     }
     Ok(seen.join("; "))
 }
 
-/// Takes the room at once, without writing it where the file system can.
-fn fill(path: &Path, bytes: u64) -> io::Result<()> {
+/// Takes the room without writing it, in steps, so that it can be told to stop. A file system that cannot do that says so
+/// (EOPNOTSUPP), and the fault cannot be done there: what the C library does instead writes every block, for minutes.
+async fn fill(path: &Path, note: &Note, deadline: Instant, terminate: &mut Told) -> io::Result<u64> {
     let file = std::fs::File::create(path)?;
-    let bytes = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
-    nix::fcntl::posix_fallocate(&file, 0, bytes)?;
-    Ok(())
+    let free = super::free_bytes(path)?;
+    let bytes = note.filler_bytes.min(free.saturating_sub(note.leave_bytes));
+    let mut filled = 0;
+    while filled < bytes {
+        if Instant::now() >= deadline {
+            return Err(io::Error::other("its time was over before the disk was full"));
+        }
+        // A turn for the signal, too.
+        if tokio::time::timeout(FILL_PAUSE, terminate.recv()).await.is_ok() {
+            return Err(io::Error::other("told to end while it filled the disk"));
+        }
+        let step = FILL_STEP.min(bytes - filled);
+        let place = libc::off_t::try_from(filled).map_err(io::Error::other)?;
+        let length = libc::off_t::try_from(step).map_err(io::Error::other)?;
+        nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), place, length)?;
+        filled += step;
+    }
+    Ok(filled)
 }
 
 fn say(word: &str, more: &str) -> io::Result<()> {
@@ -143,10 +168,16 @@ mod tests {
             ..note(FaultKind::MysqldFreeze, 1)
         };
         let targets = open(&note).unwrap();
-        inject(&note, &targets).await.unwrap();
+        let mut terminate = signal(SignalKind::terminate()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(600);
+        inject(&note, &targets, deadline, &mut terminate).await.unwrap();
         assert_eq!(server::state(id), Some('T'));
         assert_eq!(std::fs::metadata(&filler).unwrap().len(), 1 << 20);
         note.heal().unwrap();
+        let late = fill(&filler, &note, Instant::now(), &mut terminate).await;
+        assert!(late.is_err(), "nothing is filled when the time is over");
+        let brim = Note { leave_bytes: u64::MAX, ..note.clone() };
+        assert_eq!(fill(&filler, &brim, deadline, &mut terminate).await.unwrap(), 0);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(open(&note).is_err(), "who has ended cannot be stopped");

@@ -267,24 +267,27 @@ impl Containers {
         }
     }
 
-    /// Kills every container of a service that runs, and reads back that none does.
+    /// Kills every container of a service that runs, and reads back that none does. Returns how many ran.
     ///
     /// # Errors
     /// [`ContainerError`]; [`ContainerError::NotReached`] if something still runs, or ran again at once.
-    pub async fn kill(&self, target: &Target, deadline: Duration) -> Result<(), ContainerError> {
-        self.bounded(&format!("kill {target}"), deadline, async {
+    pub async fn kill(&self, target: &Target, deadline: Duration) -> Result<usize, ContainerError> {
+        let what = format!("kill {target}");
+        let killed = self.bounded(&what, deadline, async {
             let engine = self.engine().await?;
+            let mut killed = 0;
             for container in self.inspect_all(target).await? {
                 if container.state.as_ref().and_then(|state| state.running) == Some(true) {
                     let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
                     unchanged_is_fine(engine.kill_container(&id_of(&container), Some(options)).await)?;
+                    killed += 1;
                 }
             }
-            Ok(())
-        })
-        .await?;
+            Ok(killed)
+        });
+        let killed = killed.await?;
         match self.state(target, ASK).await {
-            ServiceState::Stopped | ServiceState::Missing => Ok(()),
+            ServiceState::Stopped | ServiceState::Missing => Ok(killed),
             state => {
                 Err(ContainerError::NotReached { target: target.clone(), state, after_ms: ms(deadline) })
             }

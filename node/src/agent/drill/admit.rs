@@ -20,13 +20,16 @@ const HEARD_WITHIN: Duration = Duration::from_secs(3);
 pub(super) fn begin(context: &Context, level: DrillLevel) -> Result<(), String> {
     let config = &context.config.drill;
     allowed(context, level)?;
-    if level <= DrillLevel::L1 {
-        return Ok(());
-    }
+    if level <= DrillLevel::L1 { Ok(()) } else { broken(config, &ledger(context)) }
+}
+
+/// Window and cooldown, for whatever breaks something: asked again for each fault, since whoever begins a drill says
+/// himself how deep it reaches.
+fn broken(config: &Drill, ledger: &Ledger) -> Result<(), String> {
     if let Some(outside) = outside_window(config) {
         return Err(outside);
     }
-    match cooldown_left_ms(config, &ledger(context)) {
+    match cooldown_left_ms(config, ledger) {
         0 => Ok(()),
         left => Err(format!(
             "the last drill ended less than {} ago; wait {} s more, or shorten drill.cooldown",
@@ -43,9 +46,7 @@ pub(super) fn begin(context: &Context, level: DrillLevel) -> Result<(), String> 
 pub(super) fn fault(context: &Context, number: DrillId, spec: &FaultSpec) -> Result<(), String> {
     let config = &context.config;
     allowed(context, spec.kind.level())?;
-    if let Some(outside) = outside_window(&config.drill) {
-        return Err(outside);
-    }
+    broken(&config.drill, &ledger(context))?;
     let max_ms = config.drill.duration_max.as_ms();
     if !(1..=max_ms).contains(&spec.duration_ms) {
         return Err(format!(
@@ -104,6 +105,20 @@ const fn takes_a_vote(kind: FaultKind) -> bool {
     }
 }
 
+/// Whoever runs the drill was heard here within its lease.
+///
+/// # Errors
+/// He was not.
+pub(super) fn alive(context: &Context, number: DrillId) -> Result<(), String> {
+    let ledger = ledger(context);
+    let lease_ms = ledger.drill.as_ref().filter(|drill| drill.number == number).map(|drill| drill.lease_ms);
+    let silent = context.drills.silent_for(number);
+    match (lease_ms, silent) {
+        (Some(lease_ms), Some(silent)) if silent <= Duration::from_millis(lease_ms) => Ok(()),
+        _ => Err(format!("whoever runs drill {number} was not heard here within its lease")),
+    }
+}
+
 /// The node has what is to be broken, and the role that goes with it.
 fn fits(context: &Context, ledger: &Ledger, spec: &FaultSpec) -> Result<(), String> {
     let config = &context.config;
@@ -119,6 +134,9 @@ fn fits(context: &Context, ledger: &Ledger, spec: &FaultSpec) -> Result<(), Stri
         FaultKind::MysqldKill | FaultKind::MysqldFreeze if !has_mysql => lacks("MySQL"),
         FaultKind::RedisKill if context.hands.redis.is_none() => lacks("Redis"),
         FaultKind::ContainerKill if context.hands.services.is_none() => lacks("role-bound service"),
+        FaultKind::ContainerKill if !runs_here(config, spec.service.as_deref(), holds) => {
+            Err(format!("the service does not run on {node}: its role is another node's"))
+        }
         FaultKind::ReplicationLag | FaultKind::ReplicaDiskFull if !has_mysql || holds => {
             Err(format!("{node} has no replica: {} is for the node that follows", spec.kind))
         }
@@ -138,6 +156,16 @@ fn fits(context: &Context, ledger: &Ledger, spec: &FaultSpec) -> Result<(), Stri
     }
 }
 
+/// The service that is meant is for the role that this node has; `None`: the first of the holder's.
+fn runs_here(config: &crate::config::Config, service: Option<&str>, holds: bool) -> bool {
+    let Some(service) = service else { return holds };
+    let found = config.services.iter().find(|known| known.name == service);
+    found.is_some_and(|found| match found.runs_on {
+        crate::config::RunsOn::Holder => holds,
+        crate::config::RunsOn::Replica => !holds,
+    })
+}
+
 /// Why nothing may be injected by the clock.
 pub(super) fn outside_window(config: &Drill) -> Option<String> {
     let window = config.window.filter(|window| !window.is_open(&Zoned::now()))?;
@@ -148,6 +176,21 @@ pub(super) fn outside_window(config: &Drill) -> Option<String> {
 pub(super) fn cooldown_left_ms(config: &Drill, ledger: &Ledger) -> u64 {
     let Some(last) = ledger.ended_drills.last() else { return 0 };
     let since = Timestamp::now().as_millisecond() - when(last.ended_at).as_millisecond();
-    // A clock that was set back must not lock drills out for longer than the cooldown.
-    config.cooldown.as_ms().saturating_sub(u64::try_from(since).unwrap_or(0))
+    left_ms(config.cooldown.as_ms(), since)
+}
+
+/// A clock that was set back counts as one whose cooldown is over: it must not lock drills out for as long as it was set
+/// back, again and again.
+fn left_ms(cooldown_ms: u64, since_ms: i64) -> u64 {
+    u64::try_from(since_ms).map_or(0, |since_ms| cooldown_ms.saturating_sub(since_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::left_ms;
+
+    #[test]
+    fn a_clock_that_was_set_back_has_no_cooldown_left() {
+        assert_eq!([-5, 0, 999, 1_000, 9_999].map(|since| left_ms(1_000, since)), [0, 1_000, 1, 0, 0]);
+    }
 }

@@ -12,7 +12,7 @@ use super::warden::Warden;
 use super::{Borne, Context, admit};
 use crate::api::drill::{FaultKind, FaultPhase, FaultSpec, FaultState};
 use crate::chain::chain;
-use crate::drill::{FILLER, Note, note_path};
+use crate::drill::{FILLER, Note, disk, note_path, remove_filler};
 use crate::hands::server::{self, ServerId, Watch};
 
 /// A killed process is gone within milliseconds, unless it hangs in the kernel.
@@ -25,8 +25,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const HEALS_WITHIN: Duration = Duration::from_secs(5);
 /// The agent's last answer must have gone before it is killed.
 const LAST_WORDS: Duration = Duration::from_millis(300);
-/// Left free if nothing else is asked for: below what the detector takes for a disk on which a database hangs.
-const LEAVE_MIB: u64 = 16;
+/// Left free at least, whatever is asked for: what the linter wants, held here too, for an order need not come from a file.
+const LEAVE_MIB: u64 = 64;
 /// A trickle if nothing else is asked for.
 const TRICKLE_KIB: u32 = 4;
 /// No drill writes a larger file.
@@ -57,22 +57,37 @@ pub(super) async fn arm(context: &Context, number: DrillId, spec: FaultSpec) -> 
         stopped: Vec::new(),
         filler: None,
         filler_bytes: 0,
+        leave_bytes: 0,
         watchdog: None,
     };
     aim(context, &mut note).await?;
-    note.write(&path).map_err(|e| format!("the note cannot be written: {e}"))?;
+    write(&note, &path).await?;
     let ready = make_ready(context, &mut note).await;
     let watchdog = match ready {
         Ok(watchdog) => watchdog,
         Err(why) => {
-            let _ = Note::remove(&path);
+            let _ = disk(move || Note::remove(&path)).await;
             return Err(why);
         }
     };
-    note.write(&path).map_err(|e| format!("the note cannot be written: {e}"))?;
+    write(&note, &path).await?;
     note.state.armed_at = Timestamp::now();
     *context.drills.fault() = Some(Borne { note, ends: None, watchdog });
     Ok(())
+}
+
+async fn write(note: &Note, path: &std::path::Path) -> Result<(), String> {
+    let (note, path) = (note.clone(), path.to_owned());
+    disk(move || note.write(&path)).await.map_err(|e| format!("the note cannot be written: {e}"))
+}
+
+/// Bytes that a drill leaves free.
+///
+/// # Errors
+/// It is asked for more than any disk has.
+fn leave_bytes(asked_mib: Option<u64>) -> Result<u64, String> {
+    let mib = asked_mib.unwrap_or(LEAVE_MIB).max(LEAVE_MIB);
+    mib.checked_mul(1 << 20).ok_or_else(|| format!("no disk has {mib} MiB to leave free"))
 }
 
 /// Finds what is to be hit.
@@ -83,8 +98,8 @@ async fn aim(context: &Context, note: &mut Note) -> Result<(), String> {
         FaultKind::AgentFreeze => note.stopped = vec![own_id()?.to_string()],
         FaultKind::ReplicaDiskFull => {
             let dir = &config.mysql.as_ref().ok_or("no MySQL")?.data_dir;
-            let free = free_bytes(dir)?;
-            let leave = note.state.spec.leave_mib.unwrap_or(LEAVE_MIB) << 20;
+            let free = free_bytes(dir).await?;
+            let leave = leave_bytes(note.state.spec.leave_mib)?;
             let bytes = free.saturating_sub(leave);
             if bytes == 0 || bytes > FILL_MAX {
                 return Err(format!(
@@ -94,7 +109,9 @@ async fn aim(context: &Context, note: &mut Note) -> Result<(), String> {
                 ));
             }
             note.filler = Some(dir.join(FILLER));
+            // The watchdog counts anew when it fills: what was free a minute ago may be taken.
             note.filler_bytes = bytes;
+            note.leave_bytes = leave;
         }
         FaultKind::MysqldKill
         | FaultKind::RedisKill
@@ -148,7 +165,9 @@ pub(super) async fn inject(context: &Context, number: DrillId) -> Result<(), Str
         return Err(format!("no fault of drill {number} is armed"));
     }
     let spec = state.spec.clone();
-    if let Err(why) = admit::fault(context, number, &spec) {
+    // An order that was long under way must not break anything when whoever gave it is gone.
+    let may = admit::fault(context, number, &spec).and_then(|()| admit::alive(context, number));
+    if let Err(why) = may {
         *context.drills.fault() = Some(borne);
         return Err(why);
     }
@@ -163,9 +182,10 @@ pub(super) async fn inject(context: &Context, number: DrillId) -> Result<(), Str
         // What was injected and did not bite is healed like what did.
         Err(why) => borne.note.state.effect = format!("not seen: {why}"),
     }
-    let noted = borne.note.write(&note_path(&context.config.state_dir));
+    let note = borne.note.clone();
     *context.drills.fault() = Some(borne);
-    bit.map(drop).and(noted.map_err(|e| format!("the note cannot be written: {e}")))
+    let noted = write(&note, &note_path(&context.config.state_dir)).await;
+    bit.map(drop).and(noted)
 }
 
 async fn bite(context: &Context, borne: &mut Borne) -> Result<String, String> {
@@ -178,8 +198,12 @@ async fn bite(context: &Context, borne: &mut Borne) -> Result<String, String> {
         }
         FaultKind::ContainerKill => {
             let services = context.hands.services.as_ref().ok_or("no service")?;
-            let name = services.kill(spec.service.as_deref()).await.map_err(|error| format!("{error:#}"))?;
-            Ok(format!("the engine says that nothing of {name} runs"))
+            let killed = services.kill(spec.service.as_deref()).await;
+            let (name, count) = killed.map_err(|error| format!("{error:#}"))?;
+            if count == 0 {
+                return Err(format!("no container of {name} ran here: nothing was killed"));
+            }
+            Ok(format!("{count} of {name} killed; the engine says that nothing of it runs"))
         }
         FaultKind::AgentKill => {
             let own = own_id()?;
@@ -200,7 +224,7 @@ async fn bite(context: &Context, borne: &mut Borne) -> Result<String, String> {
             watchdog.go().await?;
             let seen = watchdog.bites().await?;
             match &borne.note.filler {
-                Some(filler) => Ok(format!("{seen}; {} MiB are free", free_bytes(filler)? >> 20)),
+                Some(filler) => Ok(format!("{seen}; {} MiB are free", free_bytes(filler).await? >> 20)),
                 None => Ok(seen),
             }
         }
@@ -267,7 +291,8 @@ pub(super) async fn heal(context: &Context, why: &str) -> Result<(), String> {
             state.healed_at = Some(Timestamp::now());
             state.healed = format!("{why}; {seen}");
             tracing::warn!(kind = %state.spec.kind, why, seen, "the fault of a drill is healed");
-            let _ = Note::remove(&note_path(&context.config.state_dir));
+            let path = note_path(&context.config.state_dir);
+            let _ = disk(move || Note::remove(&path)).await;
         }
         Err(left) => {
             state.phase = FaultPhase::Stuck;
@@ -287,7 +312,13 @@ async fn undo(context: &Context, borne: &mut Borne) -> Result<String, String> {
         // It was told already, or ends when its input does; what it leaves is healed below.
         let _ = tokio::time::timeout(HEALS_WITHIN, watchdog.ended()).await;
     }
-    let seen = borne.note.heal()?;
+    let note = borne.note.clone();
+    let seen = disk(move || note.heal().map_err(std::io::Error::other)).await.map_err(|e| e.to_string())?;
+    // Whatever the note says: a crash of the host may have lost one.
+    if let Some(data_dir) = context.config.mysql.as_ref().map(|mysql| mysql.data_dir.clone()) {
+        let removed = disk(move || remove_filler(&data_dir.join(FILLER))).await;
+        removed.map_err(|e| format!("{FILLER} cannot be removed: {e}"))?;
+    }
     match kind {
         FaultKind::Partition | FaultKind::OneWay | FaultKind::ReplicationLag => {
             sever::mend().await.map_err(|error| chain(&error))?;
@@ -321,9 +352,17 @@ pub(super) async fn leftovers(context: &Context) -> Vec<String> {
         Err(error) => left.push(chain(&error)),
     }
     let filler = context.config.mysql.as_ref().map(|mysql| mysql.data_dir.join(FILLER));
-    left.extend(filler.filter(|path| path.exists()).map(|path| format!("{} fills the disk", path.display())));
     let note = note_path(&context.config.state_dir);
-    left.extend(note.exists().then(|| format!("{} is there", note.display())));
+    let looked = disk(move || {
+        let filler = filler.filter(|path| path.exists());
+        let filler = filler.map(|path| format!("{} fills the disk", path.display()));
+        let note = note.exists().then(|| format!("{} is there", note.display()));
+        Ok(filler.into_iter().chain(note).collect::<Vec<_>>())
+    });
+    match looked.await {
+        Ok(seen) => left.extend(seen),
+        Err(error) => left.push(format!("what is left on the disk cannot be seen: {error}")),
+    }
     left
 }
 
@@ -338,7 +377,22 @@ fn own_id() -> Result<ServerId, String> {
 }
 
 /// Bytes that a database may still use in the file system of `path`.
-fn free_bytes(path: &std::path::Path) -> Result<u64, String> {
-    let stat = nix::sys::statvfs::statvfs(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+async fn free_bytes(path: &std::path::Path) -> Result<u64, String> {
+    let asked = path.to_owned();
+    let free = disk(move || crate::drill::free_bytes(&asked)).await;
+    free.map_err(|e| format!("{}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_order_fills_a_disk_to_the_brim() {
+        for asked in [None, Some(0), Some(63)] {
+            assert_eq!(leave_bytes(asked), Ok(64 << 20), "{asked:?}");
+        }
+        assert_eq!(leave_bytes(Some(100)), Ok(100 << 20));
+        assert!(leave_bytes(Some(1 << 44)).is_err());
+    }
 }

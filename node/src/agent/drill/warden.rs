@@ -90,7 +90,11 @@ impl Warden {
     }
 
     /// Waits until it has ended; it ends when everything is healed.
-    pub(super) async fn ended(mut self) {
-        let _ = self.child.wait().await;
+    pub(super) async fn ended(self) {
+        let Self { mut child, input, words, .. } = self;
+        // One that was never told to go ends when nobody can tell it any more.
+        drop(input);
+        let _ = child.wait().await;
+        drop(words);
     }
 }

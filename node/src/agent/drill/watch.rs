@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use baton_netops::sever;
 use baton_runbooks::ledger::{Command, Drill, DrillCommand, DrillId, Ledger};
+use baton_runbooks::model::NodeKind;
 use jiff::Timestamp;
 
 use super::{Context, fault, ledger};
 use crate::agent::clock;
 use crate::agent::operator;
-use crate::api::drill::FaultPhase;
+use crate::api::drill::{FaultKind, FaultPhase};
 use crate::chain::chain;
-use crate::drill::Note;
+use crate::drill::{Note, disk, remove_filler};
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(250);
@@ -20,11 +21,21 @@ const LOOK: Duration = Duration::from_millis(250);
 const END_AFTER: Duration = Duration::from_secs(2);
 /// Whoever finds the lease over asks the ledger at most this often.
 const ASK_EVERY: Duration = Duration::from_secs(2);
+/// How long a watchdog is waited for that was told to end.
+const WATCHDOG_ENDS_WITHIN: Duration = Duration::from_secs(3);
+/// A holder that was not heard serving for so long may have to be followed; hand-overs are shorter, reports more frequent.
+const SERVED_WITHIN: Duration = Duration::from_secs(1);
 /// The verdict of a drill whose runner was lost.
 const LOST: &str = "INTERRUPTED";
 
-/// Heals what the note of an earlier agent names; the note stays if that does not succeed.
-pub(super) async fn heal_left(path: &Path) -> Option<Note> {
+/// Heals what the note of an earlier agent names; the note stays if that does not succeed. `filler`: where a file that
+/// fills the disk would be, which goes even without a note.
+pub(super) async fn heal_left(path: &Path, filler: Option<&Path>) -> Option<Note> {
+    if let Some(filler) = filler.map(Path::to_owned)
+        && let Err(error) = disk(move || remove_filler(&filler)).await
+    {
+        tracing::error!(%error, "what a drill may have left on the disk cannot be removed");
+    }
     // Whatever is severed ends now: nobody is there who drills through this agent.
     let severed = sever::severed_for();
     if !matches!(severed, Ok(None))
@@ -39,10 +50,11 @@ pub(super) async fn heal_left(path: &Path) -> Option<Note> {
             return None;
         }
     };
+    // First the watchdog: as long as it lives it may break what is mended here.
+    note.end_watchdog(WATCHDOG_ENDS_WITHIN).await;
     match note.heal() {
         Ok(seen) => {
             tracing::warn!(kind = %note.state.spec.kind, seen, "an earlier agent left the fault of a drill; healed");
-            let _ = note.wake_watchdog();
             let _ = Note::remove(path);
             note.state.phase = FaultPhase::Healed;
             note.state.healed_at = Some(Timestamp::now());
@@ -61,15 +73,20 @@ pub(super) async fn heal_left(path: &Path) -> Option<Note> {
 pub(super) async fn watch(context: Context) {
     let mut pulse = Pulse::default();
     let mut asked = None;
+    let mut served = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
         let ledger = ledger(&context);
+        if is_served(&context, &ledger) {
+            served = Instant::now();
+        }
         if let Some(drill) = &ledger.drill
             && pulse.moved(drill)
         {
             context.drills.hear(drill.number);
         }
-        if let Some(why) = why_heal(&context, &ledger) {
+        let needed = may_be_needed(&context, &ledger, served.elapsed());
+        if let Some(why) = why_heal(&context, &ledger).or(needed) {
             // What is not healed yet is tried again with the next look.
             let _ = fault::heal(&context, &why).await;
         }
@@ -109,6 +126,27 @@ fn why_heal(context: &Context, ledger: &Ledger) -> Option<String> {
     }
     let run = ledger.run.as_ref().filter(|run| run.plan.to == context.config.node)?;
     Some(format!("this node is to take over by run {}", run.id))
+}
+
+/// This node holds the baton, or hears the holder serve.
+fn is_served(context: &Context, ledger: &Ledger) -> bool {
+    let Some(holder) = &ledger.holder else { return false };
+    *holder == context.config.node
+        || context.hands.peer_lately(holder, SERVED_WITHIN).is_some_and(|report| report.serving)
+}
+
+/// Nobody serves, and this data node may have to: what it bears must not delay that. A fault that itself hides the holder
+/// from this node says nothing of the holder.
+fn may_be_needed(context: &Context, ledger: &Ledger, unserved: Duration) -> Option<String> {
+    let is_data = context.config.this().kind == NodeKind::Data;
+    if !is_data || ledger.holder.as_ref() == Some(&context.config.node) || unserved <= SERVED_WITHIN {
+        return None;
+    }
+    let fault = context.drills.fault();
+    let spec = &fault.as_ref().filter(|borne| !borne.is_over())?.note.state.spec;
+    let cuts = matches!(spec.kind, FaultKind::Partition | FaultKind::OneWay);
+    let hides = cuts && ledger.holder.as_ref().is_some_and(|holder| spec.peers.contains(holder));
+    (!hides).then(|| format!("nobody was heard serving for {} ms", unserved.as_millis()))
 }
 
 async fn end_lost(context: &Context, drill: &Drill) {
