@@ -63,7 +63,7 @@ pub struct KindVerdict {
     pub handovers: u32,
     /// The longest time without an acknowledgement, microseconds.
     pub outage_us: u64,
-    /// An acknowledgement came after the fault.
+    /// Acknowledgements came after the fault, and still did in the last second.
     pub restored: bool,
     /// Which servers acknowledged, and how many writes each.
     pub servers: BTreeMap<String, usize>,
@@ -107,6 +107,9 @@ impl Verdict {
         })
     }
 }
+
+/// An acknowledgement within this before the end: the service is still there.
+const AT_THE_END_US: u64 = 1_000_000;
 
 /// Judges a history.
 #[must_use]
@@ -202,7 +205,9 @@ fn outage(writes: &[&Write], bounds: Bounds) -> (u64, bool) {
         .collect();
     ends.sort_unstable();
     let after = ends.partition_point(|end| *end <= bounds.fault_us);
-    let restored = after < ends.len();
+    // One acknowledgement is no service: it must still be there at the end.
+    let at_the_end = ends.last().is_some_and(|last| last.saturating_add(AT_THE_END_US) >= bounds.end_us);
+    let restored = after < ends.len() && at_the_end;
     let before = after.checked_sub(1).map_or(bounds.fault_us, |last| ends[last]);
     let mut longest = 0;
     let mut from = before;

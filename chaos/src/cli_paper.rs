@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::evidence::{Store, StoreError, verify};
+use crate::evidence::{Store, StoreError, Witness, compare, verify};
 use crate::experiment::plan::{Roles, plan};
 use crate::experiment::{Experiment, Fault, Form, Format, Level, ParseError, Source, shipped};
 use crate::lint::{self, lint};
@@ -104,6 +104,8 @@ pub struct Desk {
     pub roles: Option<Roles>,
     /// Hash of the last record, as the ledger has it, if an agent could be asked.
     pub ledger_head: Option<String>,
+    /// The drills of this node that the ledger remembers, oldest first.
+    pub witnesses: Vec<Witness>,
 }
 
 /// What a verb has to say.
@@ -173,9 +175,18 @@ pub fn run(paper: &Paper, desk: &Desk) -> Result<Answer, PaperError> {
         Paper::History { drill } => history(drill.as_deref(), desk).map(done),
         Paper::Report(args) => write_report(args, desk).map(done),
         Paper::Verify { head } => {
-            let seen = verify(&desk.records, head.as_deref().or(desk.ledger_head.as_deref()))?;
+            let mut seen = verify(&desk.records, head.as_deref().or(desk.ledger_head.as_deref()))?;
+            // What cannot be read is among the flaws already.
+            if seen.is_sound() {
+                seen.flaws.extend(compare(&desk.records, &desk.witnesses)?);
+            }
             let text = if desk.json { serde_json::to_string_pretty(&seen)? } else { seen.to_string() };
-            Ok(Answer { text, exit: if seen.is_sound() { 0 } else { Verdict::Fail.exit_code() } })
+            let exit = match (seen.is_sound(), seen.is_witnessed()) {
+                (_, true) => 0,
+                (true, false) => Verdict::Inconclusive.exit_code(),
+                (false, false) => Verdict::Fail.exit_code(),
+            };
+            Ok(Answer { text, exit })
         }
     }
 }

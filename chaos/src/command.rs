@@ -177,6 +177,7 @@ fn desk(global: &Global) -> Desk {
         json: global.output == Output::Json,
         roles: None,
         ledger_head: None,
+        witnesses: Vec::new(),
     }
 }
 
@@ -194,7 +195,12 @@ async fn on_paper(global: &Global, paper: &Paper) -> Result<u8, Failure> {
                 return Ok(code);
             }
         }
-        Paper::Verify { head: None } => desk.ledger_head = ask::ledger_head(global).await,
+        Paper::Verify { head: None } => {
+            if let Some((head, witnesses)) = ask::witnesses(global).await {
+                desk.ledger_head = head;
+                desk.witnesses = witnesses;
+            }
+        }
         Paper::List
         | Paper::New(_)
         | Paper::Lint { .. }

@@ -10,6 +10,7 @@ pub(crate) mod sample;
 mod store;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 pub use canonical::{canonical, hash};
 pub use chain::{Flaw, Verification, verify};
@@ -18,6 +19,7 @@ pub use record::{
     InvariantRecord, Judgement, NodeRecord, PhaseRecord, ProbeRecord, Record, Who,
 };
 pub use store::{Head, NO_HASH, Store, StoreError, Stored};
+pub use witness::{Witness, compare};
 
 /// Hexadecimal digits of a hash.
 #[must_use]

@@ -120,6 +120,15 @@ fn head(experiment: &Experiment, notes: &mut Notes<'_>) {
             notes.error("empty", path, format!("{path} is empty"), "the report begins with it");
         }
     }
+    let names = experiment.steady_state.iter().map(|state| ("steady_state", &state.name));
+    let targets = experiment.targets.keys().map(|name| ("targets", name));
+    let texts = [("title", &experiment.title), ("description", &experiment.description)].into_iter();
+    for (path, text) in texts.chain(names).chain(targets) {
+        if text.chars().any(|c| c.is_control() && c != '\n') {
+            let says = format!("{text:?} has control characters");
+            notes.error("control-character", path, says, "a terminal or a report would do what they say");
+        }
+    }
     if experiment.title.lines().count() > 1 {
         notes.error(
             "title",

@@ -21,6 +21,8 @@ enum Block {
     Heading(String),
     /// A paragraph.
     Text(String),
+    /// A paragraph in somebody's own words, shown as they are.
+    Words(String),
     /// Points.
     List(Vec<String>),
     /// A head and rows of as many cells.

@@ -55,6 +55,9 @@ const AFTERGLOW: Duration = Duration::from_secs(3);
 /// How long the end of a drill may take to get into the ledger.
 const END_WITHIN: Duration = Duration::from_secs(15);
 
+/// What a draft says of how its drill ended, until that is known.
+pub const RUNNER_DIED: &str = "the runner died";
+
 /// What to run, and for whom.
 #[derive(Debug)]
 pub struct Options {
@@ -198,7 +201,7 @@ impl Drill<'_> {
         }
         self.number = Some(number);
         self.screen.say(&format!("drill {number} has its place in the ledger"));
-        let ending = Ending::Interrupted { why: "the runner died".into() };
+        let ending = Ending::Interrupted { why: RUNNER_DIED.into() };
         let draft = self.record(ending, Acted::default()).await;
         if let Err(why) = keeper.draft(&draft) {
             let why = format!("the evidence cannot be kept: {why}");
@@ -345,6 +348,7 @@ impl Drill<'_> {
             nodes: record::nodes(before, &self.seen.views),
             gate: self.seen.checks.clone(),
             ending,
+            drill: self.number.map_or(0, |number| number.0),
             faults,
             timeline: Vec::new(),
             events: Vec::new(),
@@ -366,7 +370,7 @@ impl Drill<'_> {
             let arp = match (&arp, asked_arp) {
                 (Some(why), _) => record::Arp::Failed(why.clone()),
                 (None, true) => record::Arp::Heard(answers),
-                (None, false) => record::Arp::NotAsked,
+                (None, false) => record::Arp::NotAsked { hides: record::hides_the_holder(&record.faults) },
             };
             self.fill(&mut record, stage, &judged, arp, after.as_ref(), &left);
         }

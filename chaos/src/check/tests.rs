@@ -166,6 +166,13 @@ fn an_outage_that_does_not_end_lasts_until_the_end() {
 }
 
 #[test]
+fn one_acknowledgement_after_the_fault_is_no_service() {
+    let (history, finals) = takeover();
+    let bounds = Bounds { fault_us: FAULT_US, end_us: 2_600_000, holder_changes: 1 };
+    assert!(!mysql(&check(&history, &finals, bounds)).restored, "the last one came 1.1 s before the end");
+}
+
+#[test]
 fn an_outage_that_begins_some_time_after_the_fault_is_measured() {
     let (history, finals) = takeover();
     let bounds = Bounds { fault_us: 100_000, end_us: 1_500_000, holder_changes: 1 };

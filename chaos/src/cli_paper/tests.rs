@@ -13,6 +13,7 @@ fn desk(dir: &Path) -> Desk {
         json: false,
         roles: None,
         ledger_head: None,
+        witnesses: Vec::new(),
     }
 }
 

@@ -4,9 +4,10 @@ use baton_node::api::client::ClientError;
 use baton_node::api::drill::{DrillOrder, DrillView, FaultPhase};
 use baton_node::cli::Exit;
 use baton_node::config::{Config, NodeId};
-use baton_node::drill::{Note, note_path};
+use baton_node::drill::note_path;
 
 use super::{Failure, Global, Output, complain, json, say};
+use crate::evidence::{NO_HASH, Witness};
 use crate::runner::agents::Agents;
 
 /// Arguments of `baton drill abort`.
@@ -112,7 +113,7 @@ pub(super) async fn heal(global: &Global, args: &HealArgs) -> Result<u8, Failure
             Ok(answers) => answers,
             Err(failure) => {
                 complain(&format!("the agent of this machine: {}; healing here without it", failure.message));
-                return heal_here(&global.config()?);
+                return heal_here(&global.config()?).await;
             }
         },
     };
@@ -132,25 +133,28 @@ pub(super) async fn heal(global: &Global, args: &HealArgs) -> Result<u8, Failure
 }
 
 /// The agent is frozen, dead or absent: the note says what is to be healed.
-fn heal_here(config: &Config) -> Result<u8, Failure> {
-    let path = note_path(&config.state_dir);
-    let note = Note::read(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    let Some(note) = note else {
-        say("nothing of a drill is noted on this machine; what is severed in the kernel ends by itself");
-        return Ok(Exit::Done.code());
-    };
-    let seen = note.heal().map_err(Failure::usage)?;
-    // The watchdog would only do the same again.
-    let _ = note.wake_watchdog();
-    say(&format!("{} is healed: {seen}", note.state.spec.kind));
+async fn heal_here(config: &Config) -> Result<u8, Failure> {
+    let healed = baton_node::drill::heal_here(&note_path(&config.state_dir)).await.map_err(Failure::usage)?;
+    say(&healed.unwrap_or_else(|| "nothing of a drill was noted on this machine; nothing is severed".into()));
     Ok(Exit::Done.code())
 }
 
-/// Hash of the last record that was written at this node, as the ledger holds it.
-pub(super) async fn ledger_head(global: &Global) -> Option<String> {
+/// What the ledger knows of the drills of this node: the hash of the last record, and all drills that it remembers. `None`:
+/// nobody can be asked.
+pub(super) async fn witnesses(global: &Global) -> Option<(Option<String>, Vec<Witness>)> {
     let agents = Agents { client: global.client().ok()?, by: "operator".into() };
     let view = agents.order(None, DrillOrder::Look).await.ok()?;
-    let mut ended = view.ended.into_iter().rev();
-    let last = ended.find(|ended| ended.drill.at_node == view.node && !ended.evidence.is_empty());
-    last.map(|ended| ended.evidence)
+    let all_are_known = u64::try_from(view.ended.len()).is_ok_and(|known| known >= view.drills.0);
+    let ended = view.ended.into_iter().filter(|ended| ended.drill.at_node == view.node);
+    let witnesses: Vec<Witness> = ended
+        .map(|ended| Witness {
+            drill: ended.drill.number.0,
+            verdict: ended.verdict,
+            evidence: ended.evidence,
+        })
+        .collect();
+    let last = witnesses.iter().rev().find(|witness| !witness.evidence.is_empty());
+    // Where it has seen no record of this node, and remembers every drill, it holds the hash before the first one.
+    let head = last.map(|last| last.evidence.clone()).or_else(|| all_are_known.then(|| NO_HASH.to_owned()));
+    Some((head, witnesses))
 }

@@ -68,6 +68,11 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> 
     let config = global.config()?;
     let agents = Agents { client: global.client()?, by: args.by.clone() };
     let store = Store::open(&config.drill.evidence).map_err(|error| Failure::usage(chain(&error)))?;
+    // Held until the end: whoever begins a second drill here meanwhile must not take this one's draft for a dead runner's.
+    let _alive = store.alive().map_err(|error| Failure {
+        code: Exit::Refused.code(),
+        message: format!("a drill is being run from this machine: {}", chain(&error)),
+    })?;
     keep_left(&store)?;
     if !args.yes {
         let status = agents.status().await?;
@@ -161,7 +166,12 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// The store, with its reports beside the records.
 impl Keeper for Store {
     fn keep(&self, record: Record) -> Result<(Record, String), String> {
-        let stored = self.append(record).map_err(|error| chain(&error))?;
+        let stored = self.append(record.clone()).map_err(|error| {
+            // Whole, so that the next drill can still put it into the chain.
+            let draft = self.keep_draft(&record);
+            let kept = draft.map_or_else(|error| chain(&error), |()| "it is kept as a draft".to_owned());
+            format!("{}; {kept}", chain(&error))
+        })?;
         // The record stands; a report can be made from it at any time.
         if let Err(error) = write_reports(self, &stored) {
             complain(&format!("no report was written: {error}"));
@@ -190,12 +200,15 @@ fn write_reports(store: &Store, stored: &Stored) -> Result<(), Box<dyn std::erro
 fn keep_left(store: &Store) -> Result<(), Failure> {
     let draft = store.draft().map_err(|error| Failure::usage(chain(&error)))?;
     let Some(mut record) = draft else { return Ok(()) };
-    record.ending =
-        Ending::Interrupted { why: "the runner died; the agents healed what it had broken".into() };
-    record.judgement = judge(&record);
+    // A whole record is left too if it could not be written into the chain: it stays what it is.
+    if record.ending == (Ending::Interrupted { why: runner::RUNNER_DIED.into() }) {
+        record.ending =
+            Ending::Interrupted { why: "the runner died; the agents healed what it had broken".into() };
+        record.judgement = judge(&record);
+    }
     complain(&format!(
-        "a drill of {} was left by a runner that died; it is recorded as interrupted",
-        record.started
+        "a drill of {} was left by its runner; it is recorded as {}",
+        record.started, record.judgement.verdict
     ));
     store.append(record).map(drop).map_err(|error| Failure::usage(chain(&error)))
 }

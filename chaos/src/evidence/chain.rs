@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::store::{NO_HASH, Store, StoreError};
 use super::{Record, canonical, hash};
+use crate::experiment::Level;
 use crate::verdict::judge;
 
 /// Something that is not as it was written.
@@ -72,6 +73,13 @@ pub enum Flaw {
         /// Its number.
         number: u64,
     },
+    /// The ledger knows a drill of this node, and no record is that drill's, or not in its place.
+    Witness {
+        /// Number of the drill in the ledger.
+        drill: u64,
+        /// What is wrong.
+        why: String,
+    },
     /// The hash that the ledger holds is that of no record: the end was cut off, or the chain was written anew.
     Head {
         /// What the ledger holds.
@@ -102,6 +110,7 @@ impl fmt::Display for Flaw {
             Self::Verdict { number, says, follows } => {
                 write!(f, "record {number} says {says}, from its facts follows {follows}")
             }
+            Self::Witness { drill, why } => write!(f, "drill {drill} of the ledger: {why}"),
             Self::Experiment { number } => write!(f, "record {number}: the drill's text was changed"),
             Self::Head { ledger, last } => write!(
                 f,
@@ -122,6 +131,8 @@ pub struct Verification {
     /// How many records follow the one whose hash the ledger holds: a drill whose runner died before it could tell
     /// the ledger, or a ledger that could not be reached. Absent if no hash was given.
     pub after_ledger: Option<u64>,
+    /// How many of those say that they passed, of drills that have a place in the ledger: nobody has witnessed that.
+    pub unwitnessed: u64,
     /// What is not as it was written.
     pub flaws: Vec<Flaw>,
 }
@@ -131,6 +142,12 @@ impl Verification {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.flaws.is_empty()
+    }
+
+    /// Sound, compared with the ledger, and no pass that it has not seen.
+    #[must_use]
+    pub fn is_witnessed(&self) -> bool {
+        self.is_sound() && self.after_ledger.is_some() && self.unwitnessed == 0
     }
 }
 
@@ -144,7 +161,12 @@ impl fmt::Display for Verification {
             Some(0) => "the ledger holds the last one".to_owned(),
             Some(after) => format!("the ledger has not seen the last {after}"),
         };
-        let word = if self.is_sound() { "OK" } else { "NOT SOUND" };
+        let word = match (self.is_sound(), self.after_ledger) {
+            (false, _) => "NOT SOUND",
+            (true, None) => "NOT COMPARED",
+            (true, Some(_)) if self.unwitnessed > 0 => "NOT WITNESSED",
+            (true, Some(_)) => "OK",
+        };
         write!(f, "{word}: {} records, {seen}\nhead {}", self.records, self.head)
     }
 }
@@ -156,6 +178,8 @@ impl fmt::Display for Verification {
 pub fn verify(dir: &Path, ledger: Option<&str>) -> Result<Verification, StoreError> {
     let mut flaws = Vec::new();
     let mut hashes = vec![NO_HASH.to_owned()];
+    // Of each record, whether it says that a drill with a place in the ledger passed.
+    let mut passes = Vec::new();
     let mut expected = 1;
     let files = Store::at(dir).files()?;
     let records = files.len() as u64;
@@ -174,6 +198,12 @@ pub fn verify(dir: &Path, ledger: Option<&str>) -> Result<Verification, StoreErr
             }
         };
         flaws.extend(flaws_of(number, &bytes, before));
+        let record = serde_json::from_slice::<Record>(&bytes).ok();
+        passes.push(
+            record.is_some_and(|record| {
+                record.experiment.level > Level::L1 && record.judgement.verdict.is_pass()
+            }),
+        );
         hashes.push(hash(&bytes));
         expected = number + 1;
     }
@@ -185,7 +215,9 @@ pub fn verify(dir: &Path, ledger: Option<&str>) -> Result<Verification, StoreErr
         }
         place.map(|place| (hashes.len() - 1 - place) as u64)
     });
-    Ok(Verification { records, head: last, after_ledger, flaws })
+    let tail = after_ledger.and_then(|after| usize::try_from(after).ok()).unwrap_or(0);
+    let unwitnessed = passes.iter().rev().take(tail).filter(|passes| **passes).count() as u64;
+    Ok(Verification { records, head: last, after_ledger, unwitnessed, flaws })
 }
 
 /// What is wrong with one file; `before` is the hash of the one before it.

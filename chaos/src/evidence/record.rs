@@ -39,6 +39,9 @@ pub struct Record {
     pub gate: Vec<GateCheck>,
     /// How it came to its end.
     pub ending: Ending,
+    /// Its number in the ledger; 0: it needed no place there, or got none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub drill: u64,
     /// What was done to whom, in the order of the methods.
     pub faults: Vec<FaultRecord>,
     /// The phases of every takeover and switchover of the drill, in their order.
@@ -192,6 +195,15 @@ pub struct FaultRecord {
     pub healed_ms: Option<u64>,
     /// Nothing of it was left, seen afterwards.
     pub heal_verified_ms: Option<u64>,
+    /// How long it stood by the node's own word, if it was to stand alone for its whole time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stood_ms: Option<u64>,
+}
+
+// The form that serde asks for.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One phase of one takeover or switchover.

@@ -85,6 +85,7 @@ fn fault() -> FaultRecord {
         effect: "process 4711 is gone".into(),
         healed_ms: Some(3_000),
         heal_verified_ms: Some(31_000),
+        stood_ms: None,
     }
 }
 
@@ -123,6 +124,7 @@ pub fn passed() -> Record {
             GateCheck { code: "ready".into(), passed: true, seen: "db2 can take over now".into() },
         ],
         ending: Ending::Completed {},
+        drill: 0,
         faults: vec![fault()],
         timeline: vec![
             phase(Phase::Detect, 1_010, 1_110, 3_000),

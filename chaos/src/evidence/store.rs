@@ -9,6 +9,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -22,6 +23,12 @@ const DRAFT: &str = "draft.json";
 
 /// Name of the file that one writer at a time holds.
 const LOCK: &str = "lock";
+
+/// Name of the file that a runner holds for as long as it lives: the draft is its own.
+const ALIVE: &str = "runner.lock";
+
+/// A writer needs milliseconds for a record.
+const LOCKS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How names of half-written files end.
 const HALF: &str = ".half";
@@ -219,8 +226,29 @@ impl Store {
         canonical(record).map_err(|source| StoreError::Record { path: path.to_owned(), source })
     }
 
+    /// Says that a runner lives, until what is returned is dropped: the draft belongs to it and to nobody else.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`]: another one lives.
+    pub fn alive(&self) -> Result<impl Drop + use<>, StoreError> {
+        self.try_lock(ALIVE)
+    }
+
+    /// Waits a little for another writer.
     fn lock(&self) -> Result<Flock<File>, StoreError> {
-        let path = self.dir.join(LOCK);
+        let until = Instant::now() + LOCKS_WITHIN;
+        loop {
+            match self.try_lock(LOCK) {
+                Err(StoreError::Busy(_)) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn try_lock(&self, name: &str) -> Result<Flock<File>, StoreError> {
+        let path = self.dir.join(name);
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {

@@ -175,9 +175,13 @@ fn parameters(
 /// Whether a fault takes a vote away while it stands.
 const fn takes_vote(fault: Fault) -> bool {
     match fault {
-        Fault::AgentKill | Fault::AgentFreeze | Fault::WitnessLoss | Fault::Partition | Fault::PowerOff => {
-            true
-        }
+        Fault::AgentKill
+        | Fault::AgentFreeze
+        | Fault::WitnessLoss
+        | Fault::Partition
+        | Fault::PartitionPair
+        | Fault::OneWay
+        | Fault::PowerOff => true,
         Fault::Rehearsal
         | Fault::CertificateExpiring
         | Fault::Switchover
@@ -186,8 +190,6 @@ const fn takes_vote(fault: Fault) -> bool {
         | Fault::RedisKill
         | Fault::ContainerKill
         | Fault::ContainerUnhealthy
-        | Fault::PartitionPair
-        | Fault::OneWay
         | Fault::ReplicationLag
         | Fault::ReplicaDiskFull => false,
     }

@@ -43,6 +43,9 @@ fn write(block: &Block, text: &mut String) {
         Block::Text(words) => {
             let _ = writeln!(text, "<p>{}</p>", marked(words));
         }
+        Block::Words(words) => {
+            let _ = writeln!(text, "<p>{}</p>", escape(words));
+        }
         Block::List(points) => {
             text.push_str("<ul>\n");
             for point in points {

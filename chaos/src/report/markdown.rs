@@ -15,6 +15,9 @@ pub(super) fn page(title: &str, blocks: &[Block]) -> String {
             Block::Text(words) => {
                 let _ = writeln!(text, "{}", words.replace('<', "&lt;"));
             }
+            Block::Words(words) => {
+                let _ = writeln!(text, "{}", words.lines().map(cell).collect::<Vec<_>>().join("\n"));
+            }
             Block::List(points) => points.iter().for_each(|point| {
                 let _ = writeln!(text, "- {}", cell(point));
             }),
@@ -35,9 +38,20 @@ pub(super) fn page(title: &str, blocks: &[Block]) -> String {
     text
 }
 
-/// On one line, and with nothing in it that would end a cell or begin a tag.
+/// On one line, and with nothing in it that would end a cell, begin a tag, a link or an image, or be set in another type.
 fn cell(value: &str) -> String {
-    value.replace('|', "\\|").replace('<', "&lt;").replace(['\n', '\r'], " ")
+    if value == super::sections::NO {
+        return value.to_owned();
+    }
+    value.chars().fold(String::with_capacity(value.len()), |mut text, c| {
+        match c {
+            '<' => text.push_str("&lt;"),
+            '\n' | '\r' => text.push(' '),
+            '\\' | '|' | '[' | ']' | '!' | '*' | '_' | '`' => text.extend(['\\', c]),
+            c => text.push(c),
+        }
+        text
+    })
 }
 
 /// A fence that is longer than any in the text.

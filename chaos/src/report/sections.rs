@@ -92,9 +92,9 @@ fn scope(record: &Record) -> Vec<Block> {
         row("over", record.ended.to_string()),
         row("ending", ending),
     ];
-    let mut blocks = vec![heading("Objective and scope"), Block::Text(experiment.title.clone())];
+    let mut blocks = vec![heading("Objective and scope"), Block::Words(experiment.title.clone())];
     let paragraphs = experiment.description.split("\n\n").filter(|text| !text.trim().is_empty());
-    blocks.extend(paragraphs.map(|text| Block::Text(text.trim().to_owned())));
+    blocks.extend(paragraphs.map(|text| Block::Words(text.trim().to_owned())));
     blocks.push(Block::Table(vec!["", ""], rows));
     blocks
 }

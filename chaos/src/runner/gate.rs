@@ -169,7 +169,10 @@ fn methods(status: &Status, views: &[DrillView], experiment: &Experiment) -> Vec
                 checks.push(allowed(views, &node, spec.kind.level(), number, Some(method.duration.ms())));
             }
             Ok(Aim::Switchover { node }) => {
-                checks.push(allowed(views, &status.node, DrillLevel::L2, number, None));
+                // Each of the two that pass the baton says for itself whether it may be passed.
+                let nodes = [Some(&status.node), status.holder.as_ref(), Some(&node)];
+                let nodes: std::collections::BTreeSet<&NodeId> = nodes.into_iter().flatten().collect();
+                checks.extend(nodes.iter().map(|node| allowed(views, node, DrillLevel::L2, number, None)));
                 let words = format!("method {number}: passes the baton to {node}");
                 checks.push(check("target", true, words));
             }
@@ -216,6 +219,16 @@ fn allowed(
         None => format!("method {number} is {level}, {node} allows {} (drill.allow)", view.allow),
     };
     check("allowed", long.is_none() && level <= view.allow, words)
+}
+
+/// Why this node lets nobody pass the baton by a drill now.
+#[must_use]
+pub fn forbids_switchover(view: &DrillView) -> Option<String> {
+    let node = &view.node;
+    if view.allow < DrillLevel::L2 {
+        return Some(format!("{node} allows drills up to {} (drill.allow)", view.allow));
+    }
+    view.outside_window.as_ref().map(|outside| format!("{node}: {outside}"))
 }
 
 fn list(before: &str, names: &[&str]) -> String {

@@ -12,7 +12,7 @@ use crate::check::{Bounds, Verdict as Checked, check};
 use crate::evidence::{
     Bucket, ClientRecord, FaultRecord, Harness, InvariantRecord, NodeRecord, PhaseRecord, ProbeRecord,
 };
-use crate::experiment::{Experiment, Mode, Probe};
+use crate::experiment::{Experiment, Fault, Mode, Probe, Role};
 use crate::history::{History, Kind, Outcome};
 
 /// The nodes as they were before.
@@ -206,8 +206,32 @@ pub enum Arp {
     Heard(usize),
     /// Nobody could be asked, and why.
     Failed(String),
-    /// Nobody was asked: the agents' word counts.
-    NotAsked,
+    /// Nobody was asked: the agents' word counts, if it can be heard.
+    NotAsked {
+        /// A fault took the holder's word away, or the way on which it comes.
+        hides: bool,
+    },
+}
+
+/// Whether a fault was among them after which the agents' word on who holds the virtual IP is worth nothing.
+#[must_use]
+pub fn hides_the_holder(faults: &[FaultRecord]) -> bool {
+    faults.iter().any(|fault| match fault.fault {
+        Fault::AgentKill | Fault::AgentFreeze | Fault::PowerOff => fault.role == Role::Holder,
+        // The other end of a cut may be the holder.
+        Fault::Partition | Fault::PartitionPair | Fault::OneWay => true,
+        Fault::Rehearsal
+        | Fault::CertificateExpiring
+        | Fault::Switchover
+        | Fault::MysqldKill
+        | Fault::MysqldFreeze
+        | Fault::RedisKill
+        | Fault::WitnessLoss
+        | Fault::ContainerKill
+        | Fault::ContainerUnhealthy
+        | Fault::ReplicationLag
+        | Fault::ReplicaDiskFull => false,
+    })
 }
 
 /// What must hold whatever is done.
@@ -254,14 +278,16 @@ pub fn invariants(
             format!("{answers} answers to ARP, two machines for {} ms", judged.two_holders_ms),
         ),
         Arp::Failed(why) => record("one-holder", says, None, format!("ARP could not be asked: {why}")),
-        Arp::NotAsked => {
-            let worst = watched.worst.get(&Probe::VipOwners).copied();
-            record(
-                "one-holder",
-                says,
-                worst.map(|worst| worst <= 1.0),
-                "by the agents' own word; drill.arp_senders is not set".into(),
-            )
+        Arp::NotAsked { hides } => {
+            let held = watched.worst.get(&Probe::VipOwners).map(|worst| *worst <= 1.0);
+            // Two that say so are two; one that is heard is not one alone if the other cannot be heard.
+            let held = held.filter(|held| !(*held && *hides));
+            let words = if *hides {
+                "nobody asked by ARP (drill.arp_senders, IPv4 only), and the fault hides the holder from the agents"
+            } else {
+                "by the agents' own word; nobody asked by ARP (drill.arp_senders, IPv4 only)"
+            };
+            record("one-holder", says, held, words.into())
         }
     });
     records.push(record(

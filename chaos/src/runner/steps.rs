@@ -9,7 +9,7 @@ use baton_node::config::NodeId;
 
 use super::agents::{Agents, heard, is_redundant, role_of};
 use super::cast::{Aim, aim};
-use super::gate::may_cost_the_baton;
+use super::gate::{forbids_switchover, may_cost_the_baton};
 use super::pulse::Bearing;
 use super::screen::Screen;
 use super::watch::Shared;
@@ -121,6 +121,7 @@ impl Stage {
             effect: String::new(),
             healed_ms: None,
             heal_verified_ms: None,
+            stood_ms: None,
         });
         self.faults.len() - 1
     }
@@ -186,6 +187,7 @@ impl Stage {
             return Err(Ending::Aborted { by: "switchover".into(), why: why.join("; ") });
         };
         request.plan = Some(plan);
+        self.permitted(status, &node).await?;
         let now = Some(self.now_ms());
         (self.faults[place].armed_ms, self.faults[place].armed_verified_ms) = (now, now);
         let begun = self.agents.client.switchover(&request).await.map_err(failed)?.run;
@@ -216,6 +218,20 @@ impl Stage {
         let effect = fault.effect.clone();
         self.note("ledger", effect);
         Ok(moved)
+    }
+
+    /// Holder and target are asked right before: their configuration may be another one than at the gate.
+    async fn permitted(&self, status: &Status, target: &NodeId) -> Result<(), Ending> {
+        for node in status.holder.iter().chain([target]) {
+            let why = match self.agents.look(node).await {
+                Ok(view) => forbids_switchover(&view),
+                Err(error) => Some(format!("{node} does not say whether the baton may be passed: {error}")),
+            };
+            if let Some(why) = why {
+                return Err(Ending::Aborted { by: node.to_string(), why });
+            }
+        }
+        Ok(())
     }
 
     async fn strike(
@@ -270,7 +286,8 @@ impl Stage {
         if bites {
             self.stand(method, began).await;
         }
-        self.heal(place).await?;
+        let stood = self.heal(place).await?;
+        self.faults[place].stood_ms = stood.filter(|_| bites && method.fault.stands());
         Ok(bites)
     }
 
@@ -321,21 +338,21 @@ impl Stage {
         Ok(())
     }
 
-    /// Heals one fault, and sees that nothing of it is left.
+    /// Heals one fault, and sees that nothing of it is left. Returns for how long it stood, by the node's clock.
     ///
     /// # Errors
     /// It is not seen to be healed.
-    async fn heal(&mut self, place: usize) -> Result<(), Ending> {
+    async fn heal(&mut self, place: usize) -> Result<Option<u64>, Ending> {
         let fault = self.faults[place].clone();
         let node = NodeId::new(fault.node.as_str());
         self.shared.doing(format!("healing {} on {node}", fault.fault));
         match self.healed(&node, fault.duration_ms).await {
-            Ok(words) => {
+            Ok((words, stood_ms)) => {
                 let now = self.now_ms();
                 (self.faults[place].healed_ms, self.faults[place].heal_verified_ms) = (Some(now), Some(now));
                 self.bearing.remove(&node);
                 self.note(node.as_str(), format!("{} is healed: {words}", fault.fault));
-                Ok(())
+                Ok(stood_ms)
             }
             Err(why) => {
                 self.note(node.as_str(), format!("{} is not seen to be healed: {why}", fault.fault));
@@ -361,13 +378,17 @@ impl Stage {
     }
 
     /// Orders the heal, and waits until the node says that nothing is left.
-    async fn healed(&self, node: &NodeId, duration_ms: u64) -> Result<String, String> {
+    async fn healed(&self, node: &NodeId, duration_ms: u64) -> Result<(String, Option<u64>), String> {
         let until = Instant::now() + HEALED_WITHIN + Duration::from_millis(duration_ms);
         loop {
             let order = DrillOrder::Heal { reason: "its time is over".into() };
             let last = match self.agents.order(Some(node), order).await {
                 Ok(view) => match left(&view, self.number) {
-                    None => return Ok(view.fault.map(|fault| fault.healed).unwrap_or_default()),
+                    None => {
+                        let fault = view.fault.filter(|fault| fault.drill == self.number);
+                        let stood = fault.as_ref().and_then(stood_ms);
+                        return Ok((fault.map(|fault| fault.healed).unwrap_or_default(), stood));
+                    }
                     Some(left) => left,
                 },
                 Err(error) => error.to_string(),
@@ -434,6 +455,12 @@ impl Stage {
         let untouched = self.faults.iter().all(|fault| fault.injected_ms.is_none());
         if untouched { Ending::Refused { why } } else { Ending::Aborted { by: node.to_string(), why } }
     }
+}
+
+/// From when it bit until it was healed, by the node's own clock.
+fn stood_ms(fault: &FaultState) -> Option<u64> {
+    let (from, to) = (fault.bit_at?, fault.healed_at?);
+    u64::try_from(to.as_millisecond() - from.as_millisecond()).ok()
 }
 
 /// What a node still bears of the drill.

@@ -10,11 +10,18 @@
 
 use super::Verdict;
 use crate::evidence::{Ending, FaultRecord, Judgement, ProbeRecord, Record};
-use crate::experiment::{Heal, Level, Mode};
+use crate::experiment::{Heal, Level, Mode, Probe};
 use crate::history::Kind;
 
 /// A runner whose timers were later than this at the 99th percentile has measured no times, microseconds.
 pub const LATE_MAX_US: u64 = 200_000;
+
+/// One timer that was later than this may have hidden what lasted as long: two machines that answered for the virtual IP,
+/// microseconds.
+pub const LATE_ONCE_MAX_US: u64 = 1_000_000;
+
+/// What the packets of a cut need to be seen to be dropped, milliseconds: not counted as missing from a fault's time.
+const SEEN_WITHIN_MS: u64 = 1_000;
 
 /// What follows from a record. What stands in its `judgement` is not looked at.
 #[must_use]
@@ -25,7 +32,16 @@ pub fn judge(record: &Record) -> Judgement {
     }
     match &record.ending {
         Ending::Refused { why } => return with(Verdict::Refused, vec![why.clone()]),
-        Ending::Interrupted { why } => return with(Verdict::Interrupted, vec![why.clone()]),
+        Ending::Interrupted { why } => {
+            // The baton must not have moved oftener than the drill allows, whoever took the interruption for something real.
+            let moved = record.probes.iter().filter(|probe| {
+                probe.probe == Probe::HolderChanges && probe.mode != Mode::Before && probe.held == Some(false)
+            });
+            let mut reasons: Vec<String> = moved.map(said).collect();
+            let verdict = if reasons.is_empty() { Verdict::Interrupted } else { Verdict::Fail };
+            reasons.push(why.clone());
+            return with(verdict, reasons);
+        }
         Ending::Aborted { by, why } => {
             // A stop condition that ended a drill because it was already lost does not hide that it was.
             let late = if is_late(record) { Vec::new() } else { broken_outage(record) };
@@ -157,6 +173,12 @@ fn doubts(record: &Record) -> Vec<String> {
         let late_ms = record.harness.lateness.p99_us / 1000;
         doubts.push(format!("the runner's timers were {late_ms} ms late: its times are worth nothing"));
     }
+    let once_ms = record.harness.lateness.max_us / 1000;
+    if record.harness.lateness.max_us > LATE_ONCE_MAX_US {
+        doubts.push(format!(
+            "a timer of the runner was {once_ms} ms late once: what was meanwhile was not seen"
+        ));
+    }
     if record.harness.overflowed > 0 {
         doubts.push(format!("{} writes could not be started in time", record.harness.overflowed));
     }
@@ -190,11 +212,18 @@ fn unproven(fault: &FaultRecord) -> Option<String> {
     if fault.verified_ms.is_none() {
         return Some(format!("{name} was not seen to take effect: {}", fault.effect));
     }
+    if let Some(stood_ms) = fault.stood_ms.filter(|_| fault.fault.stands())
+        && stood_ms + SEEN_WITHIN_MS < fault.duration_ms / 10 * 9
+    {
+        return Some(format!("{name} stood for {stood_ms} ms instead of {} ms", fault.duration_ms));
+    }
     None
 }
 
 fn unmeasured_clients(record: &Record) -> Vec<String> {
-    let wanted = [(Kind::Mysql, true), (Kind::Redis, record.experiment.slo.outage.redis.is_some())];
+    let slo = &record.experiment.slo;
+    let redis = slo.outage.redis.is_some() || slo.lost_acknowledged.redis.is_some();
+    let wanted = [(Kind::Mysql, true), (Kind::Redis, redis)];
     let wanted = wanted.into_iter().filter(|(_, is_wanted)| *is_wanted);
     wanted
         .filter_map(|(kind, _)| {
