@@ -119,18 +119,25 @@ fn refusal(
         return Some(format!("this log must not vote any more: {why}"));
     }
     if order.forced.generation != identity.generation.next() {
-        return Some(format!("it is for generation {}, this log is of {}", order.forced.generation, identity.generation));
+        return Some(format!(
+            "it is for generation {}, this log is of {}",
+            order.forced.generation, identity.generation
+        ));
     }
     if !order.given.is_within(now, ORDER_MS) {
         return Some(format!("it is older than {} s, or from before the host was booted", ORDER_MS / 1000));
     }
-    (!place.is_still(&order.place, own)).then(|| "the log is not any more what it was when that was ordered".to_owned())
+    (!place.is_still(&order.place, own))
+        .then(|| "the log is not any more what it was when that was ordered".to_owned())
 }
 
 /// Removes an order that does not count any more.
 pub(crate) fn discard(dir: &Path, why: &str) -> io::Result<()> {
     if dir.join(ORDER).exists() {
-        tracing::error!(why, "the order to go on alone is discarded; nothing was changed. `baton force` gives a new one");
+        tracing::error!(
+            why,
+            "the order to go on alone is discarded; nothing was changed. `baton force` gives a new one"
+        );
     }
     done(&dir.join(ORDER))
 }
@@ -252,7 +259,8 @@ pub(crate) fn carry_out(
     let generation = order.forced.generation;
     let raft_id = first_id(generation, &fresh);
     let founder = fresh.clone();
-    let next = Identity { incarnation: fresh, raft_id: Some(raft_id), generation, founder, ..identity.clone() };
+    let next =
+        Identity { incarnation: fresh, raft_id: Some(raft_id), generation, founder, ..identity.clone() };
     let forced = Forced { founder: next.founder.0.clone(), ..order.forced };
     let membership = alone(raft_id, next.node.clone(), &next.incarnation)?;
     let machine = store.found_anew(&next, membership, forced)?;

@@ -70,7 +70,8 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
         standing.problem.clone_from(&open.retired);
         (standing.retired, standing.outranked, standing.forked) = (open.retired.is_some(), outranked, forked);
     });
-    let reached = open.log.as_ref().map(|(log, identity)| (identity.incarnation.clone(), log.store.reached()));
+    let reached =
+        open.log.as_ref().map(|(log, identity)| (identity.incarnation.clone(), log.store.reached()));
     let (calls, calls_rx) = mpsc::channel(CALLS_MAX);
     let (inbox, inbox_rx) = mpsc::channel(INBOX_MAX);
     let (order, order_rx) = watch::channel(Vec::new());

@@ -240,7 +240,7 @@ impl Store {
         loop {
             match self.try_lock(LOCK) {
                 Err(StoreError::Busy(_)) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(50));
+                    std::thread::park_timeout(Duration::from_millis(50));
                 }
                 done => return done,
             }

@@ -201,8 +201,9 @@ mod tests {
     use crate::model::{Epoch, PauseId};
 
     fn lines(holder: &str, pause: bool, mysql: bool, accept_loss: bool) -> Vec<(String, bool, String)> {
-        let order = PauseOrder { for_ms: 1_800_000, alone: false, reason: "switch".to_owned(), by: "ann".to_owned() };
-        let pause = pause.then(|| Pause {
+        let order =
+            PauseOrder { for_ms: 1_800_000, alone: false, reason: "switch".to_owned(), by: "ann".to_owned() };
+        let pause = pause.then_some(Pause {
             id: PauseId(4),
             epoch: Epoch(1),
             order,
