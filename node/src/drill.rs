@@ -155,19 +155,29 @@ impl Note {
 }
 
 /// Heals what the note at `path` names, without an agent and without a configuration: the watchdog first, then what it may
-/// have left, then what is severed, and the note at last. Idempotent. Says what was seen; `None`: there was no note.
+/// have left, then what is severed. The note stays: the next agent reads it, says what was borne, and removes it.
+/// Idempotent. Says what was seen; `None`: there was no note.
 ///
 /// # Errors
-/// Something is left: what. The note is left too then.
-pub async fn heal_here(path: &Path) -> Result<Option<String>, String> {
+/// Something is left: what.
+pub async fn heal_noted(path: &Path) -> Result<Option<String>, String> {
     let mended = baton_netops::sever::mend().await.map_err(|error| crate::chain::chain(&error));
     let note = Note::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let Some(note) = note else { return mended.map(|()| None) };
     note.end_watchdog(DISK_WITHIN).await;
     let seen = note.heal()?;
     mended?;
-    Note::remove(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Some(format!("{} of drill {} is healed. {seen}", note.state.spec.kind, note.state.drill)))
+}
+
+/// The same, and removes the note: an operator's word, with no agent to come.
+///
+/// # Errors
+/// Something is left: what. The note is left too then.
+pub async fn heal_here(path: &Path) -> Result<Option<String>, String> {
+    let healed = heal_noted(path).await?;
+    Note::remove(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(healed)
 }
 
 /// Removes the file that fills a disk, and makes that durable. Idempotent.

@@ -59,3 +59,15 @@ fn fence(words: &str) -> String {
     let longest = words.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     "`".repeat(longest.max(2) + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::cell;
+
+    #[test]
+    fn nothing_in_a_cell_is_markup() {
+        assert_eq!(cell("a\\|b"), "a\\\\\\|b", "a backslash does not undo the one before the bar");
+        assert_eq!(cell("![x](y) **NO** `c` _d_\n<e"), "\\!\\[x\\](y) \\*\\*NO\\*\\* \\`c\\` \\_d\\_ &lt;e");
+        assert_eq!(cell(super::super::sections::NO), "**NO**", "our own alarm");
+    }
+}

@@ -312,3 +312,28 @@ pub fn invariants(
     }
     records
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::sample::passed;
+
+    fn one_holder(fault: Fault, worst: f64) -> Option<bool> {
+        let mut faults = passed().faults;
+        faults[0].fault = fault;
+        let mut watched = Watched::default();
+        watched.worst.insert(Probe::VipOwners, worst);
+        let arp = Arp::NotAsked { hides: hides_the_holder(&faults) };
+        let records = invariants(&[], &Checked::default(), &arp, &watched, None, &[]);
+        records.iter().find(|record| record.code == "one-holder").and_then(|record| record.held)
+    }
+
+    #[test]
+    fn who_is_not_heard_may_be_a_second_holder() {
+        assert_eq!(one_holder(Fault::MysqldKill, 1.0), Some(true));
+        for fault in [Fault::AgentFreeze, Fault::Partition, Fault::PartitionPair] {
+            assert_eq!(one_holder(fault, 1.0), None, "{fault}");
+            assert_eq!(one_holder(fault, 2.0), Some(false), "{fault}");
+        }
+    }
+}

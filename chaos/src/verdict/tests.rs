@@ -41,6 +41,44 @@ const CASES: &[Case] = &[
         Verdict::Fail,
         "one machine has the virtual IP (continuous)",
     ),
+    ("late once", |r| r.harness.lateness.max_us = 1_000_001, Verdict::Inconclusive, "was 1000 ms late once"),
+    (
+        "a fault that ended early",
+        |r| {
+            r.faults[0].fault = crate::experiment::Fault::MysqldFreeze;
+            r.faults[0].stood_ms = Some(5_000);
+        },
+        Verdict::Inconclusive,
+        "stood for 5000 ms instead of 30000 ms",
+    ),
+    (
+        "a fault that stood",
+        |r| {
+            r.faults[0].fault = crate::experiment::Fault::MysqldFreeze;
+            r.faults[0].stood_ms = Some(29_400);
+        },
+        Verdict::Pass,
+        "",
+    ),
+    (
+        "redis has a bound for losses only, and was not measured",
+        |r| {
+            r.experiment.slo.outage.redis = None;
+            r.experiment.slo.lost_acknowledged.redis = Some(0);
+            r.clients.truncate(1);
+        },
+        Verdict::Inconclusive,
+        "redis was not measured",
+    ),
+    (
+        "the holder changed too often before it was interrupted",
+        |r| {
+            r.ending = Ending::Interrupted { why: "run 8 is none of the drill's".into() };
+            r.probes[2].held = Some(false);
+        },
+        Verdict::Fail,
+        "the holder changes once (after)",
+    ),
     ("redundancy", |r| r.redundancy_ms = None, Verdict::Fail, "redundancy was not back"),
     (
         "late clock hides an outage",

@@ -248,3 +248,19 @@ fn when(at: baton_runbooks::model::WallMs) -> Timestamp {
 fn others(context: &Context) -> impl Iterator<Item = &NodeId> {
     context.config.peers().map(|node| &node.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runner_of_another_drill_does_not_stand_in_for_the_one_that_was_heard() {
+        let drills =
+            Drills { fault: Mutex::new(None), heard: Mutex::new(None), busy: tokio::sync::Mutex::new(()) };
+        let (one, two) = (DrillId(1), DrillId(2));
+        assert!(drills.keep(one) && !drills.keep(two));
+        assert!(drills.silent_for(one).is_some() && drills.silent_for(two).is_none());
+        drills.hear(two);
+        assert!(drills.keep(two) && !drills.keep(one));
+    }
+}

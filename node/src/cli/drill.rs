@@ -55,7 +55,7 @@ fn program() -> PathBuf {
 
 /// Heals what the note names; needs no agent and no configuration, so that a supervisor can run it.
 pub(super) fn heal(args: &WatchdogArgs) -> Result<Exit, Failure> {
-    let healed = block_on(crate::drill::heal_here(&args.note))?;
+    let healed = block_on(crate::drill::heal_noted(&args.note))?;
     if let Some(seen) = healed.map_err(|left| Failure::new(Exit::Usage, left))? {
         use std::io::Write as _;
         let _ = writeln!(std::io::stdout(), "{seen}");
