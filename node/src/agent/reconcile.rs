@@ -29,6 +29,9 @@ const PERIOD: Duration = Duration::from_millis(300);
 /// database, and whoever changes it says so to the core.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// For so long an agent that starts in a pause waits for its first look at a database that is slow to answer.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+
 /// For which wish something was found as it should be, and when.
 #[derive(Debug, Clone, Copy, Default)]
 struct Settled(Option<(u64, Instant)>);
@@ -63,26 +66,49 @@ pub(super) fn start(context: &Context, inputs: &Inputs, wishes: &Wishes, seen: &
     if !context.config.is_data_node() {
         return;
     }
-    // Longer than any ticket of an earlier agent lives, so that a lease that does not come closes everything.
-    let patience = Instant::now() + context.config.timing.lease.duration();
+    let patience = Patience { began: Instant::now(), context: context.clone() };
     let newest = Newest(wishes.clone());
     let clock = context.clock;
-    follow(clock, wishes.clone(), patience, doors::Doors::new(context.clone()));
+    follow(clock, wishes.clone(), patience.clone(), doors::Doors::new(context.clone()));
     if context.hands.mysql.is_some() {
         let share = mysql::MysqlShare::new(context.clone(), inputs.clone(), seen.clone(), newest.clone());
-        follow(clock, wishes.clone(), patience, share);
+        follow(clock, wishes.clone(), patience.clone(), share);
     }
     if context.hands.redis.is_some() {
         follow(
             clock,
             wishes.clone(),
-            patience,
+            patience.clone(),
             redis::RedisShare::new(context.clone(), seen.clone(), newest),
         );
     }
     if context.hands.services.is_some() {
-        follow(clock, wishes.clone(), patience, services::ServicesShare::new(context.clone()));
+        follow(clock, wishes.clone(), patience.clone(), services::ServicesShare::new(context.clone()));
     }
+}
+
+/// For how long an agent that has just started closes nothing for want of a lease.
+#[derive(Clone)]
+struct Patience {
+    began: Instant,
+    context: Context,
+}
+
+impl Patience {
+    fn lasts(&self) -> bool {
+        let is_paused = self.context.consensus.committed().borrow().ledger.pause.is_some();
+        let is_outranked = self.context.consensus.standing().borrow().outranked;
+        // The long leases that an earlier agent left, and that the lease thread goes on with.
+        let adopted = self.context.lease.view().borrow().facts.long.is_some();
+        let length = patience(self.context.config.timing.lease.duration(), is_paused && adopted && !is_outranked);
+        self.began.elapsed() < length
+    }
+}
+
+/// Longer than any short ticket of an earlier agent lives, so that a lease that does not come closes everything. Long leases that go
+/// on in a pause are there already: what is waited for is a first look at the database, and nobody takes over meanwhile.
+fn patience(lease: Duration, goes_on_paused: bool) -> Duration {
+    if goes_on_paused { lease.max(FIRST_LOOK) } else { lease }
 }
 
 /// Whether a wish is still the newest.
@@ -97,13 +123,13 @@ impl Newest {
     }
 }
 
-fn follow<S: Share>(clock: Clock, mut wishes: Wishes, patience: Instant, mut share: S) {
+fn follow<S: Share>(clock: Clock, mut wishes: Wishes, patience: Patience, mut share: S) {
     tokio::spawn(async move {
         let mut tick = clock.every(PERIOD, Duration::ZERO);
         loop {
             let newest = wishes.borrow_and_update().clone();
             if let Some(wish) = newest {
-                if Instant::now() < patience && awaits_lease(&wish) {
+                if awaits_lease(&wish) && patience.lasts() {
                     share.wait(&wish).await;
                 } else if S::GIVES_WAY {
                     tokio::select! {
@@ -150,6 +176,15 @@ mod tests {
         assert!(awaits_lease(&closed(Some(Epoch(7)), None)));
         assert!(!awaits_lease(&closed(None, None)), "it holds nothing");
         assert!(!awaits_lease(&closed(Some(Epoch(7)), Some(Why::MysqlDead))), "it gives its lease back");
+    }
+
+    #[test]
+    fn only_long_leases_in_a_pause_give_more_time_to_see_the_database() {
+        let lease = Duration::from_millis(1000);
+        assert_eq!(patience(lease, false), lease);
+        assert_eq!(patience(lease, true), FIRST_LOOK);
+        let longer = FIRST_LOOK * 2;
+        assert_eq!(patience(longer, true), longer, "never less than the lease");
     }
 
     #[test]
