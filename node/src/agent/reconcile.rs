@@ -100,7 +100,8 @@ impl Patience {
         let is_outranked = self.context.consensus.standing().borrow().outranked;
         // The long leases that an earlier agent left, and that the lease thread goes on with.
         let adopted = self.context.lease.view().borrow().facts.long.is_some();
-        let length = patience(self.context.config.timing.lease.duration(), is_paused && adopted && !is_outranked);
+        let length =
+            patience(self.context.config.timing.lease.duration(), is_paused && adopted && !is_outranked);
         self.began.elapsed() < length
     }
 }
