@@ -1,7 +1,7 @@
 //! Drills on real servers: what passes, what is refused, and that nothing is left when the one who drills dies.
 //!
 //! They run one after the other, also with the other tests of the lab. They need root and the programs `baton` and
-//! `baton-drill`, built before. `BATON_DRILL_KILLS` says how often the runner is killed (6).
+//! `baton-drill`, built before. `BATON_DRILL_KILLS` says how often the runner is killed (4).
 
 use std::fs::File;
 use std::time::Duration;
@@ -134,7 +134,7 @@ fn a_node_refuses_what_is_above_its_level_whoever_asks() -> Result<()> {
 #[test]
 fn a_killed_runner_leaves_nothing() -> Result<()> {
     let _alone = alone();
-    let kills: u64 = std::env::var("BATON_DRILL_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+    let kills: u64 = std::env::var("BATON_DRILL_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
     let lab = lab("L4")?;
     let drills = ["holder-isolated", "agent-frozen", "mysqld-frozen"];
     for round in 0..kills {
