@@ -219,8 +219,8 @@ fn free_name(dir: &Path, why: &str) -> PathBuf {
     (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(u32::MAX))
 }
 
-/// Founds the cluster anew on this log, if that was ordered for it, a moment ago. `is_empty`: its ledger knows of no cluster. Returns whose log it is then, and its state; `None`: there is
-/// nothing to do.
+/// Founds the cluster anew on this log, if that was ordered for it, a moment ago. `is_empty`: its ledger knows of no cluster.
+/// Returns whose log it is then, and its state; `None`: there is nothing to do.
 ///
 /// # Errors
 /// The disk's. Nothing is changed then.

@@ -135,9 +135,14 @@ impl Driver {
         // What was applied before this agent started is its first input, or a restarted holder would wait for news.
         committed.mark_changed();
         standing.mark_changed();
-        let mut lease_end = Timer::until(self.lease_ends_at());
+        let mut lease_end = Timer::until(Instant::now() + FAR);
         loop {
-            lease_end.reset(self.lease_ends_at());
+            match self.lease_ends_at() {
+                Some(at) => lease_end.reset(at),
+                // Nothing is set anew with every input while there is nothing to wait for.
+                None if lease_end.at() <= Instant::now() => lease_end.reset(Instant::now() + FAR),
+                None => {}
+            }
             let input = tokio::select! {
                 () = &mut stopped => return Ok(()),
                 changed = committed.changed() => {
@@ -190,10 +195,9 @@ impl Driver {
     }
 
     /// When a lease ends next, as far as the core knows.
-    fn lease_ends_at(&self) -> Instant {
+    fn lease_ends_at(&self) -> Option<Instant> {
         let clock = self.context.clock;
-        let at = self.core.lease_ends_at(clock.now());
-        at.map_or_else(|| Instant::now() + FAR, |at| clock.instant(at))
+        self.core.lease_ends_at(clock.now()).map(|at| clock.instant(at))
     }
 
     /// What the lease thread has said since, and could wait.
