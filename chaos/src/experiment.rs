@@ -17,8 +17,10 @@ pub mod catalogue;
 mod fault;
 pub mod plan;
 pub mod shipped;
+mod slo;
 mod source;
 mod span;
+mod steady;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,8 +29,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use fault::{Effect, Fault, Heal};
+pub use slo::{Budgets, Lost, Outage, Phase, Slo};
 pub use source::{Form, ParseError, Source};
 pub use span::{Span, SpanError};
+pub use steady::{Mode, Probe, SteadyState, Stop, StopWhen, Tolerance};
 
 /// The only value of `schema` so far.
 pub const SCHEMA: &str = "drill/v1";
@@ -124,117 +128,6 @@ impl fmt::Display for Level {
     }
 }
 
-/// Service level objective: what counts as passed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Slo {
-    /// Budget of each phase. A phase over its budget makes a pass *degraded*.
-    #[serde(default)]
-    pub budgets: Budgets,
-    /// Longest time without an acknowledged write, per database, as the client sees it.
-    pub outage: Outage,
-    /// Acknowledged writes that may be lost, per database.
-    #[serde(default)]
-    pub lost_acknowledged: Lost,
-}
-
-/// Budget per phase; together they may not exceed the outage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Budgets {
-    /// From the fault's effect to the decision that the holder is lost.
-    pub detect: Span,
-    /// From there until the virtual IP is held by the new holder.
-    pub vip: Span,
-    /// From the decision until databases and services run on the new holder.
-    pub activate: Span,
-    /// From there until a write through the virtual IP was given back.
-    pub validate: Span,
-}
-
-impl Default for Budgets {
-    /// The budgets of the product: 3 s, 5 s, 20 s, 2 s.
-    fn default() -> Self {
-        Self {
-            detect: Span::from_secs(3),
-            vip: Span::from_secs(5),
-            activate: Span::from_secs(20),
-            validate: Span::from_secs(2),
-        }
-    }
-}
-
-impl Budgets {
-    /// The budget of one phase.
-    #[must_use]
-    pub const fn of(&self, phase: Phase) -> Span {
-        match phase {
-            Phase::Detect => self.detect,
-            Phase::Vip => self.vip,
-            Phase::Activate => self.activate,
-            Phase::Validate => self.validate,
-        }
-    }
-
-    /// All of them together.
-    #[must_use]
-    pub fn total(&self) -> Span {
-        Phase::ALL.into_iter().fold(Span::ZERO, |sum, phase| sum.plus(self.of(phase)))
-    }
-}
-
-/// A part of a takeover or switchover that has a budget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// Until the loss is decided upon.
-    Detect,
-    /// Until the new holder has the virtual IP.
-    Vip,
-    /// Until databases and services run there.
-    Activate,
-    /// Until it was seen from outside.
-    Validate,
-}
-
-impl Phase {
-    /// Every phase, in its order.
-    pub const ALL: [Self; 4] = [Self::Detect, Self::Vip, Self::Activate, Self::Validate];
-
-    /// As files and reports write it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Detect => "detect",
-            Self::Vip => "vip",
-            Self::Activate => "activate",
-            Self::Validate => "validate",
-        }
-    }
-}
-
-/// Longest time without an acknowledged write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Outage {
-    /// MySQL or MariaDB.
-    pub mysql: Span,
-    /// Redis or Valkey; not judged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub redis: Option<Span>,
-}
-
-/// Acknowledged writes that may be lost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Lost {
-    /// MySQL or MariaDB: nothing else than 0 is what the product promises.
-    pub mysql: u64,
-    /// Redis or Valkey, whose replication is asynchronous: counted and shown, and judged only if a number stands here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub redis: Option<u64>,
-}
-
 /// What may be hit: nodes by their role, never by name. Roles are resolved for the plan and anew before each method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -281,156 +174,6 @@ impl Role {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// One thing that must hold.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SteadyState {
-    /// What an operator would call it.
-    pub name: String,
-    /// What is measured.
-    pub probe: Probe,
-    /// When it must hold.
-    pub mode: Vec<Mode>,
-    /// Which values are good.
-    pub tolerance: Tolerance,
-}
-
-/// What is measured. The unit of its value stands beside each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Probe {
-    /// Writes to MySQL through the virtual IP that were acknowledged, percent.
-    MysqlWrites,
-    /// Writes to Redis through the virtual IP that were acknowledged, percent.
-    RedisWrites,
-    /// Machines that answer ARP for the virtual IP, at most at any one time.
-    VipOwners,
-    /// Changes of holder since the drill began.
-    HolderChanges,
-    /// Agents that the leader hears.
-    Agents,
-    /// The backup has every acknowledged write, says the ledger: 1 or 0.
-    InSync,
-    /// A takeover would work now, says the leader: 1 or 0.
-    Ready,
-    /// Role-bound services on the holder that are not healthy.
-    UnhealthyServices,
-    /// Age of what the replica has not applied, milliseconds.
-    ReplicationLag,
-    /// Days until the first certificate of the group ends.
-    CertificateDays,
-}
-
-impl Probe {
-    /// Unit of its value, for reports.
-    #[must_use]
-    pub const fn unit(self) -> &'static str {
-        match self {
-            Self::MysqlWrites | Self::RedisWrites => "%",
-            Self::VipOwners => "machines",
-            Self::HolderChanges => "changes",
-            Self::Agents => "agents",
-            Self::InSync | Self::Ready => "1 = yes",
-            Self::UnhealthyServices => "services",
-            Self::ReplicationLag => "ms",
-            Self::CertificateDays => "days",
-        }
-    }
-}
-
-/// When a probe is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Before anything is done: if it does not hold, the drill is refused.
-    Before,
-    /// All the time.
-    Continuous,
-    /// When all faults are healed and redundancy is back.
-    After,
-}
-
-impl Mode {
-    /// As files and reports write it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Before => "before",
-            Self::Continuous => "continuous",
-            Self::After => "after",
-        }
-    }
-}
-
-/// Which values of a probe are good, in the probe's unit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Tolerance {
-    /// No less than this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_least: Option<f64>,
-    /// No more than this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_most: Option<f64>,
-}
-
-impl Tolerance {
-    /// Whether `value` is good. A value that is no number is not.
-    #[must_use]
-    pub fn admits(&self, value: f64) -> bool {
-        self.at_least.is_none_or(|bound| value >= bound) && self.at_most.is_none_or(|bound| value <= bound)
-    }
-}
-
-impl fmt::Display for Tolerance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.at_least, self.at_most) {
-            (Some(low), Some(high)) => write!(f, "{low} to {high}"),
-            (Some(low), None) => write!(f, ">= {low}"),
-            (None, Some(high)) => write!(f, "<= {high}"),
-            (None, None) => f.write_str("anything"),
-        }
-    }
-}
-
-/// What ends a drill at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StopWhen {
-    /// What is looked for.
-    pub condition: Stop,
-    /// For conditions with a length.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub longer_than: Option<Span>,
-}
-
-/// What is looked for all the time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stop {
-    /// No write through the virtual IP was acknowledged; has a length.
-    Outage,
-    /// Two machines answer for the virtual IP.
-    TwoHolders,
-    /// An agent that no method touches is not heard; has a length.
-    AgentSilent,
-    /// A run of the ledger needs an operator.
-    NeedsOperator,
-    /// A run of the ledger that no method explains.
-    UnplannedRun,
-}
-
-impl Stop {
-    /// Whether it has a length.
-    #[must_use]
-    pub const fn has_length(self) -> bool {
-        match self {
-            Self::Outage | Self::AgentSilent => true,
-            Self::TwoHolders | Self::NeedsOperator | Self::UnplannedRun => false,
-        }
     }
 }
 

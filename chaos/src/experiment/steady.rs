@@ -1,0 +1,158 @@
+//! What must hold before, while and after something is broken, and what ends a drill early.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Span;
+
+/// One thing that must hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SteadyState {
+    /// What an operator would call it.
+    pub name: String,
+    /// What is measured.
+    pub probe: Probe,
+    /// When it must hold.
+    pub mode: Vec<Mode>,
+    /// Which values are good.
+    pub tolerance: Tolerance,
+}
+
+/// What is measured. The unit of its value stands beside each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Probe {
+    /// Writes to MySQL through the virtual IP that were acknowledged, percent.
+    MysqlWrites,
+    /// Writes to Redis through the virtual IP that were acknowledged, percent.
+    RedisWrites,
+    /// Machines that answer ARP for the virtual IP, at most at any one time.
+    VipOwners,
+    /// Changes of holder since the drill began.
+    HolderChanges,
+    /// Agents that the leader hears.
+    Agents,
+    /// The backup has every acknowledged write, says the ledger: 1 or 0.
+    InSync,
+    /// A takeover would work now, says the leader: 1 or 0.
+    Ready,
+    /// Role-bound services on the holder that are not healthy.
+    UnhealthyServices,
+    /// Age of what the replica has not applied, milliseconds.
+    ReplicationLag,
+    /// Days until the first certificate of the group ends.
+    CertificateDays,
+}
+
+impl Probe {
+    /// Unit of its value, for reports.
+    #[must_use]
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::MysqlWrites | Self::RedisWrites => "%",
+            Self::VipOwners => "machines",
+            Self::HolderChanges => "changes",
+            Self::Agents => "agents",
+            Self::InSync | Self::Ready => "1 = yes",
+            Self::UnhealthyServices => "services",
+            Self::ReplicationLag => "ms",
+            Self::CertificateDays => "days",
+        }
+    }
+}
+
+/// When a probe is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Before anything is done: if it does not hold, the drill is refused.
+    Before,
+    /// All the time.
+    Continuous,
+    /// When all faults are healed and redundancy is back.
+    After,
+}
+
+impl Mode {
+    /// As files and reports write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::Continuous => "continuous",
+            Self::After => "after",
+        }
+    }
+}
+
+/// Which values of a probe are good, in the probe's unit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tolerance {
+    /// No less than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<f64>,
+    /// No more than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<f64>,
+}
+
+impl Tolerance {
+    /// Whether `value` is good. A value that is no number is not.
+    #[must_use]
+    pub fn admits(&self, value: f64) -> bool {
+        self.at_least.is_none_or(|bound| value >= bound) && self.at_most.is_none_or(|bound| value <= bound)
+    }
+}
+
+impl fmt::Display for Tolerance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.at_least, self.at_most) {
+            (Some(low), Some(high)) => write!(f, "{low} to {high}"),
+            (Some(low), None) => write!(f, ">= {low}"),
+            (None, Some(high)) => write!(f, "<= {high}"),
+            (None, None) => f.write_str("anything"),
+        }
+    }
+}
+
+/// What ends a drill at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopWhen {
+    /// What is looked for.
+    pub condition: Stop,
+    /// For conditions with a length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longer_than: Option<Span>,
+}
+
+/// What is looked for all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stop {
+    /// No write through the virtual IP was acknowledged; has a length.
+    Outage,
+    /// Two machines answer for the virtual IP.
+    TwoHolders,
+    /// An agent that no method touches is not heard; has a length.
+    AgentSilent,
+    /// A run of the ledger needs an operator.
+    NeedsOperator,
+    /// A run of the ledger that no method explains.
+    UnplannedRun,
+}
+
+impl Stop {
+    /// Whether it has a length.
+    #[must_use]
+    pub const fn has_length(self) -> bool {
+        match self {
+            Self::Outage | Self::AgentSilent => true,
+            Self::TwoHolders | Self::NeedsOperator | Self::UnplannedRun => false,
+        }
+    }
+}
