@@ -131,9 +131,9 @@ pub fn left(lab: &Lab) -> Result<Vec<String>> {
 /// Waits until a takeover would work, everybody is heard, and nothing of drills is left.
 ///
 /// # Errors
-/// It does not come to that.
+/// It does not come to that. The lab's files are kept then.
 pub fn whole(lab: &Lab) -> Result<()> {
-    wait::until_true("a whole cluster with nothing left of a drill", WHOLE_WITHIN, || {
+    let came = wait::until_true("a whole cluster with nothing left of a drill", WHOLE_WITHIN, || {
         let standing = lab.standing()?;
         let left = left(lab)?;
         if !left.is_empty() {
@@ -143,7 +143,8 @@ pub fn whole(lab: &Lab) -> Result<()> {
             bail!("{}", standing.text);
         }
         Ok(true)
-    })
+    });
+    came.inspect_err(|_| lab.keep())
 }
 
 /// Starts the database of a node again when it has ended, once, as its service manager would.

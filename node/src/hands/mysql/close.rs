@@ -10,6 +10,9 @@
 //! statement takes effect later. What counts is what the server says at the end, when A is gone: before, it may be
 //! what A asked for.
 //!
+//! So are the agent's own sessions that write: a canary whose acknowledgement does not come any more holds its lock for
+//! ever, and the server would never close.
+//!
 //! A commit that waits for a semi-sync acknowledgement is released by KILL on MariaDB. MySQL (9.7) only disconnects
 //! its client, so that nobody hears of an acknowledgement, and the commit waits on with its lock: until the replica
 //! answers or semi-sync is switched off the server stays open, which is what [`Closing::StillOpen`] then says.
@@ -134,6 +137,8 @@ impl Mysql {
                     out = &mut set => break out,
                     () = tokio::time::sleep(ROUND) => {
                         *killed += self.kill_clients_on(killer, left()).await?;
+                        let own = flavour::own_writers(killer.flavour, &self.access().user);
+                        kill_listed(killer, own, left()).await?;
                     }
                 }
             };
@@ -164,25 +169,30 @@ impl Mysql {
     }
 
     async fn kill_clients_on(&self, session: &mut Session, deadline: Duration) -> Result<u64, MysqlError> {
-        let what = "kill clients";
-        let end = Instant::now() + deadline;
         let access = self.access();
         let own = [access.user.as_str(), access.replication_user.as_str()];
         let list = flavour::client_sessions(session.flavour, own);
-        let answers = session.query(what, list, deadline).await?;
-        let rows = answers.first().map_or(&[][..], |answer| answer.rows.as_slice());
-        let mut killed = 0;
-        for id in rows.iter().filter_map(|row| cell::<u64>(row, "id")) {
-            let left = end.saturating_duration_since(Instant::now());
-            match session.query(what, format!("KILL {id}"), left).await {
-                Ok(_) => killed += 1,
-                // ER_NO_SUCH_THREAD: it went by itself.
-                Err(MysqlError::Server { code: 1094, .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(killed)
+        kill_listed(session, list, deadline).await
     }
+}
+
+/// Ends the sessions that the query `list` returns as column `id`, and says how many they were.
+async fn kill_listed(session: &mut Session, list: String, deadline: Duration) -> Result<u64, MysqlError> {
+    let what = "kill sessions";
+    let end = Instant::now() + deadline;
+    let answers = session.query(what, list, deadline).await?;
+    let rows = answers.first().map_or(&[][..], |answer| answer.rows.as_slice());
+    let mut killed = 0;
+    for id in rows.iter().filter_map(|row| cell::<u64>(row, "id")) {
+        let left = end.saturating_duration_since(Instant::now());
+        match session.query(what, format!("KILL {id}"), left).await {
+            Ok(_) => killed += 1,
+            // ER_NO_SUCH_THREAD: it went by itself.
+            Err(MysqlError::Server { code: 1094, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(killed)
 }
 
 /// Closing was given up.
