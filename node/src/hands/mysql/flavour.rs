@@ -370,7 +370,8 @@ pub fn own_writers(flavour: Flavour, user: &str) -> String {
         Flavour::Mariadb => ("information_schema.processlist", "id"),
         Flavour::Mysql => ("performance_schema.processlist", "ID"),
     };
-    let writes = ["UPDATE", "INSERT", "CREATE", "ALTER"].map(|verb| format!("info LIKE '{verb} %'")).join(" OR ");
+    let writes =
+        ["UPDATE", "INSERT", "CREATE", "ALTER"].map(|verb| format!("info LIKE '{verb} %'")).join(" OR ");
     format!(
         "SELECT {id} AS id FROM {table} WHERE user={} AND command NOT IN ('Sleep','Killed') AND ({writes}) \
          AND {id}<>CONNECTION_ID()",
