@@ -148,6 +148,8 @@ pub struct Note {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
+    /// It is being run from now on. Should nothing follow, whoever ran it has died: it is not run again before its time.
+    Begun,
     /// It was run.
     Ran {
         /// Its record.
@@ -162,8 +164,8 @@ pub enum What {
 /// What the scheduler did so far, oldest first. What cannot be read is left out: a line may be half written.
 #[must_use]
 pub fn diary(records: &Path) -> Vec<Note> {
-    let text = fs::read_to_string(records.join(DIARY)).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    let bytes = fs::read(records.join(DIARY)).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// Adds to the diary. A skip for the same reason as the last one is not written again while the window is the same.
@@ -175,9 +177,11 @@ pub fn note(records: &Path, entry: &Entry, note: &Note) -> io::Result<()> {
     if last.is_some_and(|last| is_same(&entry.schedule.window, &last, note)) {
         return Ok(());
     }
-    let mut file = OpenOptions::new().create(true).append(true).open(records.join(DIARY))?;
-    let mut line = serde_json::to_string(note)?;
-    line.push('\n');
+    let path = records.join(DIARY);
+    // Half a line that a crash has left must not swallow this one.
+    let is_torn = fs::read(&path).is_ok_and(|bytes| bytes.last().is_some_and(|last| *last != b'\n'));
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    let line = format!("{}{}\n", if is_torn { "\n" } else { "" }, serde_json::to_string(note)?);
     file.write_all(line.as_bytes())?;
     file.sync_data()
 }
@@ -188,15 +192,22 @@ fn is_same(window: &Window, last: &Note, now: &Note) -> bool {
     is_skip(&now.what) && last.what == now.what && opened.is_some_and(|opened| last.at >= opened)
 }
 
-/// What is known of a drill from the records, without asking anybody.
+/// What is known of a drill from the records and the diary, without asking anybody.
 #[must_use]
-pub fn facts(drill: &str, records: &[Record]) -> Facts {
+pub fn facts(entry: &Entry, records: &[Record], diary: &[Note]) -> Facts {
     let was_run = |record: &&Record| record.judgement.verdict != Verdict::Refused;
     let its: Vec<&Record> =
-        records.iter().filter(was_run).filter(|record| record.experiment.id == drill).collect();
-    let failed = its.last().filter(|record| record.judgement.verdict == Verdict::Fail);
+        records.iter().filter(was_run).filter(|record| record.experiment.id == entry.id).collect();
+    // What says nothing of the installation does not take back that it failed.
+    let says = |record: &&&Record| {
+        let verdict = record.judgement.verdict;
+        verdict == Verdict::Fail || verdict.is_pass()
+    };
+    let failed = its.iter().rfind(says).filter(|record| record.judgement.verdict == Verdict::Fail);
+    let newest = diary.iter().rfind(|note| note.drill == entry.drill);
+    let begun = newest.filter(|note| note.what == What::Begun).map(|note| note.at);
     Facts {
-        last_begun: its.last().map(|record| record.started),
+        last_begun: its.last().map(|record| record.started).max(begun),
         last_disturbance: records.iter().filter(was_run).map(|record| record.ended).max(),
         obstacles: failed.map(|record| Obstacle::LastFailed { record: record.number }).into_iter().collect(),
     }
@@ -206,8 +217,8 @@ pub fn facts(drill: &str, records: &[Record]) -> Facts {
 #[must_use]
 pub fn show(timetable: &Timetable, records: &[Record], diary: &[Note], now: Timestamp) -> String {
     let mut text = String::new();
-    for Entry { drill, id, schedule } in &timetable.entries {
-        let facts = facts(id, records);
+    for entry @ Entry { drill, schedule, .. } in &timetable.entries {
+        let facts = facts(entry, records, diary);
         let when = match decide(schedule, drill, &facts, now) {
             Decision::Wait { until } => format!("due {}", local(until, &schedule.window.zone)),
             Decision::Run => "due now".to_owned(),

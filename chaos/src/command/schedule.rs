@@ -1,27 +1,37 @@
 //! `baton drill schedule`: which drills run by themselves, and, with `--run`, the one who runs them.
 //!
-//! One process for the whole group, on the node that fewest drills hit: the witness. It decides by the records and by the
-//! gate, one drill at a time, and writes down what it skips. It keeps nothing in memory that a restart could lose.
+//! One process for the whole group, on the node that fewest drills hit: the witness. It decides by the records, the diary and
+//! the gate, one drill at a time, and writes down what it does and what it skips. It keeps nothing in memory that a restart
+//! could lose. Each drill is a process of its own, `baton drill run`, with its own signals: whoever stops the scheduler
+//! aborts the drill under way, and none begins after that.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
-use baton_node::config::Config;
 use jiff::Timestamp;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::{Failure, Global, Output, complain, json, run, say};
 use crate::evidence::{Record, Store};
 use crate::experiment::Source;
+use crate::runner;
 use crate::runner::agents::Agents;
-use crate::runner::{self, Options};
 use crate::schedule::{Decision, Facts, Obstacle, decide};
 use crate::timetable::{self, Entry, Note, TIMETABLE, Timetable, What};
 use crate::verdict::Verdict;
 
 /// The clock of the wall may be set: nobody sleeps longer than this without looking at it.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// A drill that the gate refused at the last moment rests for so long.
+const REST: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
 /// Who drills, in the records.
 const BY: &str = "schedule";
@@ -38,8 +48,8 @@ pub(super) struct ScheduleArgs {
 }
 
 pub(super) async fn schedule(global: &Global, args: &ScheduleArgs) -> Result<u8, Failure> {
-    let mut timetable =
-        Timetable::read(&args.timetable).map_err(|error| Failure::usage(baton_node::chain::chain(&error)))?;
+    let read = Timetable::read(&args.timetable);
+    let mut timetable = read.map_err(|error| Failure::usage(baton_node::chain::chain(&error)))?;
     // A drill with mistakes is found now, not in the night in which it is due.
     let sources = timetable.entries.iter().map(|entry| run::sound(global, &entry.drill));
     let sources = sources.collect::<Result<Vec<Source>, Failure>>()?;
@@ -47,8 +57,8 @@ pub(super) async fn schedule(global: &Global, args: &ScheduleArgs) -> Result<u8,
         entry.id.clone_from(&source.experiment.id);
     }
     let config = global.config()?;
-    let store = Store::at(&config.drill.evidence);
     if !args.run {
+        let store = Store::at(&config.drill.evidence);
         let diary = timetable::diary(store.dir());
         match global.output {
             Output::Human => {
@@ -61,8 +71,7 @@ pub(super) async fn schedule(global: &Global, args: &ScheduleArgs) -> Result<u8,
     let agents = Agents { client: global.client()?, by: BY.into() };
     let store = Store::open(&config.drill.evidence).map_err(|error| Failure::usage(error.to_string()))?;
     let entries = timetable.entries.into_iter().zip(sources).collect();
-    let mut stops = Stops::listen()?;
-    Scheduler { global, config, agents, store, entries, rests: BTreeMap::new() }.keep(&mut stops).await
+    Scheduler { global, agents, store, entries, rests: BTreeMap::new(), stopped: stopped()? }.keep().await
 }
 
 fn records(store: &Store) -> Result<Vec<Record>, Failure> {
@@ -70,77 +79,78 @@ fn records(store: &Store) -> Result<Vec<Record>, Failure> {
     Ok(records.into_iter().map(|stored| stored.record).collect())
 }
 
-/// The signals that end the scheduler; a drill under way hears them as well, and is aborted.
-struct Stops {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Stops {
-    fn listen() -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure::usage(format!("no signals: {error}"));
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-        })
-    }
-
-    async fn wait(&mut self) {
+/// True from the first signal that ends the scheduler.
+fn stopped() -> Result<watch::Receiver<bool>, Failure> {
+    let failed = |error: std::io::Error| Failure::usage(format!("no signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let (tell, stopped) = watch::channel(false);
+    tokio::spawn(async move {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    }
+        let _ = tell.send(true);
+        // Kept until the end: without a sender nobody would wait any more.
+        tell.closed().await;
+    });
+    Ok(stopped)
 }
 
 struct Scheduler<'a> {
     global: &'a Global,
-    config: Config,
     agents: Agents,
     store: Store,
     entries: Vec<(Entry, Source)>,
     /// A drill that was skipped is not looked at again before this.
     rests: BTreeMap<String, Timestamp>,
+    stopped: watch::Receiver<bool>,
 }
 
 impl Scheduler<'_> {
-    async fn keep(mut self, stops: &mut Stops) -> Result<u8, Failure> {
+    async fn keep(mut self) -> Result<u8, Failure> {
+        let mut stopped = self.stopped.clone();
         loop {
             let mut next = Timestamp::MAX;
-            for at in 0..self.entries.len() {
-                let (entry, source) = &self.entries[at];
-                let (entry, source) = (entry.clone(), source.clone());
-                next = next.min(self.look(&entry, source).await?);
+            for (entry, source) in self.entries.clone() {
+                if *stopped.borrow() {
+                    return Ok(0);
+                }
+                next = next.min(self.look(&entry, &source).await?);
             }
             let left = next.duration_since(Timestamp::now());
             let left = Duration::try_from(left).unwrap_or_default().clamp(Duration::from_secs(1), LOOK);
             tokio::select! {
-                // First: a signal that ended a drill ends the scheduler, too.
-                biased;
-                () = stops.wait() => return Ok(0),
+                _ = stopped.wait_for(|stopped| *stopped) => return Ok(0),
                 () = tokio::time::sleep(left) => {}
             }
         }
     }
 
     /// Runs a drill if it is due and nothing is in its way. Returns when it is to be looked at again.
-    async fn look(&mut self, entry: &Entry, source: Source) -> Result<Timestamp, Failure> {
+    async fn look(&mut self, entry: &Entry, source: &Source) -> Result<Timestamp, Failure> {
         let now = Timestamp::now();
         if let Some(until) = self.rests.get(&entry.drill).filter(|until| **until > now) {
             return Ok(*until);
         }
-        let facts = timetable::facts(&entry.id, &records(&self.store)?);
+        // The record of a drill whose runner has died counts as well.
+        if let Ok(_alive) = self.store.alive() {
+            run::keep_left(&self.store)?;
+        }
+        let facts = timetable::facts(entry, &records(&self.store)?, &timetable::diary(self.store.dir()));
         match decide(&entry.schedule, &entry.drill, &facts, now) {
             Decision::Never => Ok(Timestamp::MAX),
             Decision::Wait { until } => Ok(until),
             Decision::Skip { why, until } => Ok(self.skip(entry, why, until)),
             Decision::Run => {
-                let facts = self.ask(facts, &source).await;
-                match decide(&entry.schedule, &entry.drill, &facts, now) {
+                let facts = self.ask(facts, source).await;
+                // Anew: agents may be slow to answer, and this process may have stood still.
+                match decide(&entry.schedule, &entry.drill, &facts, Timestamp::now()) {
                     Decision::Never => Ok(Timestamp::MAX),
                     Decision::Wait { until } => Ok(until),
                     Decision::Skip { why, until } => Ok(self.skip(entry, why, until)),
-                    Decision::Run => self.run(entry, source, &facts).await,
+                    Decision::Run if *self.stopped.borrow() => Ok(Timestamp::MAX),
+                    Decision::Run => self.run(entry).await,
                 }
             }
         }
@@ -172,28 +182,50 @@ impl Scheduler<'_> {
     }
 
     /// Runs a drill that is due. One that the gate refuses after all counts as skipped.
-    async fn run(&mut self, entry: &Entry, source: Source, facts: &Facts) -> Result<Timestamp, Failure> {
-        let options = Options {
-            source,
-            config: self.config.clone(),
-            agents: self.agents.clone(),
-            approver: None,
-            reason: Some("it was due".into()),
-        };
-        let why = match run::execute(self.global, options, false).await {
-            Ok(Record { number, judgement, .. }) if judgement.verdict != Verdict::Refused => {
+    async fn run(&mut self, entry: &Entry) -> Result<Timestamp, Failure> {
+        let begun = Timestamp::now();
+        self.note(entry, What::Begun);
+        let ended = self.child(entry).await;
+        let its = |record: &Record| record.experiment.id == entry.id && record.started >= begun;
+        let why = match records(&self.store)?.into_iter().rfind(its) {
+            Some(Record { number, judgement, .. }) if judgement.verdict != Verdict::Refused => {
                 self.note(entry, What::Ran { record: number, verdict: judgement.verdict });
                 return Ok(Timestamp::now());
             }
-            Ok(record) => record.judgement.reasons.join("; "),
-            Err(failure) => failure.message,
+            Some(record) => record.judgement.reasons.join("; "),
+            // Nobody knows what it did: it stays begun, and rests until it is due again.
+            None => {
+                let end = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+                complain(&format!("{} has left no record ({end})", entry.drill));
+                return Ok(Timestamp::now());
+            }
         };
-        let why = Obstacle::NotReady { why };
-        let facts = Facts { obstacles: vec![why.clone()], ..facts.clone() };
-        match decide(&entry.schedule, &entry.drill, &facts, Timestamp::now()) {
-            Decision::Skip { until, .. } | Decision::Wait { until } => Ok(self.skip(entry, why, until)),
-            Decision::Run | Decision::Never => Ok(Timestamp::MAX),
+        let until = Timestamp::now().checked_add(REST).unwrap_or(Timestamp::MAX);
+        Ok(self.skip(entry, Obstacle::NotReady { why }, until))
+    }
+
+    /// `baton drill run`; told to end when the scheduler is.
+    async fn child(&mut self, entry: &Entry) -> std::io::Result<ExitStatus> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("--config").arg(&self.global.config);
+        if let Some(node) = &self.global.node {
+            command.args(["--node", node]);
         }
+        if let Some(socket) = &self.global.socket {
+            command.arg("--socket").arg(socket);
+        }
+        command.args(["run", &entry.drill, "--yes", "--by", BY, "--reason", "it was due"]);
+        let mut child = command.stdin(std::process::Stdio::null()).spawn()?;
+        tokio::select! {
+            ended = child.wait() => return ended,
+            _ = self.stopped.wait_for(|stopped| *stopped) => {}
+        }
+        // It heals, and writes its record. A terminal's interrupt has reached it already; a second one would end it at once.
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid.filter(|_| !std::io::stdout().is_terminal()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        child.wait().await
     }
 
     fn skip(&mut self, entry: &Entry, why: Obstacle, until: Timestamp) -> Timestamp {

@@ -66,30 +66,57 @@ fn a_skip_is_noted_once_per_window_and_reason() {
 }
 
 #[test]
-fn half_a_line_spoils_nothing() {
+fn half_a_line_spoils_neither_what_was_before_nor_what_comes_after() {
     let dir = tempfile::tempdir().unwrap();
     let timetable = parse(WEEKLY).unwrap();
-    super::note(dir.path(), &timetable.entries[0], &skipped("2026-12-01T10:30:00Z", "paused")).unwrap();
+    let write = |note: &Note| super::note(dir.path(), &timetable.entries[0], note).unwrap();
+    write(&skipped("2026-12-01T10:30:00Z", "paused"));
     let path = dir.path().join(DIARY);
-    let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, format!("{text}{{\"at\":\"2026-")).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.extend_from_slice(b"{\"at\":\"2026-\xff");
+    fs::write(&path, bytes).unwrap();
     assert_eq!(diary(dir.path()).len(), 1);
+    write(&skipped("2026-12-02T10:30:00Z", "paused"));
+    assert_eq!(diary(dir.path()).len(), 2);
+}
+
+fn entry(id: &str) -> Entry {
+    let mut entry = parse(WEEKLY).unwrap().entries.remove(0);
+    (entry.drill, entry.id) = (id.to_owned(), id.to_owned());
+    entry
 }
 
 #[test]
-fn what_was_refused_was_not_run_and_what_failed_waits_for_an_operator() {
+fn what_was_refused_was_not_run_and_what_failed_waits_for_a_pass() {
     let mut record = sample::passed();
-    let drill = record.experiment.id.clone();
-    let passed = facts(&drill, &[record.clone()]);
+    let entry = entry(&record.experiment.id);
+    let facts = |records: &[Record]| super::facts(&entry, records, &[]);
+    let passed = facts(&[record.clone()]);
     assert_eq!((passed.last_begun, passed.obstacles.len()), (Some(record.started), 0));
     assert_eq!(passed.last_disturbance, Some(record.ended));
     record.judgement.verdict = Verdict::Refused;
-    assert_eq!(facts(&drill, &[record.clone()]), Facts::default());
+    assert_eq!(facts(&[record.clone()]), Facts::default());
     record.judgement.verdict = Verdict::Fail;
-    let failed = facts(&drill, &[record.clone()]);
-    assert_eq!(failed.obstacles, [Obstacle::LastFailed { record: record.number }]);
+    let failed = record.clone();
+    let waits = [Obstacle::LastFailed { record: record.number }];
+    assert_eq!(facts(&[failed.clone()]).obstacles, waits);
+    // An aborted run shows nothing; one that passed does.
+    record.judgement.verdict = Verdict::Aborted;
+    assert_eq!(facts(&[failed.clone(), record.clone()]).obstacles, waits);
+    record.judgement.verdict = Verdict::Degraded;
+    assert_eq!(facts(&[failed.clone(), record]).obstacles, []);
     // Another drill's failure is a disturbance and nothing else.
-    assert_eq!(facts("another", &[record]).obstacles, []);
+    assert_eq!(super::facts(&self::entry("another"), &[failed], &[]).obstacles, []);
+}
+
+#[test]
+fn a_drill_whose_runner_died_is_not_run_again_before_its_time() {
+    let entry = entry("rehearsal");
+    let begun = Note { at: at("2026-12-01T10:30:00Z"), drill: entry.drill.clone(), what: What::Begun };
+    assert_eq!(facts(&entry, &[], &[begun.clone()]).last_begun, Some(begun.at));
+    // It was not begun after all.
+    let skipped = Note { drill: entry.drill.clone(), ..skipped("2026-12-01T10:30:01Z", "in-sync: no") };
+    assert_eq!(facts(&entry, &[], &[begun, skipped]).last_begun, None);
 }
 
 #[test]
