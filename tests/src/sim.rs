@@ -28,6 +28,7 @@ pub mod leases;
 pub mod mysql;
 pub mod node;
 pub mod operator;
+pub mod pausing;
 pub mod planted;
 pub mod raft;
 pub mod redis;
@@ -62,6 +63,8 @@ pub struct Outcome {
     pub switch_taken_back: u64,
     /// Number of takeovers that an operator's word on a loss carried.
     pub losses: u64,
+    /// Number of long leases that a pause gave.
+    pub long_leases: u64,
     /// Number of inputs that cores took.
     pub inputs: u64,
     /// Writes of clients that were acknowledged.
@@ -115,6 +118,7 @@ fn outcome(world: World) -> Outcome {
         switched,
         switch_taken_back,
         losses: world.invariants.accepted_loss.carried,
+        long_leases: world.long_leases,
         inputs: world.inputs,
         acked: world.ack_times.len(),
         lasted_ms: world.now,

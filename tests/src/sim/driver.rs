@@ -107,7 +107,7 @@ impl World {
         if matches!(command, Command::SyncOut { .. }) && self.has(Planted::SourceOffBeforeApplied) {
             self.source_off(node);
         }
-        if ends.is_some_and(|epoch| !self.end(node, epoch)) {
+        if !self.is_pause_over(node, &command) || ends.is_some_and(|epoch| !self.end(node, epoch)) {
             self.later(node, 5, Input::Proposed { ticket, accepted: Some(false) });
             return;
         }
@@ -121,6 +121,7 @@ impl World {
     fn end(&mut self, node: usize, epoch: Epoch) -> bool {
         let office = self.office(node);
         let released = self.applied(node).released.as_ref().map(|released| released.boot);
+        self.paused_lease(node, &office);
         let blind = self.has(Planted::EndWithoutAnotherLook);
         let goes_on = self.has(Planted::GrantAfterEndProposed);
         let it = &mut self.nodes[node];
@@ -232,14 +233,14 @@ impl World {
         let standing = self.standing(node);
         let office = self.office_of(node, standing);
         let released = self.applied(node).released.as_ref().map(|released| released.boot);
+        let paused = self.paused_lease(node, &office);
         let it = &mut self.nodes[node];
         let lease = LeaseFacts {
             held: it.holder.epoch().zip(it.holder.ends_at()),
             takeover_at: it.granter.takeover_at(&office),
             released_at: released.and_then(|boot| it.granter.released_at(&office, boot)),
             granted_at: it.granter.granted_at(),
-            // Nobody pauses here.
-            ..LeaseFacts::default()
+            ..paused
         };
         if it.lease != lease {
             it.lease = lease.clone();
@@ -379,6 +380,7 @@ impl World {
             Mail::Surrender { surrender, relayed } => self.hear_surrender(to, surrender, relayed),
             Mail::Grant { grant, to: holder } if holder == to => self.granted(to, &grant),
             Mail::Grant { grant, to: holder } => self.send(to, holder, Mail::Grant { grant, to: holder }),
+            Mail::Refused { refusal, to: holder } => self.refuse_long(to, holder, holder, refusal),
         }
     }
 

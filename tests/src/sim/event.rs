@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use baton_runbooks::agent::Input;
 use baton_runbooks::lease::holder::Door;
-use baton_runbooks::lease::{Grant, Renewal, Surrender};
+use baton_runbooks::lease::{Grant, Refusal, Renewal, Surrender};
 use baton_runbooks::model::{Epoch, RunId};
 use baton_runbooks::observe::NodeReport;
 use baton_runbooks::plan::PlannedStep;
@@ -111,6 +111,13 @@ pub enum Mail {
     Grant {
         /// The answer.
         grant: Grant,
+        /// For whom.
+        to: usize,
+    },
+    /// So does the refusal of a long lease.
+    Refused {
+        /// The answer.
+        refusal: Refusal,
         /// For whom.
         to: usize,
     },
@@ -264,7 +271,11 @@ impl Queue {
             let Event::Mail(to, mail) = event else { return None };
             match mail.as_ref() {
                 Mail::Grant { grant, to: holder } if *to == node && *holder == node => Some(grant),
-                Mail::Grant { .. } | Mail::Report(_) | Mail::Renew { .. } | Mail::Surrender { .. } => None,
+                Mail::Grant { .. }
+                | Mail::Refused { .. }
+                | Mail::Report(_)
+                | Mail::Renew { .. }
+                | Mail::Surrender { .. } => None,
             }
         })
     }

@@ -6,6 +6,7 @@ use baton_runbooks::observe::Observation;
 
 use super::event::{Event, Permit};
 use super::node::NAMES;
+use super::operator::OperatorAct;
 use super::rng::Rng;
 use super::world::World;
 
@@ -290,6 +291,12 @@ impl World {
         self.swarm.step_fails = 0;
         self.swarm.undo_fails = 0;
         self.swarm.armed.clear();
+        // Nobody waits for the end of a pause.
+        if self.swarm.verbs.contains(&OperatorAct::Pause) && !self.swarm.verbs.contains(&OperatorAct::Resume)
+        {
+            self.swarm.verbs.push(OperatorAct::Resume);
+            self.queue.put(at, Event::Operator(OperatorAct::Resume));
+        }
         self.swarm.aborts = 0;
         self.cut = [[0; 3]; 3];
         self.slow = [[(0, 0); 3]; 3];

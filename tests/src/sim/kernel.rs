@@ -7,11 +7,14 @@ use super::planted::Planted;
 /// Slots of the ring.
 pub const SLOTS: u64 = 8;
 
+/// With the slot of the long ticket, which comes after the ring.
+const PLACES: usize = SLOTS as usize + 1;
+
 /// Tickets and permits of one node, in real time: the kernel's timers run whatever the agent does.
 #[derive(Debug, Clone, Default)]
 pub struct Gate {
-    tickets: [[u64; SLOTS as usize]; 2],
-    permits: [[u64; SLOTS as usize]; 2],
+    tickets: [[u64; PLACES]; 2],
+    permits: [[u64; PLACES]; 2],
     open_until: [u64; 2],
     planted: Option<Planted>,
 }
@@ -51,6 +54,15 @@ impl Gate {
         self.tickets[side(door)] = Default::default();
         self.permits[side(door)] = Default::default();
         self.open_until[side(door)] = 0;
+    }
+
+    /// Deletes what is in one slot of both doors.
+    pub fn void_slot(&mut self, slot: u64) {
+        for door in [Door::Vip, Door::Ports] {
+            self.tickets[side(door)][slot as usize] = 0;
+            self.permits[side(door)][slot as usize] = 0;
+            self.count(door);
+        }
     }
 
     /// Packets pass.

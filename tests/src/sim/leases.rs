@@ -15,6 +15,7 @@ impl World {
     /// Ticket, clock, question.
     pub(super) fn renew(&mut self, node: usize) {
         self.lapse(node);
+        self.tend_pause(node);
         let at = self.now;
         let it = &mut self.nodes[node];
         let Some((seq, slot, doors)) = it.holder.next_ticket() else { return };
@@ -23,11 +24,17 @@ impl World {
             it.gate.ticket(door, slot, until);
         }
         let Some(renewal) = it.holder.renew(seq, it.local(at)) else { return };
+        self.ask(node, &renewal);
+    }
+
+    /// Of itself, if it leads, and of both others.
+    pub(super) fn ask(&mut self, node: usize, renewal: &Renewal) {
         let office = self.office(node);
-        if office.is_leader
-            && let Ok(grant) = self.grant(node, &office, &renewal)
-        {
-            self.granted(node, &grant);
+        if office.is_leader {
+            match self.grant(node, &office, renewal) {
+                Ok(grant) => self.granted(node, &grant),
+                Err(refusal) => self.long_refused(node, refusal),
+            }
         }
         for peer in (0..3).filter(|peer| *peer != node) {
             self.send(node, peer, Mail::Renew { renewal: renewal.clone(), relay: None });
@@ -44,8 +51,12 @@ impl World {
         }
         let office = self.office(node);
         let Some(to) = NAMES.iter().position(|name| *name == renewal.node.as_str()) else { return };
-        if let Ok(grant) = self.grant(node, &office, &renewal) {
-            self.send(node, relay.unwrap_or(to), Mail::Grant { grant, to });
+        match self.grant(node, &office, &renewal) {
+            Ok(grant) => self.send(node, relay.unwrap_or(to), Mail::Grant { grant, to }),
+            Err(refusal) if renewal.long.is_some() => {
+                self.refuse_long(node, relay.unwrap_or(to), to, refusal);
+            }
+            Err(_) => {}
         }
     }
 
@@ -101,13 +112,18 @@ impl World {
         let it = &mut self.nodes[node];
         let now = it.local(at);
         let Ok(accepted) = it.holder.accept(grant, now) else { return };
-        if from_receipt {
+        if from_receipt && accepted.slot < TERMS.slots {
             let until = at + it.real(TERMS.lease_ms);
             for door in &accepted.doors {
                 it.gate.ticket(*door, accepted.slot, until);
             }
         }
-        let timeout_ms = if from_receipt { TERMS.lease_ms } else { accepted.ends_at.since_ms(now) };
+        let timeout_ms = if from_receipt && accepted.slot < TERMS.slots {
+            TERMS.lease_ms
+        } else {
+            accepted.ends_at.since_ms(now)
+        };
+        self.long_leases += u64::from(accepted.slot == TERMS.long_slot());
         self.permit(node, accepted.slot, &accepted.doors, timeout_ms);
     }
 

@@ -12,6 +12,7 @@ use baton_runbooks::run::table::Scope;
 
 use super::kernel::{Gate, SLOTS};
 use super::mysql::{Mysql, address};
+use super::pausing::Pausing;
 use super::planted::Planted;
 use super::redis::Redis;
 
@@ -86,6 +87,8 @@ pub struct Node {
     pub holder: Holder,
     /// The leader's half of the lease.
     pub granter: Granter,
+    /// What the lease thread knows of a pause.
+    pub pausing: Pausing,
     /// Number of this start of the agent.
     pub boot: u64,
     /// The database instance that was opened, as noted on disk.
@@ -134,6 +137,7 @@ impl Node {
             agent: None,
             holder: Holder::new(name.clone(), TERMS, 0),
             granter: Granter::new(name.clone(), terms(planted)),
+            pausing: Pausing::default(),
             boot: index as u64 * 1_000,
             opened: None,
             db: (index < 2).then(Mysql::default),
@@ -172,6 +176,7 @@ impl Node {
         self.boot += 1;
         self.holder = Holder::new(self.name.clone(), TERMS, self.boot);
         self.granter = Granter::new(self.name.clone(), terms(planted));
+        self.pausing = Pausing::default();
         self.agent =
             Some(Agent::new(setup(self.name.clone(), index, self.boot, self.opened.clone(), self.has_redis)));
         self.wish = None;

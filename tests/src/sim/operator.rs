@@ -1,8 +1,10 @@
 //! What an operator does, at any moment, from any node. One variant per verb; each becomes a command or none.
 
 use baton_runbooks::decide::loss::{Accept, Acceptance};
+use baton_runbooks::decide::pause::PauseWanted;
 use baton_runbooks::decide::switchover::Wanted;
-use baton_runbooks::ledger::{Command, LossAccepted};
+use baton_runbooks::ledger::pause::PAUSE_MIN_MS;
+use baton_runbooks::ledger::{Command, LossAccepted, PauseOrder};
 use baton_runbooks::model::WallMs;
 use baton_runbooks::plan::Runbook;
 
@@ -25,12 +27,23 @@ pub enum OperatorAct {
     AcceptLoss,
     /// That is taken back.
     WithdrawLoss,
+    /// `baton pause`, for the shortest time that it takes.
+    Pause,
+    /// `baton resume`.
+    Resume,
 }
 
 impl OperatorAct {
     /// Every verb.
-    pub const ALL: [Self; 5] =
-        [Self::AcknowledgeRun, Self::Switchover, Self::AbortRun, Self::AcceptLoss, Self::WithdrawLoss];
+    pub const ALL: [Self; 7] = [
+        Self::AcknowledgeRun,
+        Self::Switchover,
+        Self::AbortRun,
+        Self::AcceptLoss,
+        Self::WithdrawLoss,
+        Self::Pause,
+        Self::Resume,
+    ];
 
     /// In how many of a hundred seeds with an operator this verb is used again and again.
     pub const fn percent(self) -> u64 {
@@ -40,6 +53,8 @@ impl OperatorAct {
             Self::AbortRun => 15,
             Self::AcceptLoss => 50,
             Self::WithdrawLoss => 15,
+            Self::Pause => 20,
+            Self::Resume => 70,
         }
     }
 
@@ -51,14 +66,16 @@ impl OperatorAct {
             Self::AbortRun => (200, 4_000),
             Self::AcceptLoss => (200, 1_500),
             Self::WithdrawLoss => (500, 5_000),
+            Self::Pause => (1_000, 12_000),
+            Self::Resume => (500, 8_000),
         }
     }
 
     /// A repaired world comes to rest without it.
     pub const fn is_for_rest(self) -> bool {
         match self {
-            Self::AcknowledgeRun => true,
-            Self::Switchover | Self::AbortRun | Self::AcceptLoss | Self::WithdrawLoss => false,
+            Self::AcknowledgeRun | Self::Resume => true,
+            Self::Switchover | Self::AbortRun | Self::AcceptLoss | Self::WithdrawLoss | Self::Pause => false,
         }
     }
 }
@@ -121,6 +138,17 @@ impl World {
                 let (node, _) = ledger.in_sync.iter().find(|(_, known)| known.is_accepted())?;
                 let (epoch, generation) = (ledger.epoch, ledger.sync_generation);
                 Some(Command::WithdrawLoss { epoch, generation, node: node.clone(), by: by(), at })
+            }
+            OperatorAct::Pause => {
+                let (alone, reason) = (self.rng.chance(40), "a test".to_owned());
+                let order = PauseOrder { for_ms: PAUSE_MIN_MS, alone, reason, by: by() };
+                let wanted = PauseWanted { order: order.clone() };
+                let epoch = self.nodes[node].agent.as_ref()?.pause_preflight(now, &wanted).epoch?;
+                Some(Command::Pause { epoch, order, at })
+            }
+            OperatorAct::Resume => {
+                let pause = self.applied(node).pause.as_ref()?.id;
+                Some(Command::Resume { pause, by: by(), at })
             }
         }
     }

@@ -46,6 +46,8 @@ pub struct Tally {
     pub switch_taken_back: u64,
     /// Seeds in which an operator's word on a loss carried a takeover.
     pub losses: u64,
+    /// Seeds in which a pause gave the holder a long lease.
+    pub paused: u64,
     /// Seeds that need an operator in the end.
     pub needs_operator: u64,
     /// Inputs that cores took.
@@ -71,6 +73,7 @@ pub struct Figures {
     switched_over: u64,
     switchover_taken_back: u64,
     loss_accepted: u64,
+    paused: u64,
     inputs: u64,
 }
 
@@ -120,6 +123,7 @@ impl Tally {
         self.switched += u64::from(outcome.switched > 0);
         self.switch_taken_back += u64::from(outcome.switch_taken_back > 0);
         self.losses += u64::from(outcome.losses > 0);
+        self.paused += u64::from(outcome.long_leases > 0);
         self.needs_operator += u64::from(outcome.needs_operator);
         self.inputs += outcome.inputs;
         self.lasted_ms += outcome.lasted_ms;
@@ -134,6 +138,7 @@ impl Tally {
         self.switched += other.switched;
         self.switch_taken_back += other.switch_taken_back;
         self.losses += other.losses;
+        self.paused += other.paused;
         self.needs_operator += other.needs_operator;
         self.inputs += other.inputs;
         self.lasted_ms += other.lasted_ms;
@@ -163,6 +168,7 @@ impl Tally {
             switched_over: self.switched,
             switchover_taken_back: self.switch_taken_back,
             loss_accepted: self.losses,
+            paused: self.paused,
             inputs: self.inputs,
         }
     }
@@ -173,7 +179,8 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} seeds, {} violations; holder changed in {}, a run taken back in {}, {} need an operator; \
-             a switchover passed the baton in {} and was taken back in {}, a loss was accepted in {}; \
+             a switchover passed the baton in {} and was taken back in {}, a loss was accepted in {}, \
+             a pause gave a long lease in {}; \
              {} writes acknowledged; {:.0} schedules of {:.0} virtual seconds per second and core",
             self.seeds,
             self.violations.len(),
@@ -183,6 +190,7 @@ impl fmt::Display for Tally {
             self.switched,
             self.switch_taken_back,
             self.losses,
+            self.paused,
             self.acked,
             self.per_second(),
             self.lasted_ms as f64 / 1_000.0 / self.seeds.max(1) as f64

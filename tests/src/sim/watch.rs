@@ -123,6 +123,7 @@ impl World {
             && self.raft.leads(2)
             && self.raft.views.iter().all(|view| view.applied == last)
             && ledger.run.is_none()
+            && ledger.pause.is_none()
             && ledger.has_replica_in_sync()
             && served
     }

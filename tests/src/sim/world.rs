@@ -68,6 +68,8 @@ pub struct World {
     pub replaying: [bool; 2],
     /// Number of inputs that cores took.
     pub inputs: u64,
+    /// Number of long leases that a pause gave.
+    pub long_leases: u64,
     /// What must hold.
     pub invariants: Invariants,
     /// What happened, if it is kept.
@@ -108,6 +110,7 @@ impl World {
             streams: [(0, u64::MAX); 2],
             replaying: [false; 2],
             inputs: 0,
+            long_leases: 0,
             invariants: Invariants::default(),
             trace: Vec::new(),
         };

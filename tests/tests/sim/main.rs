@@ -40,6 +40,7 @@ fn no_seed_breaks_safety_or_stays_down() {
     assert!(tally.switched * 6 >= seeds, "{tally}");
     assert!(tally.switch_taken_back * 25 >= seeds, "{tally}");
     assert!(tally.losses * 400 >= seeds, "{tally}");
+    assert!(tally.paused * 40 >= seeds, "{tally}");
 }
 
 #[test]

@@ -220,3 +220,39 @@ fn a_takeover_makes_no_empty_redis_the_primary_of_one_with_data() {
     let wiped = gets_it_again(Some(Planted::EmptyRedisPromoted));
     assert_eq!(wiped.violation().map(|found| found.invariant), Some("redis"), "{}", wiped.story());
 }
+
+/// Its agent stands still, and so would everybody's service.
+#[test]
+fn in_a_pause_the_holder_serves_on_whoever_is_lost() {
+    for seed in 1..20 {
+        let mut world = World::new(seed, Options { calm: true, trace: true, ..Options::default() });
+        world.run_until(START_MS);
+        world.operate(OperatorAct::Pause);
+        world.run_until(START_MS + 3_000);
+        assert!(world.long_leases > 0 && world.ledger().pause.is_some(), "{}", world.story());
+        world.inject(Fault::AgentFreeze { node: 0, for_ms: 6_000 });
+        world.run_until(START_MS + 8_500);
+        let is_open = world.is_serving(0);
+        assert!(is_open && world.ledger().epoch.0 == 1, "{}", world.story());
+        world.run_until(START_MS + 10_000);
+        world.operate(OperatorAct::Resume);
+        world.run_until(START_MS + 14_000);
+        assert!(world.ledger().pause.is_none() && world.is_serving(0), "{}", world.story());
+        survives(&mut world);
+    }
+}
+
+/// Nobody confirms the end of a pause whose holder is gone: it is waited for, and then the other takes over.
+#[test]
+fn a_pause_whose_holder_is_gone_is_waited_out() {
+    let mut world = World::new(3, Options { calm: true, trace: true, ..Options::default() });
+    world.run_until(START_MS);
+    world.operate(OperatorAct::Pause);
+    world.run_until(START_MS + 3_000);
+    world.inject(Fault::HostCrash { node: 0, for_ms: 200_000 });
+    world.run_until(START_MS + 55_000);
+    assert_eq!(world.ledger().epoch.0, 1, "not before its time\n{}", world.story());
+    world.run_until(START_MS + 80_000);
+    assert!(world.ledger().pause.is_none() && world.is_serving(1), "{}", world.story());
+    survives(&mut world);
+}

@@ -2,6 +2,8 @@
 //! it. The design itself is clean over the same seeds (`no_seed_breaks_safety_or_stays_down` runs more than any test here)
 //! and over the same scenarios.
 
+use baton_tests::sim::event::Event;
+use baton_tests::sim::operator::OperatorAct;
 use baton_tests::sim::swarm::START_MS;
 use baton_tests::sim::sweep::Sweep;
 use baton_tests::sim::{Fault, Options, Planted, World};
@@ -251,6 +253,28 @@ fn planted_stale_epoch_accepted_is_caught() {
 #[test]
 fn planted_run_forgotten_is_caught() {
     is_caught(Planted::RunForgotten, &["run_settles"]);
+}
+
+/// The holder has a long lease, and nobody hears of it any more.
+#[test]
+fn planted_pause_not_waited_out_is_caught() {
+    is_caught_in(Planted::PauseNotWaitedOut, &OVERLAP, |world, _| {
+        world.operate(OperatorAct::Pause);
+        for peer in [1, 2] {
+            world.plan(START_MS + 3_000, Fault::Cut { from: 0, to: peer, for_ms: 9_000 });
+            world.plan(START_MS + 3_000, Fault::Cut { from: peer, to: 0, for_ms: 9_000 });
+        }
+    });
+}
+
+/// The pause is over, and then the holder's agent stands still.
+#[test]
+fn planted_pause_ended_but_not_void_is_caught() {
+    is_caught_in(Planted::PauseEndedButNotVoid, &OVERLAP, |world, _| {
+        world.operate(OperatorAct::Pause);
+        world.queue.put(START_MS + 3_000, Event::Order(OperatorAct::Resume));
+        world.plan(START_MS + 5_000, Fault::AgentFreeze { node: 0, for_ms: 9_000 });
+    });
 }
 
 /// A restarted holder that hears of the log only late asks again at the very moment at which the leader has just seen its
