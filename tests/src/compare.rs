@@ -47,12 +47,7 @@ pub struct Comparison {
 
 impl Default for Comparison {
     fn default() -> Self {
-        Self {
-            unit: "ms".into(),
-            runs: 0,
-            systems: BTreeMap::new(),
-            not_applicable: BTreeMap::new(),
-        }
+        Self { unit: "ms".into(), runs: 0, systems: BTreeMap::new(), not_applicable: BTreeMap::new() }
     }
 }
 
@@ -131,7 +126,8 @@ impl Comparison {
     /// Counts a run in.
     fn add(&mut self, report: &Report, kinds: &[Kind]) {
         let cell = self.cell(&report.system, &report.fault);
-        let measured = report.doubts.is_empty() && kinds.iter().all(|kind| report.outage_ms.contains_key(kind));
+        let measured =
+            report.doubts.is_empty() && kinds.iter().all(|kind| report.outage_ms.contains_key(kind));
         if measured {
             cell.add(report, kinds);
         } else {

@@ -247,7 +247,9 @@ fn reign(lab: &Lab, driver: &Driver, before: Reign) -> Option<Reign> {
 fn changes(driver: &Driver, before: Reign, after: Reign) -> u64 {
     match driver {
         Driver::Agents { .. } => after.epoch.saturating_sub(before.epoch),
-        Driver::Keepalived { .. } | Driver::Sentinel | Driver::Pacemaker | Driver::Nobody => u64::from(before.holder != after.holder),
+        Driver::Keepalived { .. } | Driver::Sentinel | Driver::Pacemaker | Driver::Nobody => {
+            u64::from(before.holder != after.holder)
+        }
     }
 }
 

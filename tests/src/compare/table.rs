@@ -223,10 +223,7 @@ mod tests {
             text.contains("| `mysqld-kill` | redis-sentinel | n/a | n/a | n/a | n/a | n/a |\n"),
             "{text}"
         );
-        assert!(
-            text.contains("| `power-loss` | redis-sentinel | n/a | 2.00 s | n/a | 0 | 0 |\n"),
-            "{text}"
-        );
+        assert!(text.contains("| `power-loss` | redis-sentinel | n/a | 2.00 s | n/a | 0 | 0 |\n"), "{text}");
         assert!(text.contains("| `link-down` | baton-standard | not measured |"), "{text}");
         let lines = text.lines().filter(|line| line.starts_with("| `")).count();
         assert_eq!(lines, FAULTS.len() * 3, "{text}");
@@ -236,7 +233,11 @@ mod tests {
     #[test]
     fn the_short_table_has_a_column_for_every_system() {
         let text = short(&comparison());
-        assert!(text.starts_with("| fault | baton-standard | keepalived-1s | redis-sentinel |\n|---|---|---|---|\n"));
+        assert!(
+            text.starts_with(
+                "| fault | baton-standard | keepalived-1s | redis-sentinel |\n|---|---|---|---|\n"
+            )
+        );
         let line = "| `mysqld-kill` | 1.40 s (1.50 s) · 0 · 0 | 2.50 s (3.00 s) · 0 · 5400 ms | n/a |\n";
         assert!(text.contains(line), "{text}");
         assert!(text.contains("| `power-loss` | not measured | not measured | 2.00 s · 0 · 0 |\n"), "{text}");

@@ -107,9 +107,8 @@ mod tests {
 
     #[test]
     fn a_sentinel_is_ready_when_it_knows_the_replica_and_both_others() {
-        let said = |tail: &str| {
-            format!("# Sentinel\r\nsentinel_masters:1\r\nmaster0:name=lab,status={tail}\r\n")
-        };
+        let said =
+            |tail: &str| format!("# Sentinel\r\nsentinel_masters:1\r\nmaster0:name=lab,status={tail}\r\n");
         assert!(is_ready(&said("ok,address=10.77.0.11:6379,slaves=1,sentinels=3")));
         for not_yet in ["ok,address=a:1,slaves=0,sentinels=3", "ok,address=a:1,slaves=1,sentinels=2"] {
             assert!(!is_ready(&said(not_yet)), "{not_yet}");
