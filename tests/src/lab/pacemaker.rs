@@ -18,9 +18,6 @@ use super::{DATA, Lab, Port, agents, mariadb, shell, wait};
 
 /// How long the members may take to elect, probe and promote.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
-/// How long a commit waits for the replica, milliseconds: longer than it takes to fence a primary that is cut off (some 4 s), so
-/// that nothing is acknowledged which the other one lacks; not longer, since for so long a lost replica stops the commits.
-const SEMI_SYNC_TIMEOUT_MS: u32 = 5_000;
 /// Folders of a host that stand in for the machine's.
 const FOLDERS: [&str; 10] = [
     "etc-corosync",
@@ -45,10 +42,8 @@ pub(super) fn start(lab: &Lab, port: Port) -> Result<()> {
     let prefix = prefix.trim_end_matches(port.name()).trim_end_matches('-');
     prepare(&host.dir, port, prefix)?;
     if port == Port::Db1 {
-        let semi_sync = format!(
-            "SET GLOBAL rpl_semi_sync_master_enabled=1, GLOBAL rpl_semi_sync_master_timeout={SEMI_SYNC_TIMEOUT_MS}"
-        );
-        mariadb::query(&host.mysql(), &semi_sync)?;
+        // As with keepalived: the first holder has a replica whose word it waits for.
+        mariadb::query(&host.mysql(), "SET GLOBAL rpl_semi_sync_master_enabled=1")?;
     }
     let boot = host.dir.join("boot.sh").display().to_string();
     let args = ["--mount", "--uts", "sh", &boot].map(String::from).into();
