@@ -12,9 +12,12 @@ BENCH_SEEDS ?= 20000
 FIRST ?= 1
 KILLS ?= 200
 PACKAGES := mariadb-server mariadb-backup redis-server docker.io nftables iproute2 iptables keepalived busybox-static iputils-arping procps util-linux
+# Systems to compare with. Their services are neither started now nor at the next boot.
+PEERS := redis-sentinel pacemaker pacemaker-cli-utils corosync resource-agents
+PEER_SERVICES := redis-sentinel pacemaker corosync
 LAB := target/debug/lab
 
-.PHONY: demo test verify fix simulate bench drill-kills lab-up lab-down packages mysql build
+.PHONY: demo test verify fix simulate bench compare peers drill-kills lab-up lab-down packages mysql build
 
 ## The main job, end to end: three agents, one fault, one verdict
 demo: packages build
@@ -51,6 +54,12 @@ bench: packages
 	$(SUDO) target/release/lab bench --runs $(RUNS)
 	$(SUDO) target/release/lab bench-switchover --runs $(RUNS)
 
+## Every system under the same faults, RUNS=3 of each; writes target/bench/compare.json and the tables in README.md and docs/comparison.md
+compare: RUNS = 3
+compare: packages peers build
+	$(SUDO) $(LAB) compare --runs $(RUNS)
+	$(LAB) compare-docs
+
 ## Kills the one who drills KILLS times, at random instants, and looks that nothing is left
 drill-kills: packages build
 	$(SUDO) env "PATH=$$PATH" BATON_DRILL_KILLS=$(KILLS) cargo test --workspace --test drills -- --nocapture a_killed_runner
@@ -77,4 +86,12 @@ packages:
 	  echo "installing:" $$missing; \
 	  $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+
+## Installs the systems to compare with, which nothing else needs
+peers:
+	@missing=$$(for p in $(PEERS); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing:" $$missing; \
+	  $(SUDO) sh tests/src/compare/install.sh "$$missing" "$(PEER_SERVICES)"; \
 	fi

@@ -1,4 +1,4 @@
-//! The lab: three hosts, a client and an observer, with real servers, driven by agents, by keepalived or by nobody.
+//! The lab: three hosts, a client and an observer, with real servers, driven by agents, by another system or by nobody.
 //!
 //! A lab is one value; any number may stand side by side, each with namespaces and a directory of its own. Dropping it
 //! kills every process that stands in its namespaces, whoever started it, and removes what it made. A lab whose
@@ -14,8 +14,10 @@ pub mod agents;
 pub mod docker;
 pub mod keepalived;
 pub mod mariadb;
+pub mod pacemaker;
 pub mod process;
 pub mod redis;
+pub mod sentinel;
 pub mod shell;
 mod sweep;
 pub mod wait;
@@ -56,8 +58,23 @@ pub enum Driver {
         /// Milliseconds between two adverts.
         advert_ms: u32,
     },
+    /// Redis Sentinel on all three hosts. It looks after Redis only.
+    Sentinel,
+    /// Pacemaker and Corosync on all three hosts, with a power switch that they may use.
+    Pacemaker,
     /// Nobody: the databases stay as they boot.
     Nobody,
+}
+
+impl Driver {
+    /// The kinds of data that it looks after; the others are neither written to nor waited for.
+    #[must_use]
+    pub fn kinds(&self) -> &'static [Kind] {
+        match self {
+            Self::Sentinel => &[Kind::Redis],
+            Self::Agents { .. } | Self::Keepalived { .. } | Self::Pacemaker | Self::Nobody => &Kind::ALL,
+        }
+    }
 }
 
 /// What is to stand in the lab.
@@ -124,7 +141,7 @@ impl Host {
         self.dir.join("redis.sock")
     }
 
-    /// One of its processes: `mysqld`, `redis`, `dockerd`, `agent`, `keepalived`.
+    /// One of its processes: `mysqld`, `redis`, `dockerd`, `agent`, `keepalived`, `sentinel`, `pacemaker`.
     ///
     /// # Errors
     /// It was never started.
@@ -283,8 +300,8 @@ impl Lab {
         mariadb::wait_ready(&host.mysql())
     }
 
-    /// Starts the agent or keepalived of a host, if the lab has them. keepalived's backup is started only when the
-    /// master serves, otherwise it promotes itself at once.
+    /// Starts who decides on a host, if the lab has one. keepalived's backup is started only when the master serves,
+    /// otherwise it promotes itself at once.
     ///
     /// # Errors
     /// It cannot be started.
@@ -309,6 +326,8 @@ impl Lab {
                 self.start(port, "keepalived", "keepalived", args, false)?;
                 if port == Port::Db1 { self.wait_serving().map(drop) } else { self.replicate_by_hand(port) }
             }
+            Driver::Sentinel => sentinel::start(self, port),
+            Driver::Pacemaker => pacemaker::start(self, port),
             Driver::Nobody => Ok(()),
         }
     }
@@ -336,8 +355,16 @@ impl Lab {
     /// # Errors
     /// They do not within 30 s.
     pub fn replicate_by_hand(&self, port: Port) -> Result<()> {
+        mariadb::query(&self.host(port).mysql(), "START SLAVE")?;
+        self.wait_replicating(port)
+    }
+
+    /// Waits until both databases of a node follow.
+    ///
+    /// # Errors
+    /// They do not within 30 s.
+    pub fn wait_replicating(&self, port: Port) -> Result<()> {
         let host = self.host(port);
-        mariadb::query(&host.mysql(), "START SLAVE")?;
         wait::until_true("MariaDB to replicate", VIP_LIMIT, || {
             let rows = mariadb::query(&host.mysql(), "SHOW SLAVE STATUS")?;
             let runs = |column: &str| rows.first().is_some_and(|row| row[column] == "Yes");
@@ -356,18 +383,27 @@ impl Lab {
         wait::until("a node to serve", VIP_LIMIT, || self.serving())
     }
 
-    /// Which data node has the virtual IP and a MariaDB that takes writes.
+    /// The kinds of data that are looked after.
+    #[must_use]
+    pub fn kinds(&self) -> &'static [Kind] {
+        self.options.driver.kinds()
+    }
+
+    /// Which data node has the virtual IP and databases that take writes.
     ///
     /// # Errors
     /// A namespace is gone.
     pub fn serving(&self) -> Result<Option<Port>> {
         for port in DATA {
             let host = self.host(port);
-            let serves = host.has_power()
-                && self.wire.has_address(port, VIP)?
-                && mariadb::value(&host.mysql(), "SELECT @@global.read_only").is_ok_and(|value| value == "0")
-                && redis::replication(&host.redis(), "role").is_ok_and(|role| role == "master");
-            if serves {
+            let opened = |kind: &Kind| match kind {
+                Kind::Mysql => {
+                    mariadb::value(&host.mysql(), "SELECT @@global.read_only").is_ok_and(|value| value == "0")
+                }
+                Kind::Redis => redis::replication(&host.redis(), "role").is_ok_and(|role| role == "master"),
+            };
+            let has_address = host.has_power() && self.wire.has_address(port, VIP)?;
+            if has_address && self.kinds().iter().all(opened) {
                 return Ok(Some(port));
             }
         }
@@ -444,7 +480,7 @@ impl Lab {
         };
         LoadOptions {
             netns: Some(self.wire.path(Port::Client)),
-            mysql: Some(mysql),
+            mysql: self.kinds().contains(&Kind::Mysql).then_some(mysql),
             redis: Some(RedisTarget::plain(vip(redis::PORT))),
             ..LoadOptions::every_10_ms(origin)
         }

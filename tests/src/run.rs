@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use baton_chaos::arp::Watch;
 use baton_chaos::check::{Bounds, Verdict, check};
-use baton_chaos::history::{History, Kind, Mark, Origin};
+use baton_chaos::history::{History, Mark, Origin};
 use baton_chaos::load::Load;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -36,6 +36,8 @@ const WARM_WRITES: u64 = 100;
 const JITTER_MS: u64 = 1_500;
 /// How long the service may be away.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
+/// How long two that think they serve may take to agree, once the load has stopped.
+const SERVES_WITHIN: Duration = Duration::from_secs(5);
 /// How long the lab is watched after it serves again, and again after the heal.
 const SETTLE: Duration = Duration::from_secs(2);
 /// The same after a fault that has bitten when it is injected: nothing was waited for before, and agents come back late.
@@ -82,7 +84,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     };
     let lab = Lab::up(options)?;
     let done = observe(&lab, plan);
-    // What keepalived breaks is expected, and its logs are of no use to anybody.
+    // What another system breaks is expected, and its logs are of no use to anybody.
     let ours = matches!(plan.driver, Driver::Agents { .. });
     let passed = matches!(&done, Ok(report) if report.result == Outcome::Pass);
     if plan.keep || (ours && !passed) {
@@ -111,7 +113,7 @@ struct Outlasted {
     refusals: Vec<String>,
 }
 
-/// Who holds, and since which epoch. keepalived has no epochs; its changes are counted by who serves.
+/// Who holds, and since which epoch. Other systems have no epochs; their changes are counted by who serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Reign {
     holder: Option<Port>,
@@ -126,7 +128,7 @@ fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
     let watch = Watch::start(lab.watch(origin))?;
     let load = Load::start(lab.load(origin))?;
     wait::until_true("the load to be acknowledged", WARM_WITHIN, || {
-        Ok(Kind::ALL.into_iter().all(|kind| load.acknowledged(kind) >= WARM_WRITES))
+        Ok(lab.kinds().iter().all(|kind| load.acknowledged(*kind) >= WARM_WRITES))
     })?;
     wait::pass(Duration::from_millis(rand::random::<u64>() % JITTER_MS))?;
 
@@ -144,9 +146,12 @@ fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
     history.marks = marks;
     let after = reign(lab, &plan.driver, before);
     let changes = after.map_or(0, |after| changes(&plan.driver, before, after));
-    doubts.extend(after.is_none().then(|| "nobody says who holds the baton".to_owned()));
+    // Agents always say. Of another system that nobody serves is a result, and no contents are the right ones then.
+    let ours = matches!(plan.driver, Driver::Agents { .. });
+    doubts.extend((ours && after.is_none()).then(|| "nobody says who holds the baton".to_owned()));
+    let last = after.or(ours.then_some(before)).and_then(|reign| reign.holder);
     let after = after.unwrap_or(before);
-    let finals = after.holder.map(|holder| lab.contents(holder)).unwrap_or_default();
+    let finals = last.map(|holder| lab.contents(holder)).unwrap_or_default();
     let bounds = Bounds { fault_us, end_us, holder_changes: u32::try_from(changes).unwrap_or(u32::MAX) };
     let verdict = check(&history, &finals, bounds);
     if history.lateness.p99_us > LATE_MAX_US {
@@ -170,8 +175,8 @@ fn outlast(
     let expected = fault.expectation();
     let injected = std::time::Instant::now();
     let early = match expected.served {
-        Served::DuringFault if fault.bites_at_once() => served(load, None)?,
-        Served::DuringFault => served(load, expected.outage_max_ms)?,
+        Served::DuringFault if fault.bites_at_once() => served(scene.lab, load, None)?,
+        Served::DuringFault => served(scene.lab, load, expected.outage_max_ms)?,
         Served::AfterHeal => true,
     };
     let Some(lasts) = expected.heal_after else {
@@ -182,7 +187,7 @@ fn outlast(
     let refusals = expected.refusal.map_or(Vec::new(), |_| refusals(scene.lab));
     marks.push(Mark { at_us: origin.now_us(), what: format!("{} healed", fault.name()) });
     fault.heal(scene)?;
-    let late = served(load, None)?;
+    let late = served(scene.lab, load, None)?;
     wait::pass(SETTLE)?;
     Ok(Outlasted { served: early && late, refusals })
 }
@@ -196,12 +201,12 @@ fn refusals(lab: &Lab) -> Vec<String> {
 
 /// Waits until each kind is acknowledged steadily: half a second's worth of writes in half a second or so. Some faults
 /// bite only when a lease ends: there the wait begins after the longest outage that is expected.
-fn served(load: &Load, outage_max_ms: Option<u64>) -> Result<bool> {
+fn served(lab: &Lab, load: &Load, outage_max_ms: Option<u64>) -> Result<bool> {
     wait::pass(Duration::from_millis(outage_max_ms.unwrap_or(0)))?;
     let steady = || -> Result<bool> {
-        let before = Kind::ALL.map(|kind| load.acknowledged(kind));
+        let before: Vec<u64> = lab.kinds().iter().map(|kind| load.acknowledged(*kind)).collect();
         wait::pass(Duration::from_millis(500))?;
-        Ok(Kind::ALL.into_iter().zip(before).all(|(kind, before)| load.acknowledged(kind) >= before + 25))
+        Ok(lab.kinds().iter().zip(before).all(|(kind, before)| load.acknowledged(*kind) >= before + 25))
     };
     Ok(wait::until_true("the client to be served", SERVED_WITHIN, steady).is_ok())
 }
@@ -216,7 +221,7 @@ fn healthy(lab: &Lab, driver: &Driver) -> Result<Reign> {
             })?;
             Ok(Reign { holder: standing.holder, epoch: standing.epoch })
         }
-        Driver::Keepalived { .. } | Driver::Nobody => {
+        Driver::Keepalived { .. } | Driver::Sentinel | Driver::Pacemaker | Driver::Nobody => {
             Ok(Reign { holder: Some(lab.wait_serving()?), epoch: 1 })
         }
     }
@@ -229,8 +234,8 @@ fn reign(lab: &Lab, driver: &Driver, before: Reign) -> Option<Reign> {
                 .ok()
                 .map(|standing| Reign { holder: standing.holder, epoch: standing.epoch })
         }
-        Driver::Keepalived { .. } | Driver::Nobody => {
-            let holder = lab.serving().ok().flatten()?;
+        Driver::Keepalived { .. } | Driver::Sentinel | Driver::Pacemaker | Driver::Nobody => {
+            let holder = wait::until("a node to serve", SERVES_WITHIN, || lab.serving()).ok()?;
             Some(Reign {
                 holder: Some(holder),
                 epoch: before.epoch + u64::from(Some(holder) != before.holder),
@@ -242,7 +247,9 @@ fn reign(lab: &Lab, driver: &Driver, before: Reign) -> Option<Reign> {
 fn changes(driver: &Driver, before: Reign, after: Reign) -> u64 {
     match driver {
         Driver::Agents { .. } => after.epoch.saturating_sub(before.epoch),
-        Driver::Keepalived { .. } | Driver::Nobody => u64::from(before.holder != after.holder),
+        Driver::Keepalived { .. } | Driver::Sentinel | Driver::Pacemaker | Driver::Nobody => {
+            u64::from(before.holder != after.holder)
+        }
     }
 }
 

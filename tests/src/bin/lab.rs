@@ -1,9 +1,11 @@
 //! `lab`: the lab from the command line.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use baton_tests::bench;
+use baton_tests::compare::{self, Comparison};
 use baton_tests::drill;
 use baton_tests::fault::Fault;
 use baton_tests::lab::{self, Driver, Lab, Options, Port, wait};
@@ -27,7 +29,7 @@ enum Verb {
         /// Name of the fault; `lab list` shows them
         #[arg(default_value = "power-loss")]
         fault: String,
-        /// Who decides: baton-standard, baton-fast, baton-relaxed, keepalived-1s, keepalived-100ms
+        /// Who decides: baton-standard, baton-fast, baton-relaxed, keepalived-1s, keepalived-100ms, redis-sentinel, pacemaker
         #[arg(long, default_value = "baton-standard")]
         system: String,
         /// For faults of a takeover: the step, and `started` or `acted`; for instance promote_mysql:acted
@@ -81,6 +83,23 @@ enum Verb {
         )]
         systems: Vec<String>,
     },
+    /// Every system under the same faults; writes target/bench/compare.json
+    Compare {
+        /// Runs of each fault with each system
+        #[arg(long, default_value_t = 3)]
+        runs: u32,
+        /// Only these systems
+        #[arg(long, value_delimiter = ',', default_values_t = compare::SYSTEMS.map(String::from))]
+        systems: Vec<String>,
+        /// Only these faults
+        #[arg(long, value_delimiter = ',', default_values_t = compare::FAULTS.map(|fault| fault.name().to_owned()))]
+        faults: Vec<String>,
+        /// In addition to the runs in the file
+        #[arg(long)]
+        add: bool,
+    },
+    /// Writes the tables of target/bench/compare.json into README.md and docs/comparison.md of the present directory
+    CompareDocs,
     /// What an idle agent costs, by thread
     Cost {
         /// baton-standard, baton-fast, baton-relaxed
@@ -93,6 +112,8 @@ fn driver(system: &str) -> Result<Driver> {
     Ok(match system {
         "keepalived-1s" => Driver::Keepalived { advert_ms: 1000 },
         "keepalived-100ms" => Driver::Keepalived { advert_ms: 100 },
+        "redis-sentinel" => Driver::Sentinel,
+        "pacemaker" => Driver::Pacemaker,
         "nobody" => Driver::Nobody,
         _ => match system.strip_prefix("baton-") {
             Some(profile) => Driver::Agents { profile: profile.into() },
@@ -147,6 +168,19 @@ fn go(verb: Verb) -> Result<ExitCode> {
             let bench = bench::switchover::measure(runs, |line| println!("{line}"))?;
             println!("{}", bench.text());
             println!("{}", bench.save()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Compare { runs, systems, faults, add } => {
+            let systems = systems.iter().map(|name| driver(name)).collect::<Result<Vec<_>>>()?;
+            let faults = faults.iter().map(|name| Fault::named(name)).collect::<Result<Vec<_>>>()?;
+            let mut comparison = if add { Comparison::saved()? } else { Comparison::default() };
+            compare::measure(&mut comparison, &systems, &faults, runs, |line| println!("{line}"))?;
+            println!("{}", compare::table::full(&comparison));
+            println!("{}", comparison.save()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::CompareDocs => {
+            compare::table::write_documents(&Comparison::saved()?, Path::new("."))?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Cost { system } => {

@@ -254,6 +254,8 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup } = scene;
     let host = lab.host(primary);
     match fault {
+        // A host that was fenced meanwhile has nobody to thaw.
+        Fault::AgentFreeze if process::in_netns(&lab.wire.path(primary)).is_empty() => Ok(()),
         Fault::AgentFreeze => signal_driver(scene, Signal::SIGCONT),
         Fault::DriverHang => Ok(std::fs::remove_file(lab.failpoint_file())?),
         Fault::HostFreeze => match process::signal_all(&lab.wire.path(primary), Signal::SIGCONT) {
@@ -322,11 +324,11 @@ pub(super) fn isolate(scene: Scene<'_>) -> Result<()> {
     scene.lab.wire.cut_both(scene.primary, Port::Mon, Traffic::All)
 }
 
-/// The processes that decide on the primary: the agent, or keepalived and its child.
+/// The processes that decide on the primary: the agent, or keepalived and its child, a sentinel, Corosync.
 fn drivers(scene: Scene<'_>) -> Vec<Pid> {
     let decides = |pid: &Pid| {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        ["baton", "keepalived"].contains(&name.trim())
+        ["baton", "keepalived", "redis-sentinel", "corosync"].contains(&name.trim())
     };
     process::in_netns(&scene.lab.wire.path(scene.primary)).into_iter().filter(decides).collect()
 }

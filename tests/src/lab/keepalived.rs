@@ -1,7 +1,8 @@
 //! The other system, in the same lab: keepalived with a careful notify script.
 //!
-//! Careful means: what the replica has received is applied before it is opened (the usual script throws it away), and
-//! a node that becomes backup is closed. What it cannot do is make sure that the other node has stopped.
+//! Careful means: what the replica has received is applied before it is opened (the usual script throws it away); a node
+//! that becomes backup is closed; a node whose databases do not answer twice in a row gives the address up; one that comes back
+//! does not take it back (`nopreempt`). What it cannot do is make sure that the other node has stopped.
 
 use std::path::{Path, PathBuf};
 
@@ -15,11 +16,13 @@ use super::{mariadb, redis};
 /// # Errors
 /// A file cannot be written.
 pub fn prepare(host_dir: &Path, node: Port, peer: Port, advert_ms: u32) -> Result<Vec<String>> {
-    let script = host_dir.join("notify.sh");
-    std::fs::write(&script, notify(host_dir, peer))?;
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    for (name, text) in [("notify.sh", notify(host_dir, peer)), ("check.sh", check(host_dir))] {
+        let script = host_dir.join(name);
+        std::fs::write(&script, text)?;
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    }
     let file = host_dir.join("keepalived.conf");
-    std::fs::write(&file, configuration(&script, node, advert_ms))?;
+    std::fs::write(&file, configuration(host_dir, node, advert_ms))?;
     let path = |name: &str| host_dir.join(name).display().to_string();
     Ok(["--dont-fork", "--log-console", "--log-detail", "--vrrp", "--use-file"]
         .map(String::from)
@@ -29,15 +32,27 @@ pub fn prepare(host_dir: &Path, node: Port, peer: Port, advert_ms: u32) -> Resul
         .collect())
 }
 
-fn configuration(script: &Path, node: Port, advert_ms: u32) -> String {
-    let (state, priority) = if node == Port::Db1 { ("MASTER", 150) } else { ("BACKUP", 100) };
+fn configuration(host_dir: &Path, node: Port, advert_ms: u32) -> String {
+    let priority = if node == Port::Db1 { 150 } else { 100 };
     let advert = f64::from(advert_ms) / 1000.0;
+    let dir = host_dir.display();
     format!(
         "global_defs {{\n  vrrp_version 3\n  script_user root\n  enable_script_security\n}}\n\
-         vrrp_instance lab {{\n  state {state}\n  interface {INTERFACE}\n  virtual_router_id 77\n\
+         vrrp_script databases {{\n  script \"{dir}/check.sh\"\n  interval 1\n  timeout 2\n  fall 2\n  rise 2\n}}\n\
+         vrrp_instance lab {{\n  state BACKUP\n  nopreempt\n  interface {INTERFACE}\n  virtual_router_id 77\n\
          \x20 priority {priority}\n  advert_int {advert}\n  virtual_ipaddress {{\n    {VIP}/24 dev {INTERFACE}\n  }}\n\
-         \x20 notify {}\n}}\n",
-        script.display()
+         \x20 track_script {{\n    databases\n  }}\n  notify {dir}/notify.sh\n}}\n"
+    )
+}
+
+/// Both databases answer, each within a second.
+fn check(host_dir: &Path) -> String {
+    let dir = host_dir.display();
+    format!(
+        r#"#!/bin/sh
+timeout 1 mariadb --no-defaults --socket={dir}/mysql.sock --user=root -e 'SELECT 1' >/dev/null 2>&1 || exit 1
+[ "$(timeout 1 redis-cli -s {dir}/redis.sock ping 2>/dev/null)" = PONG ]
+"#
     )
 }
 
@@ -62,12 +77,26 @@ MASTER)
     sql -e 'STOP SLAVE' &
     ;;
 BACKUP | FAULT)
-    sql -e 'SET GLOBAL read_only=1'
+    # A frozen server must not keep the other one from being closed.
     kv replicaof {peer} {port}
+    timeout 2 mariadb --no-defaults --socket={dir}/mysql.sock --user=root -e 'SET GLOBAL read_only=1'
     sql -e "SET GLOBAL rpl_semi_sync_master_enabled=0; CHANGE MASTER TO MASTER_HOST='{peer}', MASTER_USER='repl', MASTER_PASSWORD='{password}', MASTER_USE_GTID=slave_pos; START SLAVE"
     ;;
 esac
 echo "$(date +%s.%N) $3 done"
 "#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_comparison_shows_the_configuration() {
+        let shown = include_str!("../../../docs/comparison.md");
+        for line in configuration(Path::new("DIR"), Port::Db1, 1000).lines() {
+            assert!(shown.lines().any(|there| there == line), "{line}");
+        }
+    }
 }

@@ -58,7 +58,7 @@ pub struct Report {
     pub system: String,
     /// Longest time without an acknowledgement, milliseconds.
     pub outage_ms: BTreeMap<Kind, u64>,
-    /// Acknowledged writes that are missing afterwards.
+    /// Acknowledged writes that are missing afterwards; a kind whose contents could not be read is not there.
     pub lost_acknowledged: BTreeMap<Kind, usize>,
     /// Milliseconds in which two machines answered for the virtual IP.
     pub two_holders_ms: u64,
@@ -81,8 +81,13 @@ pub struct Report {
     /// Why the agents did nothing, where that is what they must do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<String>,
+    /// Whether the client was served again when it was to be.
+    pub served: bool,
+    /// Why the harness cannot vouch for what it saw; they are among the reasons too.
     #[serde(skip)]
-    holder: String,
+    pub doubts: Vec<String>,
+    #[serde(skip)]
+    pub(crate) holder: String,
 }
 
 /// The directory of reports; made if it is not there.
@@ -102,6 +107,8 @@ pub fn system(driver: &Driver) -> String {
         Driver::Agents { profile } => format!("baton-{profile}"),
         Driver::Keepalived { advert_ms: 1000 } => "keepalived-1s".into(),
         Driver::Keepalived { advert_ms } => format!("keepalived-{advert_ms}ms"),
+        Driver::Sentinel => "redis-sentinel".into(),
+        Driver::Pacemaker => "pacemaker".into(),
         Driver::Nobody => "nobody".into(),
     }
 }
@@ -110,7 +117,9 @@ pub(super) fn judge(plan: &Plan, seen: Seen) -> Report {
     let of = |kind: Kind| seen.verdict.kinds.get(&kind);
     let outage_ms =
         Kind::ALL.into_iter().filter_map(|kind| Some((kind, of(kind)?.outage_us.div_ceil(1000)))).collect();
-    let lost = Kind::ALL.into_iter().filter_map(|kind| Some((kind, of(kind)?.lost.len()))).collect();
+    // What was not read afterwards is not known to be lost, nor to be there.
+    let read = |kind: Kind| of(kind).filter(|judged| !judged.unread);
+    let lost = Kind::ALL.into_iter().filter_map(|kind| Some((kind, read(kind)?.lost.len()))).collect();
     let changes = u64::from(seen.bounds.holder_changes);
     let reasons = failures(plan, &seen);
     let result = match (reasons.is_empty(), seen.doubts.is_empty()) {
@@ -131,8 +140,10 @@ pub(super) fn judge(plan: &Plan, seen: Seen) -> Report {
         result,
         holder: holder(&seen),
         phases_ms: seen.phases_ms,
+        served: seen.outlasted.served,
         refusals: seen.outlasted.refusals,
-        reasons: reasons.into_iter().chain(seen.doubts).collect(),
+        reasons: reasons.into_iter().chain(seen.doubts.iter().cloned()).collect(),
+        doubts: seen.doubts,
     }
 }
 
@@ -166,7 +177,7 @@ fn failures(plan: &Plan, seen: &Seen) -> Vec<String> {
         reasons
             .push(format!("two machines answered for the virtual IP for {} ms", seen.verdict.two_holders_ms));
     }
-    for kind in Kind::ALL {
+    for kind in plan.driver.kinds().iter().copied() {
         match seen.verdict.kinds.get(&kind) {
             Some(judged) => reasons.extend(broken(kind, judged, expected.loses)),
             None => reasons.push(format!("{kind} was never written to")),
@@ -203,6 +214,29 @@ fn broken(kind: Kind, judged: &KindVerdict, loses: bool) -> Vec<String> {
 }
 
 impl Report {
+    /// A report of nothing, for tests that fill in what they are about.
+    #[cfg(test)]
+    pub(crate) fn blank(result: Outcome) -> Self {
+        Self {
+            fault: String::new(),
+            system: String::new(),
+            outage_ms: BTreeMap::new(),
+            lost_acknowledged: BTreeMap::new(),
+            two_holders_ms: 0,
+            holder_changes: 0,
+            interleaved: 0,
+            at: None,
+            phases_ms: BTreeMap::new(),
+            timer_late_p99_us: 0,
+            result,
+            reasons: Vec::new(),
+            refusals: Vec::new(),
+            served: true,
+            doubts: Vec::new(),
+            holder: String::new(),
+        }
+    }
+
     /// The timeline beside the budgets, and the closing line.
     #[must_use]
     pub fn text(&self) -> String {
