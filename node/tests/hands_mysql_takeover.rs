@@ -25,6 +25,7 @@ on_both!(
     closing_is_bounded_with_writers_in_the_way,
     closing_a_frozen_or_lost_server_says_so,
     closing_while_commits_wait_for_the_replica,
+    closing_while_a_canary_waits_for_the_replica,
     a_server_that_waits_to_close_is_open,
     a_closed_primary_sends_to_nobody_any_more,
     relay_logs_of_a_restarted_replica_are_saved,
@@ -415,4 +416,24 @@ async fn closing_while_commits_wait_for_the_replica(flavour: Flavour) {
         matches!(end, Closing::Closed { .. }).then_some(())
     })
     .await;
+}
+
+/// With hardly any client, the agent's canary is what waits.
+async fn closing_while_a_canary_waits_for_the_replica(flavour: Flavour) {
+    let pair = in_sync(flavour).await;
+    pair.replica.process().freeze();
+    let keeper = pair.on_primary.clone();
+    // Given up by the agent; the server goes on with it.
+    keeper.canary(9, Duration::from_millis(300)).await.unwrap_err();
+    eventually("the commit waits", || async {
+        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
+    })
+    .await;
+    let end = pair.on_primary.close_writes(Duration::from_secs(8)).await;
+    match flavour {
+        Flavour::Mariadb => assert!(matches!(end, Closing::Closed { .. }), "{end:?}"),
+        // As above: it keeps the waiting commit with its lock.
+        Flavour::Mysql => assert!(matches!(end, Closing::StillOpen { .. }), "{end:?}"),
+    }
+    pair.replica.process().thaw();
 }

@@ -349,7 +349,9 @@ pub const fn open(flavour: Flavour) -> &'static str {
     }
 }
 
-/// Sessions of clients, as column `id`: neither the server's own, nor replicas', nor the agent's.
+/// Sessions of clients, as column `id`: neither the server's own, nor replicas', nor the agent's. A commit of the agent's that
+/// waits for a replica's acknowledgement is among them: it holds up `read_only` as a client's does, and commits of clients that
+/// are written with it wait for it, whether they are killed or not.
 #[must_use]
 pub fn client_sessions(flavour: Flavour, own_users: [&str; 2]) -> String {
     let own = own_users.map(quote).join(",");
@@ -358,7 +360,8 @@ pub fn client_sessions(flavour: Flavour, own_users: [&str; 2]) -> String {
         Flavour::Mysql => ("performance_schema.processlist", "ID"),
     };
     format!(
-        "SELECT {id} AS id FROM {table} WHERE user NOT IN ('system user','event_scheduler',{own}) \
+        "SELECT {id} AS id FROM {table} WHERE user NOT IN ('system user','event_scheduler') \
+         AND (user NOT IN ({own}) OR state LIKE 'Waiting for semi-sync ACK%') \
          AND command NOT LIKE 'Binlog Dump%' AND command NOT IN ('Daemon','Killed') AND {id}<>CONNECTION_ID()"
     )
 }
