@@ -5,6 +5,7 @@
 //!  fault what can go wrong: inject, verify that it bit, heal
 //!  run   one lab, one fault, one verdict
 //!  bench many runs, side by side with keepalived
+//!  soak  many rounds in one lab, faults and orders drawn from a seed
 //! ```
 //!
 //! The simulator ([`sim`], [`invariants`]) runs the agents' pure cores in a world made from a seed; it needs nothing.
@@ -19,3 +20,4 @@ pub mod invariants;
 pub mod lab;
 pub mod run;
 pub mod sim;
+pub mod soak;
