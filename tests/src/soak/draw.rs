@@ -13,8 +13,8 @@ use crate::sim::rng::Rng;
 const LATE_SWITCHOVER_STEPS: [&str; 3] = ["open_ports", "attach_old", "validate"];
 /// In how many of a hundred rounds with a fault that allows it an operator has just begun to pass the baton.
 const BEGUN_PERCENT: u64 = 25;
-/// How long before the fault at most: longer than a switchover takes.
-const BEGUN_MS: u64 = 900;
+/// How long before the fault at most: a little longer than a switchover takes.
+const BEGUN_MS: u64 = 500;
 /// The commands' nodes.
 const SEATS: [Port; 3] = [Port::Db1, Port::Db2, Port::Mon];
 
