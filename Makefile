@@ -11,13 +11,14 @@ SEEDS ?= 100000
 BENCH_SEEDS ?= 20000
 FIRST ?= 1
 KILLS ?= 200
+MINUTES ?= 30
 PACKAGES := mariadb-server mariadb-backup redis-server docker.io nftables iproute2 iptables keepalived busybox-static iputils-arping procps util-linux
 # Systems to compare with. Their services are neither started now nor at the next boot.
 PEERS := redis-sentinel pacemaker pacemaker-cli-utils corosync resource-agents
 PEER_SERVICES := redis-sentinel pacemaker corosync
 LAB := target/debug/lab
 
-.PHONY: demo test verify fix simulate bench compare peers drill-kills lab-up lab-down packages mysql build
+.PHONY: demo test verify fix simulate soak bench compare peers drill-kills lab-up lab-down packages mysql build
 
 ## The main job, end to end: three agents, one fault, one verdict
 demo: packages build
@@ -45,6 +46,10 @@ fix:
 ## Schedules of three agents in a virtual world; SEEDS=… how many, FIRST=… from which
 simulate:
 	cargo run --release -p baton-tests --bin simulate -- --first $(FIRST) --seeds $(SEEDS) --threads $$(nproc) --json target/simulate.json
+
+## Random faults and operators' orders in a real lab, MINUTES=… long, SEED=… to repeat one; writes target/soak/summary.json
+soak: packages build
+	$(SUDO) $(LAB) soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(SOAK)
 
 ## Outage beside keepalived's, cost of an agent, write gap of planned moves, speed of the simulator; writes target/bench/*.json
 bench: packages

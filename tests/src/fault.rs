@@ -5,6 +5,7 @@
 //! links are made in the switch; the others are made from outside of the host, as a kernel or another program would.
 
 mod act;
+mod command;
 mod forced;
 mod paused;
 mod resync;
@@ -26,6 +27,10 @@ pub enum Changes {
     AtMostOne,
     /// Once or twice.
     OneOrTwo,
+    /// Exactly twice.
+    Two,
+    /// Twice at most.
+    AtMostTwo,
     /// As often as it takes.
     Any,
 }
@@ -39,6 +44,8 @@ impl Changes {
             Self::One => changes == 1,
             Self::AtMostOne => changes <= 1,
             Self::OneOrTwo => (1..=2).contains(&changes),
+            Self::Two => changes == 2,
+            Self::AtMostTwo => changes <= 2,
             Self::Any => true,
         }
     }
@@ -80,6 +87,10 @@ pub struct Scene<'a> {
     pub primary: Port,
     /// The other data node.
     pub backup: Port,
+    /// For what happens at a moment within something that lasts: how late in it.
+    pub spread: Duration,
+    /// How often the agent of the holder's host had been started.
+    agent_starts: u32,
 }
 
 impl<'a> Scene<'a> {
@@ -87,7 +98,9 @@ impl<'a> Scene<'a> {
     #[must_use]
     pub fn new(lab: &'a Lab, primary: Port) -> Self {
         let backup = if primary == Port::Db1 { Port::Db2 } else { Port::Db1 };
-        Self { lab, primary, backup }
+        // Without agents it was never started.
+        let agent_starts = lab.host(primary).process("agent").map_or(0, |agent| agent.starts());
+        Self { lab, primary, backup, spread: Duration::ZERO, agent_starts }
     }
 }
 
@@ -185,6 +198,13 @@ faults! {
         "the same, in a cluster whose agents resync by themselves";
     SwitchoverCrash "switchover-crash"
         "an operator passes the baton; at a step its actor's agent dies and is restarted by its supervisor";
+    SwitchoverBack "switchover-back" "no fault: an operator passes the baton there and back";
+    SwitchoverAborted "switchover-aborted" "no fault: an operator passes the baton, and thinks better of it";
+    PauseResume "pause-resume" "no fault: an operator pauses, and resumes after some seconds";
+    CommandsRefused "commands-refused"
+        "no fault: an operator orders a takeover, a resync and a force in a healthy cluster, which refuses them";
+    ResyncOrdered "resync-ordered"
+        "replication is cut until the replica is out of sync; it is back, and an operator has it copied anew";
 }
 
 const LONG: Option<Duration> = Some(Duration::from_secs(8));
@@ -270,6 +290,11 @@ impl Fault {
             Self::Switchover => of(Changes::One, 2_000, None),
             Self::SwitchoverFails => of(Changes::None, 6_000, None),
             Self::SwitchoverCrash => of(Changes::AtMostOne, 10_000, None),
+            Self::SwitchoverBack => of(Changes::Two, 2_000, None),
+            Self::SwitchoverAborted => of(Changes::AtMostOne, 6_000, None),
+            Self::PauseResume | Self::CommandsRefused => of(Changes::None, 1_000, None),
+            // Waiting commits are released through the ledger within 2 s, and half a second is the machine's.
+            Self::ResyncOrdered => of(Changes::None, 2_500, None),
         }
     }
 
@@ -285,20 +310,25 @@ impl Fault {
         self == Self::DiskFull
     }
 
-    /// The failpoint that it needs the lab to have, and on which node. `at`: the step of the takeover at which to strike.
+    /// Whether agents have to be told something by their failpoints.
     #[must_use]
-    pub fn failpoint(self, at: String) -> Option<(Port, String)> {
-        if self == Self::DriverHang {
-            return Some((Port::Db1, "driver:tick:hold".into()));
-        }
+    pub fn needs_failpoints(self) -> bool {
+        self == Self::DriverHang || self.strikes_at_a_step()
+    }
+
+    /// What an agent is to be told before the injection, and whose. `at`: the step at which to strike, and its moment.
+    #[must_use]
+    pub fn failpoint(self, scene: Scene<'_>, at: &str) -> Option<(Port, String)> {
         let action = match self {
             Self::LeaderLossDuringTakeover => "hold",
             Self::SwitchoverFails => "fail",
             _ => "kill",
         };
-        // Draining and closing are the holder's, and the holder is db1.
-        let of_holder = at.starts_with("drain_holder") || at.starts_with("close_holder");
-        let actor = if of_holder { Port::Db1 } else { Port::Db2 };
+        let actor = match at.split(':').next() {
+            Some("drain_holder" | "close_holder" | "attach_old") => scene.primary,
+            Some("validate") => Port::Mon,
+            Some(_) | None => scene.backup,
+        };
         self.strikes_at_a_step().then(|| (actor, format!("{at}:{action}")))
     }
 
@@ -318,6 +348,8 @@ impl Fault {
             || matches!(
                 self,
                 Self::Switchover
+                    | Self::SwitchoverBack
+                    | Self::SwitchoverAborted
                     | Self::LossAccepted
                     | Self::ClusterRestart
                     | Self::AgentsRestart

@@ -12,11 +12,13 @@
 
 pub mod agents;
 pub mod docker;
+mod failpoints;
 pub mod keepalived;
 pub mod mariadb;
 pub mod pacemaker;
 pub mod process;
 pub mod redis;
+mod restore;
 pub mod sentinel;
 pub mod shell;
 mod sweep;
@@ -25,6 +27,7 @@ pub mod wire;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -90,8 +93,10 @@ pub struct Options {
     pub resync_by_itself: bool,
     /// The deepest drill that nodes allow, `L0` to `L5`.
     pub drills: &'static str,
-    /// Where an agent is to die or to be held, and which: `WHERE:WHEN:DO` of the agent's failpoints.
-    pub failpoint: Option<(Port, String)>,
+    /// Agents can be told to die or to be held at a step: see [`Lab::arm`].
+    pub failpoints: bool,
+    /// What commands say is not printed.
+    pub quiet: bool,
 }
 
 impl Options {
@@ -104,7 +109,8 @@ impl Options {
             small_disk: false,
             resync_by_itself: false,
             drills: "L2",
-            failpoint: None,
+            failpoints: false,
+            quiet: false,
         }
     }
 }
@@ -211,10 +217,8 @@ impl Lab {
                 drills: self.options.drills,
             };
             self.config = Some(agents::prepare(&self.dir, options)?);
-            if let Some((port, at)) = &self.options.failpoint {
-                let value = format!("{at}:{}", self.failpoint_file().display());
-                let mut env = self.host(*port).agent_env.lock().expect("nobody panics with it in hand");
-                env.push(("BATON_FAILPOINT".into(), value));
+            if self.options.failpoints {
+                self.let_agents_be_told();
             }
         }
         for port in agents::NODES {
@@ -287,17 +291,31 @@ impl Lab {
     /// One does not start.
     pub fn start_servers(&self, port: Port) -> Result<()> {
         let host = self.host(port);
-        let server_id = port.address().octets()[3];
-        let mysqld = mariadb::arguments(&host.dir, server_id, &port.address().to_string());
-        self.start(port, "mysqld", "mariadbd", mysqld, false)?;
-        let redis = vec![host.dir.join("redis.conf").display().to_string()];
-        self.start(port, "redis", "redis-server", redis, false)?;
+        self.start_server(port, "mysqld")?;
+        self.start_server(port, "redis")?;
         if self.options.docker {
             let dockerd = docker::arguments(&host.dir, &sweep::cgroup(&self.id));
             self.start(port, "dockerd", "dockerd", dockerd, false)?;
         }
         redis::wait_ready(&host.redis())?;
         mariadb::wait_ready(&host.mysql())
+    }
+
+    /// Starts one of `mysqld` and `redis`, and does not wait for it.
+    fn start_server(&self, port: Port, name: &'static str) -> Result<()> {
+        let host = self.host(port);
+        if name == "redis" {
+            return self.start(
+                port,
+                name,
+                "redis-server",
+                vec![host.dir.join("redis.conf").display().to_string()],
+                false,
+            );
+        }
+        let server_id = port.address().octets()[3];
+        let mysqld = mariadb::arguments(&host.dir, server_id, &port.address().to_string());
+        self.start(port, name, "mariadbd", mysqld, false)
     }
 
     /// Starts who decides on a host, if the lab has one. keepalived's backup is started only when the master serves,
@@ -508,10 +526,20 @@ impl Lab {
         Finals([mysql, redis].into_iter().flatten().collect())
     }
 
-    /// The file of the failpoint of [`Options::failpoint`].
+    /// The same of some writes, in a lab that has had many.
     #[must_use]
-    pub fn failpoint_file(&self) -> PathBuf {
-        self.dir.join("failpoint-hit")
+    pub fn contents_of(&self, port: Port, ids: Range<u64>) -> Finals {
+        let host = self.host(port);
+        let mysql = mariadb::contents_of(&host.mysql(), ids.clone()).map(|ids| (Kind::Mysql, ids));
+        let redis = redis::contents_of(&host.redis(), ids).map(|ids| (Kind::Redis, ids));
+        Finals([mysql, redis].into_iter().flatten().collect())
+    }
+
+    /// Prints what a command has said.
+    pub fn tell(&self, said: &str) {
+        if !self.options.quiet {
+            println!("{said}");
+        }
     }
 
     /// Leaves the directory with its logs when the lab is taken down.

@@ -6,6 +6,7 @@
 //!  run     one lab, one fault, one verdict
 //!  bench   many runs, side by side with keepalived
 //!  compare every system under every fault
+//!  soak    many rounds in one lab, faults and orders drawn from a seed
 //! ```
 //!
 //! The simulator ([`sim`], [`invariants`]) runs the agents' pure cores in a world made from a seed; it needs nothing.
@@ -21,3 +22,4 @@ pub mod invariants;
 pub mod lab;
 pub mod run;
 pub mod sim;
+pub mod soak;

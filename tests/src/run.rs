@@ -11,19 +11,22 @@
 mod report;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use baton_chaos::arp::Watch;
-use baton_chaos::check::{Bounds, Verdict, check};
-use baton_chaos::history::{History, Mark, Origin};
-use baton_chaos::load::Load;
+use baton_chaos::check::{Bounds, Finals, Verdict, check};
+use baton_chaos::history::{History, Lateness, Mark, Origin};
+use baton_chaos::load::{Load, LoadOptions};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::fault::{Fault, Scene, Served};
+use crate::fault::{Expectation, Fault, Scene, Served};
 use crate::lab::{Driver, Lab, Options, Port, agents, wait};
+#[cfg(test)]
+pub(crate) use report::judge_of;
 pub use report::{Outcome, Report, system};
 
 /// How long agents may take from their start to a healthy cluster.
@@ -33,7 +36,9 @@ const WARM_WITHIN: Duration = Duration::from_secs(30);
 /// Acknowledgements of each kind before the fault.
 const WARM_WRITES: u64 = 100;
 /// The moment of the fault is random within this time, longer than any lease, so that a lease is of any age.
-const JITTER_MS: u64 = 1_500;
+pub(crate) const JITTER_MS: u64 = 1_500;
+/// A moment within a switchover or a pause is random within this time.
+pub(crate) const SPREAD_MS: u64 = 400;
 /// How long the service may be away.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
 /// How long two that think they serve may take to agree, once the load has stopped.
@@ -73,17 +78,18 @@ impl Plan {
 /// # Errors
 /// The lab does not come up, or the harness fails on the way; what the product does wrong is in the report.
 pub fn run(plan: &Plan) -> Result<Report> {
-    let at = plan.at.clone().unwrap_or_else(|| plan.fault.usual_step().into());
     let options = Options {
         driver: plan.driver.clone(),
         docker: plan.docker || plan.fault.needs_docker(),
         small_disk: plan.fault.needs_small_disk(),
         resync_by_itself: plan.fault == Fault::ResyncAutomatic,
         drills: "L2",
-        failpoint: plan.fault.failpoint(at),
+        failpoints: plan.fault.needs_failpoints(),
+        quiet: false,
     };
     let lab = Lab::up(options)?;
-    let done = observe(&lab, plan);
+    let terms = Terms::of(plan)?;
+    let done = observe(&lab, plan, &terms).map(|(report, _)| report);
     // What another system breaks is expected, and its logs are of no use to anybody.
     let ours = matches!(plan.driver, Driver::Agents { .. });
     let passed = matches!(&done, Ok(report) if report.result == Outcome::Pass);
@@ -93,13 +99,56 @@ pub fn run(plan: &Plan) -> Result<Report> {
     done
 }
 
+/// How a run is done.
+pub struct Terms<'a> {
+    /// What must come of the fault.
+    pub expected: Expectation,
+    /// How long the load has run before the fault, beyond its warm-up: so that a lease is of any age.
+    pub delay: Duration,
+    /// How late within something that lasts a fault strikes, where it needs that.
+    pub spread: Duration,
+    /// How long the lab is watched after it serves again, and again after the heal; none: as usual for the fault.
+    pub settle: Option<Duration>,
+    /// Id of the first write.
+    pub first_id: u64,
+    /// Where the history is saved.
+    pub history: PathBuf,
+    /// Done right before the fault.
+    pub before: &'a dyn Fn(Scene<'_>) -> Result<()>,
+    /// Done after fault and heal, while the load goes on. That it cannot be done is a reason to fail, not an error.
+    pub afterwards: &'a dyn Fn(Scene<'_>) -> Result<()>,
+    /// What the databases of a node hold of this run's writes; the ids of the first and of one beyond the last are given.
+    pub contents: &'a dyn Fn(&Lab, Port, Range<u64>) -> Finals,
+}
+
+impl Terms<'_> {
+    /// The usual ones, for a lab of its own.
+    ///
+    /// # Errors
+    /// The directory of histories cannot be made.
+    pub fn of(plan: &Plan) -> Result<Self> {
+        Ok(Self {
+            expected: plan.fault.expectation(),
+            delay: Duration::from_millis(rand::random::<u64>() % JITTER_MS),
+            spread: Duration::from_millis(rand::random::<u64>() % SPREAD_MS),
+            settle: None,
+            first_id: 0,
+            history: history_path(plan)?,
+            before: &|_| Ok(()),
+            afterwards: &|_| Ok(()),
+            contents: &|lab, holder, _| lab.contents(holder),
+        })
+    }
+}
+
 /// What the harness saw of one run, before it is judged.
 struct Seen {
-    history: History,
+    lateness: Lateness,
     bounds: Bounds,
     verdict: Verdict,
     before: Reign,
     after: Reign,
+    bit: bool,
     doubts: Vec<String>,
     outlasted: Outlasted,
     phases_ms: BTreeMap<String, u64>,
@@ -109,6 +158,8 @@ struct Seen {
 struct Outlasted {
     /// The client was served again when it was to be.
     served: bool,
+    /// Why the lab did not come back to what it was.
+    not_restored: Option<String>,
     /// Why the agents did nothing, as they said just before the heal.
     refusals: Vec<String>,
 }
@@ -120,25 +171,37 @@ struct Reign {
     epoch: u64,
 }
 
-fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
+/// One run in a standing lab, whose cluster is healthy or about to be.
+///
+/// # Errors
+/// The harness fails on the way; what the product does wrong is in the report.
+pub fn observe(lab: &Lab, plan: &Plan, terms: &Terms<'_>) -> Result<(Report, History)> {
     let before = healthy(lab, &plan.driver)?;
     let primary = before.holder.context("a healthy cluster has a holder")?;
-    let scene = Scene::new(lab, primary);
+    let mut scene = Scene::new(lab, primary);
+    scene.spread = terms.spread;
+    let at = plan.at.clone().unwrap_or_else(|| plan.fault.usual_step().into());
     let origin = Origin::new();
     let watch = Watch::start(lab.watch(origin))?;
-    let load = Load::start(lab.load(origin))?;
+    let load = Load::start(LoadOptions { first_id: terms.first_id, ..lab.load(origin) })?;
     wait::until_true("the load to be acknowledged", WARM_WITHIN, || {
         Ok(lab.kinds().iter().all(|kind| load.acknowledged(*kind) >= WARM_WRITES))
     })?;
-    wait::pass(Duration::from_millis(rand::random::<u64>() % JITTER_MS))?;
+    wait::pass(terms.delay)?;
+    if let Some((port, order)) = plan.fault.failpoint(scene, &at) {
+        lab.arm(port, &order)?;
+    }
+    (terms.before)(scene)?;
 
     let fault_us = origin.now_us();
     let fault_at = Timestamp::now();
     plan.fault.inject(scene)?;
     let mut doubts = Vec::new();
-    doubts.extend(plan.fault.verify(scene).err().map(|error| format!("{error:#}")));
+    let not_bitten = plan.fault.verify(scene).err();
+    let bit = not_bitten.is_none();
+    doubts.extend(not_bitten.map(|error| format!("{error:#}")));
     let mut marks = vec![Mark { at_us: fault_us, what: plan.fault.name().into() }];
-    let outlasted = outlast(plan.fault, scene, &load, origin, &mut marks)?;
+    let outlasted = outlast(plan.fault, terms, scene, &load, origin, &mut marks)?;
 
     let end_us = origin.now_us();
     let mut history = load.stop()?;
@@ -151,7 +214,8 @@ fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
     doubts.extend((ours && after.is_none()).then(|| "nobody says who holds the baton".to_owned()));
     let last = after.or(ours.then_some(before)).and_then(|reign| reign.holder);
     let after = after.unwrap_or(before);
-    let finals = last.map(|holder| lab.contents(holder)).unwrap_or_default();
+    let ids = terms.first_id..history.writes.iter().map(|write| write.id + 1).max().unwrap_or(terms.first_id);
+    let finals = last.map(|holder| (terms.contents)(lab, holder, ids)).unwrap_or_default();
     let bounds = Bounds { fault_us, end_us, holder_changes: u32::try_from(changes).unwrap_or(u32::MAX) };
     let verdict = check(&history, &finals, bounds);
     if history.lateness.p99_us > LATE_MAX_US {
@@ -159,20 +223,22 @@ fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
     }
     let phases_ms = phases(lab, after.epoch, fault_at);
     doubts.extend(blind(&history, bounds));
-    let path = history_path(plan)?;
-    history.save(&path).with_context(|| format!("save {}", path.display()))?;
-    Ok(report::judge(plan, Seen { history, bounds, verdict, before, after, doubts, outlasted, phases_ms }))
+    history.save(&terms.history).with_context(|| format!("save {}", terms.history.display()))?;
+    let lateness = history.lateness;
+    let seen = Seen { lateness, bounds, verdict, before, after, bit, doubts, outlasted, phases_ms };
+    Ok((report::judge(plan, &terms.expected, seen), history))
 }
 
 /// Waits until the client is served again and the fault is healed.
 fn outlast(
     fault: Fault,
+    terms: &Terms<'_>,
     scene: Scene<'_>,
     load: &Load,
     origin: Origin,
     marks: &mut Vec<Mark>,
 ) -> Result<Outlasted> {
-    let expected = fault.expectation();
+    let expected = terms.expected;
     let injected = std::time::Instant::now();
     let early = match expected.served {
         Served::DuringFault if fault.bites_at_once() => served(scene.lab, load, None)?,
@@ -180,16 +246,30 @@ fn outlast(
         Served::AfterHeal => true,
     };
     let Some(lasts) = expected.heal_after else {
-        wait::pass(if fault.bites_at_once() { SETTLE_AFTER_A_BITE } else { SETTLE })?;
-        return Ok(Outlasted { served: early, refusals: Vec::new() });
+        let usual = if fault.bites_at_once() { SETTLE_AFTER_A_BITE } else { SETTLE };
+        wait::pass(terms.settle.unwrap_or(usual))?;
+        let not_restored = restored(terms, scene)?;
+        let served = early && served(scene.lab, load, None)?;
+        return Ok(Outlasted { served, not_restored, refusals: Vec::new() });
     };
     wait::pass(lasts.saturating_sub(injected.elapsed()))?;
     let refusals = expected.refusal.map_or(Vec::new(), |_| refusals(scene.lab));
     marks.push(Mark { at_us: origin.now_us(), what: format!("{} healed", fault.name()) });
     fault.heal(scene)?;
     let late = served(scene.lab, load, None)?;
-    wait::pass(SETTLE)?;
-    Ok(Outlasted { served: early && late, refusals })
+    wait::pass(terms.settle.unwrap_or(SETTLE))?;
+    let not_restored = restored(terms, scene)?;
+    let served = early && late && served(scene.lab, load, None)?;
+    Ok(Outlasted { served, not_restored, refusals })
+}
+
+/// Why what is to be done afterwards was not done, if it was not.
+fn restored(terms: &Terms<'_>, scene: Scene<'_>) -> Result<Option<String>> {
+    let refused = (terms.afterwards)(scene).err();
+    if refused.is_some() && wait::is_interrupted() {
+        bail!("interrupted");
+    }
+    Ok(refused.map(|error| format!("{error:#}")))
 }
 
 /// Why each agent that answers does nothing.

@@ -107,6 +107,11 @@ survives! {
     paused_agent_restart PausedAgentRestart;
     paused_primary_loss PausedPrimaryLoss;
     switchover Switchover;
+    switchover_back SwitchoverBack;
+    switchover_aborted SwitchoverAborted;
+    pause_resume PauseResume;
+    commands_refused CommandsRefused;
+    resync_ordered ResyncOrdered;
 }
 
 #[test]

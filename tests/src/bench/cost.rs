@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::unistd::Pid;
 use serde::Serialize;
 
-use crate::lab::{Driver, Lab, Options, Port, agents, wait};
+use crate::lab::{Driver, Lab, Options, Port, agents, process, wait};
 
 /// How long the agents are watched doing nothing.
 const WATCHED: Duration = Duration::from_secs(60);
@@ -140,9 +140,7 @@ fn used(pid: Pid) -> Result<BTreeMap<String, Used>> {
 }
 
 fn resident_mib(pid: Pid) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = field(&status, "VmRSS:").and_then(|value| value.strip_suffix(" kB"));
-    Ok(kib.context("VmRSS is there")?.trim().parse::<f64>()? / 1024.0)
+    Ok(process::resident_kib(pid)? / 1024.0)
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use baton_tests::bench;
@@ -10,6 +11,7 @@ use baton_tests::drill;
 use baton_tests::fault::Fault;
 use baton_tests::lab::{self, Driver, Lab, Options, Port, wait};
 use baton_tests::run::{self, Outcome, Plan};
+use baton_tests::soak;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -67,6 +69,27 @@ enum Verb {
         /// Moves per system
         #[arg(long, default_value_t = 20)]
         runs: u32,
+    },
+    /// Random faults and orders in one lab, round after round; writes target/soak/summary.json
+    Soak {
+        /// No round begins after so many minutes
+        #[arg(long, default_value_t = 30)]
+        minutes: u64,
+        /// From which everything is drawn; drawn itself if it is not given
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Number of the first round; with --rounds 1 to play one again
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        first: u32,
+        /// At most so many rounds
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: Option<u32>,
+        /// With container engines: some seconds slower per lab
+        #[arg(long)]
+        docker: bool,
+        /// Which databases
+        #[arg(long, default_value = "mariadb", value_parser = ["mariadb"])]
+        flavour: String,
     },
     /// The faults
     List,
@@ -150,7 +173,7 @@ fn go(verb: Verb) -> Result<ExitCode> {
         Verb::Up { system } => {
             let lab = Lab::up(Options { docker: true, ..Options::plain(driver(&system)?) })?;
             println!("lab {} stands, files in {}; interrupt ends it", lab.id, lab.dir.display());
-            while wait::pass(std::time::Duration::from_secs(3600)).is_ok() {}
+            while wait::pass(Duration::from_secs(3600)).is_ok() {}
             Ok(ExitCode::SUCCESS)
         }
         Verb::Down => {
@@ -186,6 +209,15 @@ fn go(verb: Verb) -> Result<ExitCode> {
         Verb::Cost { system } => {
             println!("{}", bench::cost(driver(&system)?)?);
             Ok(ExitCode::SUCCESS)
+        }
+        Verb::Soak { minutes, seed, first, rounds, docker, flavour } => {
+            let seed = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+            println!("seed {seed}");
+            let time = Duration::from_secs(minutes * 60);
+            let order = soak::Order { time, seed, first, rounds, docker, flavour };
+            let summary = soak::soak(&order, |line| println!("{line}"))?;
+            println!("{}", summary.text());
+            Ok(if summary.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Verb::List => {
             for fault in Fault::ALL {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Fault, Scene, forced, paused, resync};
+use super::{Fault, Scene, command, forced, paused, resync};
 use crate::lab::wire::VIP;
 use crate::lab::{Port, Traffic, agents, docker, mariadb, process, shell, wait};
 
@@ -18,18 +18,20 @@ const BITES_WITHIN: Duration = Duration::from_secs(10);
 const BEHIND_WITHIN: Duration = Duration::from_secs(20);
 /// How long a cluster may take to serve after its last node has started.
 const SERVED_AGAIN_WITHIN: Duration = Duration::from_secs(60);
+/// What an agent is told whose driver is to hang.
+const DRIVER_HANGS: &str = "driver:tick:hold";
 /// How long a takeover may take to reach the step at which it is struck.
 const STEP_WITHIN: Duration = Duration::from_secs(20);
 
 pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
-    let Scene { lab, primary, backup } = scene;
+    let Scene { lab, primary, backup, .. } = scene;
     let host = lab.host(primary);
     let wire = &lab.wire;
     match fault {
         Fault::PowerLoss => lab.power_off(primary),
         Fault::AgentKill => host.process("agent")?.signal(Signal::SIGKILL),
         Fault::AgentFreeze => signal_driver(scene, Signal::SIGSTOP),
-        Fault::DriverHang => Ok(std::fs::write(lab.failpoint_file(), "")?),
+        Fault::DriverHang => lab.arm(primary, DRIVER_HANGS),
         Fault::HostFreeze => match process::signal_all(&wire.path(primary), Signal::SIGSTOP) {
             0 => bail!("the host has no process"),
             _ => Ok(()),
@@ -68,7 +70,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
             host.process("mysqld")?.signal(Signal::SIGKILL)?;
             at_the_step(scene)?;
             lab.power_off(leader)?;
-            Ok(std::fs::write(lab.failpoint_file(), "go")?)
+            lab.disarm()
         }
         Fault::TargetCrashDuringTakeover => {
             lab.power_off(primary)?;
@@ -87,7 +89,14 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::PausedAgentRestart => paused::restart_cut_off(scene),
         Fault::PausedPrimaryLoss => paused::lose_primary(scene),
         Fault::QuorumLoss => lab.power_off(backup).and_then(|()| lab.power_off(Port::Mon)),
-        Fault::Switchover | Fault::SwitchoverFails | Fault::SwitchoverCrash => pass_baton(fault, scene),
+        Fault::Switchover | Fault::SwitchoverFails | Fault::SwitchoverCrash => {
+            command::pass_baton(fault, scene)
+        }
+        Fault::SwitchoverBack => command::pass_there_and_back(scene),
+        Fault::SwitchoverAborted => command::pass_and_abort(scene),
+        Fault::PauseResume => command::pause_and_resume(scene),
+        Fault::CommandsRefused => command::are_refused(scene),
+        Fault::ResyncOrdered => command::resync(scene),
     }
 }
 
@@ -101,7 +110,7 @@ fn flush_rules(scene: Scene<'_>) -> Result<()> {
 
 /// All three lose power, and boot in each order, a second apart. Each time the old holder is to serve again.
 fn restart_cluster(scene: Scene<'_>) -> Result<()> {
-    let Scene { lab, primary, backup } = scene;
+    let Scene { lab, primary, backup, .. } = scene;
     let (a, b, c) = (primary, backup, Port::Mon);
     for order in [[a, b, c], [a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]] {
         order.into_iter().try_for_each(|port| lab.power_off(port))?;
@@ -124,7 +133,7 @@ fn restart_cluster(scene: Scene<'_>) -> Result<()> {
 
 /// Replication is cut until the ledger says so, and for a second of writes more; then the primary loses power.
 fn fall_behind(scene: Scene<'_>) -> Result<()> {
-    let Scene { lab, primary, backup } = scene;
+    let Scene { lab, primary, backup, .. } = scene;
     lab.wire.cut_both(primary, backup, Traffic::Tcp(mariadb::PORT))?;
     wait::until_true("the replica to be out of sync", BEHIND_WITHIN, || Ok(!lab.standing()?.in_sync))?;
     wait::pass(Duration::from_secs(1))?;
@@ -140,14 +149,14 @@ fn accept_loss(scene: Scene<'_>) -> Result<()> {
     let (code, said) = agents::takeover(config, scene.backup, "1ms", &["--yes", "--timeout", "4s"])?;
     ensure!(code == 2, "a loss beyond what is accepted ended with {code}: {said}");
     let (code, said) = agents::takeover(config, scene.backup, "any", &["--yes"])?;
-    println!("{said}");
+    scene.lab.tell(&said);
     ensure!(code == 0, "baton takeover ended with {code}: {said}");
     Ok(())
 }
 
 /// Every agent ends; the primary's comes back only when the others wait for it.
 fn restart_agents(scene: Scene<'_>) -> Result<()> {
-    let Scene { lab, primary, backup } = scene;
+    let Scene { lab, primary, backup, .. } = scene;
     [primary, backup, Port::Mon].into_iter().try_for_each(|port| lab.kill_driver(port))?;
     lab.start_driver(backup)?;
     lab.start_driver(Port::Mon)?;
@@ -161,23 +170,8 @@ fn restart_agents(scene: Scene<'_>) -> Result<()> {
     lab.start_driver(primary)
 }
 
-/// As an operator would, at the backup. Any node takes the command.
-fn pass_baton(fault: Fault, scene: Scene<'_>) -> Result<()> {
-    let codes: &[i32] = match fault {
-        Fault::SwitchoverFails => &[3],
-        // A crash may be early enough for the agent to be back in time, or too late for undoing.
-        Fault::SwitchoverCrash => &[0, 3],
-        _ => &[0],
-    };
-    let config = scene.lab.config.as_ref().context("only agents pass a baton")?;
-    let (code, said) = agents::switchover(config, scene.backup)?;
-    println!("{said}");
-    ensure!(codes.contains(&code), "baton switchover ended with {code}: {said}");
-    Ok(())
-}
-
 pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
-    let Scene { lab, primary, backup } = scene;
+    let Scene { lab, primary, backup, .. } = scene;
     let host = lab.host(primary);
     match fault {
         Fault::PowerLoss | Fault::ReplicaBehind | Fault::LossAccepted => is_dark(scene, primary),
@@ -186,7 +180,14 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         // The wait for the step was the proof.
         Fault::LeaderLossDuringTakeover | Fault::TargetCrashDuringTakeover => Ok(()),
         // The command's exit code, or the wait for what comes of it, was the proof.
-        Fault::Switchover | Fault::ClusterRestart | Fault::AgentsRestart => Ok(()),
+        Fault::Switchover
+        | Fault::SwitchoverBack
+        | Fault::SwitchoverAborted
+        | Fault::PauseResume
+        | Fault::CommandsRefused
+        | Fault::ResyncOrdered
+        | Fault::ClusterRestart
+        | Fault::AgentsRestart => Ok(()),
         Fault::SwitchoverFails | Fault::SwitchoverCrash => at_the_step(scene),
         Fault::QuorumLoss | Fault::PausedQuorumLoss => {
             is_dark(scene, backup)?;
@@ -202,14 +203,14 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         }
         Fault::AgentKill | Fault::PausedAgentRestart => {
             let agent = host.process("agent")?;
-            wait::until_true("the agent to be restarted", BITES_WITHIN, || Ok(agent.starts() > 1))
+            wait::until_true("the agent to be restarted", BITES_WITHIN, || {
+                Ok(agent.starts() > scene.agent_starts)
+            })
         }
         Fault::AgentFreeze => wait::until_true("the driver to stand still", BITES_WITHIN, || {
             Ok(drivers(scene).into_iter().all(|pid| process::state(pid) == Some('T')))
         }),
-        Fault::DriverHang => wait::until_true("the driver to hang", BITES_WITHIN, || {
-            Ok(std::fs::read_to_string(lab.failpoint_file())? == "hit")
-        }),
+        Fault::DriverHang => wait::until_true("the driver to hang", BITES_WITHIN, || Ok(lab.has_struck())),
         Fault::HostFreeze => wait::until_true("the host to stand still", BITES_WITHIN, || {
             let pids = process::in_netns(&lab.wire.path(primary));
             Ok(!pids.is_empty()
@@ -251,13 +252,13 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
 }
 
 pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
-    let Scene { lab, primary, backup } = scene;
+    let Scene { lab, primary, backup, .. } = scene;
     let host = lab.host(primary);
     match fault {
         // A host that was fenced meanwhile has nobody to thaw.
         Fault::AgentFreeze if process::in_netns(&lab.wire.path(primary)).is_empty() => Ok(()),
         Fault::AgentFreeze => signal_driver(scene, Signal::SIGCONT),
-        Fault::DriverHang => Ok(std::fs::remove_file(lab.failpoint_file())?),
+        Fault::DriverHang => lab.disarm(),
         Fault::HostFreeze => match process::signal_all(&lab.wire.path(primary), Signal::SIGCONT) {
             0 => bail!("the host has no process"),
             _ => Ok(()),
@@ -313,6 +314,11 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::Switchover
         | Fault::SwitchoverFails
         | Fault::SwitchoverCrash
+        | Fault::SwitchoverBack
+        | Fault::SwitchoverAborted
+        | Fault::PauseResume
+        | Fault::CommandsRefused
+        | Fault::ResyncOrdered
         | Fault::VipRemoved
         | Fault::RulesFlushed => Ok(()),
     }
@@ -341,8 +347,7 @@ fn signal_driver(scene: Scene<'_>, signal: Signal) -> Result<()> {
 
 /// Waits until the agent of the target has died, or is held, at the step that the lab was told.
 fn at_the_step(scene: Scene<'_>) -> Result<()> {
-    let hit = scene.lab.failpoint_file();
-    wait::until_true("the takeover to reach the step", STEP_WITHIN, || Ok(hit.exists()))
+    wait::until_true("the run to reach the step", STEP_WITHIN, || Ok(scene.lab.has_struck()))
 }
 
 fn ended(scene: Scene<'_>, name: &str) -> Result<()> {

@@ -51,7 +51,7 @@ fn go_on_alone(scene: Scene<'_>) -> Result<()> {
         "a force without a word on data ended with {code}: {said}"
     );
     let (code, said) = force(&all)?;
-    println!("{said}");
+    scene.lab.tell(&said);
     ensure!(code == 0, "baton force ended with {code}: {said}");
     wait::until_true("the survivor to serve", SERVES_WITHIN, || {
         Ok(scene.lab.serving()? == Some(scene.backup))
@@ -80,7 +80,7 @@ pub(super) fn come_back(scene: Scene<'_>) -> Result<()> {
     ensure!(scene.lab.serving()? == Some(scene.backup), "somebody else serves");
     for port in back {
         let (code, said) = agents::order(config, port, &["rejoin", "--yes"])?;
-        println!("{said}");
+        scene.lab.tell(&said);
         ensure!(code == 0, "baton rejoin on {} ended with {code}: {said}", port.name());
     }
     attached(scene, config)?;

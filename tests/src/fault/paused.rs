@@ -42,12 +42,12 @@ pub(super) fn begin(scene: Scene<'_>, how: &[&str]) -> Result<()> {
     let config = scene.lab.config.as_ref().context("only agents can be paused")?;
     let verb = [&["pause", "--yes", "--reason", "new disks"], how].concat();
     let (code, said) = agents::order(config, scene.backup, &verb)?;
-    println!("{said}");
+    scene.lab.tell(&said);
     ensure!(code == 0, "baton pause ended with {code}: {said}");
     let (code, said) = agents::order(config, scene.primary, &["switchover", "--yes"])?;
     ensure!(code == 2 && said.contains("not-paused"), "a switchover while paused ended with {code}: {said}");
     let sentence = agents::ask(config, Port::Mon, &["status"])?["sentence"].to_string();
-    println!("{sentence}");
+    scene.lab.tell(&sentence);
     ensure!(sentence.contains("PAUSED") && sentence.contains("new disks"), "the witness says: {sentence}");
     Ok(())
 }
@@ -75,7 +75,7 @@ pub(super) fn end(scene: Scene<'_>) -> Result<()> {
         Ok(scene.lab.standing()?.leader.is_some())
     })?;
     let (code, said) = agents::order(config, scene.primary, &["resume", "--yes"])?;
-    println!("{said}");
+    scene.lab.tell(&said);
     ensure!(code == 0, "baton resume ended with {code}: {said}");
     wait::until_true("a takeover to be possible again", NORMAL_WITHIN, || {
         let standing = scene.lab.standing()?;

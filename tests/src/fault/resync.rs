@@ -54,7 +54,8 @@ pub(super) fn come_back_by_itself(scene: Scene<'_>) -> Result<()> {
     scene.lab.wire.mend()?;
     wait::until_true("the node to come back by itself", BACK_WITHIN, || {
         let row = row(scene, Port::Mon)?;
-        ensure!(row["resync"]["phase"] == "done", "{row}");
+        // An earlier resync is done, too, but then the node is not in sync.
+        ensure!(row["resync"]["phase"] == "done" && scene.lab.standing()?.in_sync, "{row}");
         Ok(true)
     })?;
     let state = scene.lab.host(scene.primary).dir.join("state/quarantine");
@@ -107,7 +108,7 @@ fn in_quarantine(scene: Scene<'_>) -> Result<()> {
     let row = row(scene, Port::Mon)?;
     let file = row["quarantine"]["export"]["file"].as_str().context("no file")?;
     let summary: Value = serde_json::from_slice(&std::fs::read(PathBuf::from(file).with_extension("json"))?)?;
-    println!("{sentence}\n{}", summary["tables"]);
+    scene.lab.tell(&format!("{sentence}\n{}", summary["tables"]));
     ensure!(summary["tables"]["app.stray"]["inserted"] == STRAY_ROWS, "{summary}");
     ensure!(summary["statements"] == 1, "one table was made: {summary}");
     // Written on the lost primary while it waited for an acknowledgement; nobody was told that they are there.
@@ -133,7 +134,7 @@ fn missing(scene: Scene<'_>, has: Port, has_not: Port) -> Result<BTreeSet<u64>> 
 fn ended_with(scene: Scene<'_>, wanted: i32) -> Result<()> {
     let config = scene.lab.config.as_ref().context("only agents resync")?;
     let (code, said) = agents::resync(config, scene.backup, scene.primary)?;
-    println!("{said}");
+    scene.lab.tell(&said);
     ensure!(code == wanted, "baton resync ended with {code}, not {wanted}: {said}");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The product in the lab: its certificates, its one configuration file, its agents, and what it says of itself.
 
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -142,6 +143,16 @@ pub fn switchover(config: &Path, node: Port) -> Result<(i32, String)> {
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Ok((output.status.code().context("the command was killed")?, said))
+}
+
+/// Begins the same and does not wait for it: who has the child waits, and reads what it says.
+///
+/// # Errors
+/// The program cannot be run.
+pub fn begin_switchover(config: &Path, node: Port) -> Result<Child> {
+    let mut command = std::process::Command::new(program()?);
+    command.args(["switchover", "--yes", "--timeout", "60s", "--node", node.name(), "--config"]).arg(config);
+    Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
 }
 
 /// Gives an order at a node as an operator would, and returns the exit code and what it said.

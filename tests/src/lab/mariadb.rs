@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -277,6 +278,20 @@ pub fn follow(socket: &Path, primary: &str) -> Result<()> {
 /// # Errors
 /// The server does not answer.
 pub fn contents(socket: &Path) -> Result<BTreeMap<u64, u32>> {
-    let rows = query(socket, &format!("SELECT id, COUNT(*) AS times FROM {APP_SCHEMA}.writes GROUP BY id"))?;
+    contents_of(socket, 0..u64::MAX)
+}
+
+/// The same, of these ids.
+///
+/// # Errors
+/// The server does not answer.
+pub fn contents_of(socket: &Path, ids: Range<u64>) -> Result<BTreeMap<u64, u32>> {
+    let (first, end) = (ids.start, ids.end);
+    let rows = query(
+        socket,
+        &format!(
+            "SELECT id, COUNT(*) AS times FROM {APP_SCHEMA}.writes WHERE id >= {first} AND id < {end} GROUP BY id"
+        ),
+    )?;
     rows.iter().map(|row| Ok((row["id"].parse()?, row["times"].parse()?))).collect()
 }

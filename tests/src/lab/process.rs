@@ -94,6 +94,16 @@ pub fn state(pid: Pid) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// Resident memory of a process, KiB.
+///
+/// # Errors
+/// It has ended.
+pub fn resident_kib(pid: Pid) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    Ok(kib.context("VmRSS is there")?.trim().parse()?)
+}
+
 /// Starts a process and a thread that reaps it.
 ///
 /// # Errors
@@ -110,6 +120,25 @@ pub fn start(spec: Spec) -> Result<Process> {
     std::thread::Builder::new()
         .name(format!("reap-{}", spec.name))
         .spawn(move || reap(&spec, child, &watched))?;
+    Ok(process)
+}
+
+/// Watches a process that somebody else has started, as if it had been started here.
+///
+/// # Errors
+/// No thread can be started.
+pub fn adopt(name: String, pid: Pid) -> Result<Process> {
+    let process = Process {
+        name: name.clone(),
+        pid: Arc::new(AtomicI32::new(pid.as_raw())),
+        starts: Arc::new(AtomicU32::new(1)),
+        supervised: Arc::default(),
+    };
+    let watched = process.clone();
+    std::thread::Builder::new().name(format!("watch-{name}")).spawn(move || {
+        while state(pid).is_some_and(|state| state != 'Z') && wait::pass(wait::EVERY).is_ok() {}
+        watched.pid.store(0, Ordering::SeqCst);
+    })?;
     Ok(process)
 }
 

@@ -6,10 +6,19 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use baton_chaos::check::KindVerdict;
+#[cfg(test)]
+use baton_chaos::check::{Bounds, Verdict};
 use baton_chaos::history::Kind;
+#[cfg(test)]
+use baton_chaos::history::Lateness;
 use serde::Serialize;
 
+#[cfg(test)]
+use super::{Outlasted, Reign};
 use super::{Plan, Seen};
+use crate::fault::Expectation;
+#[cfg(test)]
+use crate::fault::Fault;
 use crate::lab::{Driver, Port, target_dir};
 
 /// Phases of a takeover in their order, and by when each must be over, milliseconds after the loss: 3 s for the
@@ -81,6 +90,9 @@ pub struct Report {
     /// Why the agents did nothing, where that is what they must do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refusals: Vec<String>,
+    /// The fault was seen to bite.
+    #[serde(skip)]
+    pub bit: bool,
     /// Whether the client was served again when it was to be.
     pub served: bool,
     /// Why the harness cannot vouch for what it saw; they are among the reasons too.
@@ -113,7 +125,7 @@ pub fn system(driver: &Driver) -> String {
     }
 }
 
-pub(super) fn judge(plan: &Plan, seen: Seen) -> Report {
+pub(super) fn judge(plan: &Plan, expected: &Expectation, seen: Seen) -> Report {
     let of = |kind: Kind| seen.verdict.kinds.get(&kind);
     let outage_ms =
         Kind::ALL.into_iter().filter_map(|kind| Some((kind, of(kind)?.outage_us.div_ceil(1000)))).collect();
@@ -121,7 +133,7 @@ pub(super) fn judge(plan: &Plan, seen: Seen) -> Report {
     let read = |kind: Kind| of(kind).filter(|judged| !judged.unread);
     let lost = Kind::ALL.into_iter().filter_map(|kind| Some((kind, read(kind)?.lost.len()))).collect();
     let changes = u64::from(seen.bounds.holder_changes);
-    let reasons = failures(plan, &seen);
+    let reasons = failures(plan.driver.kinds(), expected, &seen);
     let result = match (reasons.is_empty(), seen.doubts.is_empty()) {
         (false, _) => Outcome::Fail,
         (true, false) => Outcome::Inconclusive,
@@ -136,8 +148,9 @@ pub(super) fn judge(plan: &Plan, seen: Seen) -> Report {
         two_holders_ms: seen.verdict.two_holders_ms,
         holder_changes: changes,
         interleaved: seen.verdict.kinds.values().map(|kind| kind.interleaved.len()).sum(),
-        timer_late_p99_us: seen.history.lateness.p99_us,
+        timer_late_p99_us: seen.lateness.p99_us,
         result,
+        bit: seen.bit,
         holder: holder(&seen),
         phases_ms: seen.phases_ms,
         served: seen.outlasted.served,
@@ -145,6 +158,27 @@ pub(super) fn judge(plan: &Plan, seen: Seen) -> Report {
         reasons: reasons.into_iter().chain(seen.doubts.iter().cloned()).collect(),
         doubts: seen.doubts,
     }
+}
+
+/// The report on a run of which only this was seen.
+#[cfg(test)]
+pub(crate) fn judge_of(expected: &Expectation, fault: Fault, verdict: Verdict, bounds: Bounds) -> Report {
+    let reign = Reign { holder: Some(Port::Db1), epoch: 1 };
+    let after = Reign { holder: Some(Port::Db2), epoch: 1 + u64::from(bounds.holder_changes) };
+    let outlasted = Outlasted { served: true, not_restored: None, refusals: Vec::new() };
+    let plan = Plan::usual(Driver::Agents { profile: "standard".into() }, fault);
+    let seen = Seen {
+        lateness: Lateness::default(),
+        bounds,
+        verdict,
+        before: reign,
+        after,
+        bit: true,
+        doubts: Vec::new(),
+        outlasted,
+        phases_ms: BTreeMap::new(),
+    };
+    judge(&plan, expected, seen)
 }
 
 fn holder(seen: &Seen) -> String {
@@ -157,9 +191,8 @@ fn holder(seen: &Seen) -> String {
 }
 
 /// What was promised and broken.
-fn failures(plan: &Plan, seen: &Seen) -> Vec<String> {
+fn failures(kinds: &[Kind], expected: &Expectation, seen: &Seen) -> Vec<String> {
     let mut reasons = Vec::new();
-    let expected = plan.fault.expectation();
     let changes = u64::from(seen.bounds.holder_changes);
     if !expected.changes.admits(changes) {
         reasons.push(format!("the holder changed {changes} times, expected {:?}", expected.changes));
@@ -167,6 +200,7 @@ fn failures(plan: &Plan, seen: &Seen) -> Vec<String> {
     if !seen.outlasted.served {
         reasons.push("the client was not served again in time".into());
     }
+    reasons.extend(seen.outlasted.not_restored.clone());
     let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
     if let Some(code) = expected.refusal
         && !seen.outlasted.refusals.iter().any(|refusal| plain(refusal).contains(&plain(code)))
@@ -177,7 +211,7 @@ fn failures(plan: &Plan, seen: &Seen) -> Vec<String> {
         reasons
             .push(format!("two machines answered for the virtual IP for {} ms", seen.verdict.two_holders_ms));
     }
-    for kind in plan.driver.kinds().iter().copied() {
+    for kind in kinds.iter().copied() {
         match seen.verdict.kinds.get(&kind) {
             Some(judged) => reasons.extend(broken(kind, judged, expected.loses)),
             None => reasons.push(format!("{kind} was never written to")),
@@ -231,6 +265,7 @@ impl Report {
             result,
             reasons: Vec::new(),
             refusals: Vec::new(),
+            bit: true,
             served: true,
             doubts: Vec::new(),
             holder: String::new(),

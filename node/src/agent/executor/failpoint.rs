@@ -1,17 +1,18 @@
 //! Failpoints: kill this process, hold it, or let it fail, at a chosen instant of a run, once, to rehearse what follows.
 //!
-//! Set by the environment, `BATON_FAILPOINT=WHERE:WHEN:DO:FILE`; never set in service.
+//! Set by the environment, `BATON_FAILPOINT=FILE`; never set in service. What is to happen stands in FILE, which may be
+//! written, replaced or removed at any time, by renaming another file to it:
 //!
-//! | WHERE | WHEN | DO | what happens |
-//! |---|---|---|---|
-//! | a step | `started`, `acted` | `kill` | FILE is made, the process dies |
-//! | a step | `started`, `acted` | `hold` | FILE is made, the step waits until FILE says `go` |
-//! | a step | `started`, `acted` | `fail` | FILE is made, the step fails |
-//! | `driver` | `tick` | `hold` | when somebody makes FILE the driver writes into it, and hangs until FILE is gone |
+//! | FILE says | what happens |
+//! |---|---|
+//! | `STEP:started:kill`, `STEP:acted:kill` | FILE says `hit`, the process dies |
+//! | `STEP:started:hold`, `STEP:acted:hold` | FILE says `hit`, the step waits until FILE says something else or is gone |
+//! | `STEP:started:fail`, `STEP:acted:fail` | FILE says `hit`, the step fails |
+//! | `driver:tick:hold` | FILE says `hit`, and the driver hangs until FILE says something else or is gone |
 //!
-//! A point of a step whose FILE exists is passed.
+//! A FILE that says `hit` has been obeyed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -38,62 +39,71 @@ impl Point {
 /// How often a held task looks whether it may go on.
 const LOOK: Duration = Duration::from_millis(10);
 
-struct Chosen {
-    place: String,
-    moment: String,
-    action: String,
-    file: PathBuf,
+/// What FILE says once it has been obeyed.
+const HIT: &str = "hit";
+
+/// The file of this process, if it has one.
+fn file() -> Option<&'static Path> {
+    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FILE.get_or_init(|| std::env::var_os("BATON_FAILPOINT").map(PathBuf::from)).as_deref()
 }
 
-impl Chosen {
-    fn is(&self, place: &str, moment: &str) -> bool {
-        self.place == place && self.moment == moment
-    }
-
-    fn says(&self, word: &str) -> bool {
-        std::fs::read_to_string(&self.file).is_ok_and(|text| text.trim() == word)
-    }
+fn said(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_default().trim().to_owned()
 }
 
-fn chosen() -> Option<&'static Chosen> {
-    static CHOSEN: OnceLock<Option<Chosen>> = OnceLock::new();
-    let chosen = CHOSEN.get_or_init(|| {
-        let text = std::env::var("BATON_FAILPOINT").ok()?;
-        let mut parts = text.splitn(4, ':').map(str::to_owned);
-        let (place, moment, action) = (parts.next()?, parts.next()?, parts.next()?);
-        Some(Chosen { place, moment, action, file: parts.next()?.into() })
-    });
-    chosen.as_ref()
+/// What is to be done at a place and moment.
+fn told(file: &Path, place: &str, moment: &str) -> Option<String> {
+    let said = said(file);
+    let mut parts = said.splitn(3, ':');
+    let is_here = parts.next()? == place && parts.next()? == moment;
+    parts.next().filter(|_| is_here).map(str::to_owned)
 }
 
-/// Dies, waits or fails here if the environment says so and has not been obeyed yet.
+/// Dies, waits or fails here if the file says so.
 pub(super) async fn pass(step: Step, point: Point) -> anyhow::Result<()> {
-    let here = |chosen: &&Chosen| chosen.is(step.as_str(), point.as_str()) && !chosen.file.exists();
-    let Some(chosen) = chosen().filter(here) else { return Ok(()) };
-    let _ = std::fs::write(&chosen.file, "hit");
-    if chosen.action == "fail" {
+    let Some(file) = file() else { return Ok(()) };
+    let Some(action) = told(file, step.as_str(), point.as_str()) else { return Ok(()) };
+    let _ = std::fs::write(file, HIT);
+    if action == "fail" {
         anyhow::bail!("failpoint: it fails here");
     }
-    if chosen.action == "kill" {
+    if action == "kill" {
         tracing::error!(%step, point = point.as_str(), "failpoint: this process ends here");
         std::process::abort();
     }
     tracing::error!(%step, point = point.as_str(), "failpoint: this step is held");
-    while !chosen.says("go") {
+    while said(file) == HIT {
         tokio::time::sleep(LOOK).await;
     }
     Ok(())
 }
 
-/// Blocks the driver's thread, as a hang would, for as long as the file of `driver:tick:hold` is there.
+/// Blocks the driver's thread, as a hang would, if the file says so.
 #[expect(clippy::disallowed_methods, reason = "a hang is what is rehearsed")]
 pub(in crate::agent) fn hang_if_told() {
-    let Some(chosen) = chosen().filter(|chosen| chosen.is("driver", "tick") && chosen.file.exists()) else {
-        return;
-    };
+    let Some(file) = file().filter(|file| told(file, "driver", "tick").is_some()) else { return };
     tracing::error!("failpoint: the driver hangs");
-    let _ = std::fs::write(&chosen.file, "hit");
-    while chosen.file.exists() {
+    let _ = std::fs::write(file, HIT);
+    while said(file) == HIT {
         std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_speaks_of_one_place_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("failpoint");
+        assert_eq!(told(&file, "open_ports", "acted"), None, "no file, no order");
+        std::fs::write(&file, "open_ports:acted:kill\n").unwrap();
+        assert_eq!(told(&file, "open_ports", "acted").as_deref(), Some("kill"));
+        assert_eq!(told(&file, "open_ports", "started"), None);
+        assert_eq!(told(&file, "hold_vip", "acted"), None);
+        std::fs::write(&file, HIT).unwrap();
+        assert_eq!(told(&file, "open_ports", "acted"), None, "it has been obeyed");
     }
 }
