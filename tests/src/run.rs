@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fault::{Fault, Scene, Served};
-use crate::lab::{Driver, Lab, Options, Port, agents, wait};
+use crate::lab::{Driver, Flavour, Lab, Options, Port, agents, wait};
 pub use report::{Outcome, Report, system};
 
 /// How long agents may take from their start to a healthy cluster.
@@ -50,6 +50,8 @@ pub struct Plan {
     pub driver: Driver,
     /// What goes wrong.
     pub fault: Fault,
+    /// On which database.
+    pub flavour: Flavour,
     /// Whether container engines take part.
     pub docker: bool,
     /// For faults that strike at a step of the takeover: `STEP:started` or `STEP:acted`.
@@ -59,10 +61,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The fault with all that belongs to a lab, struck where it usually is.
+    /// The fault on MariaDB with all that belongs to a lab, struck where it usually is.
     #[must_use]
     pub fn usual(driver: Driver, fault: Fault) -> Self {
-        Self { driver, fault, docker: true, at: None, keep: false }
+        Self { driver, fault, flavour: Flavour::Mariadb, docker: true, at: None, keep: false }
     }
 }
 
@@ -74,6 +76,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     let at = plan.at.clone().unwrap_or_else(|| plan.fault.usual_step().into());
     let options = Options {
         driver: plan.driver.clone(),
+        flavour: plan.flavour,
         docker: plan.docker || plan.fault.needs_docker(),
         small_disk: plan.fault.needs_small_disk(),
         resync_by_itself: plan.fault == Fault::ResyncAutomatic,
@@ -280,5 +283,6 @@ fn phases(lab: &Lab, epoch: u64, fault_at: Timestamp) -> BTreeMap<String, u64> {
 
 fn history_path(plan: &Plan) -> Result<PathBuf> {
     let dir = report::dir()?;
-    Ok(dir.join(format!("{}-{}.history.jsonl", plan.fault.name(), report::system(&plan.driver))))
+    let name = report::file_stem(plan.fault.name(), plan.flavour.name());
+    Ok(dir.join(format!("{name}-{}.history.jsonl", report::system(&plan.driver))))
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use baton_tests::bench;
 use baton_tests::drill;
 use baton_tests::fault::Fault;
-use baton_tests::lab::{self, Driver, Lab, Options, Port, wait};
+use baton_tests::lab::{self, Driver, Flavour, Lab, Options, Port, wait};
 use baton_tests::run::{self, Outcome, Plan};
 use clap::{Parser, Subcommand};
 
@@ -33,6 +33,9 @@ enum Verb {
         /// For faults of a takeover: the step, and `started` or `acted`; for instance promote_mysql:acted
         #[arg(long)]
         at: Option<String>,
+        /// On which database
+        #[arg(long, value_enum, default_value_t)]
+        flavour: Flavour,
         /// Without container engines: some seconds faster
         #[arg(long)]
         no_docker: bool,
@@ -57,6 +60,9 @@ enum Verb {
         /// As for `run`
         #[arg(long, default_value = "baton-standard")]
         system: String,
+        /// On which database
+        #[arg(long, value_enum, default_value_t)]
+        flavour: Flavour,
     },
     /// Takes every standing lab down
     Down,
@@ -117,17 +123,17 @@ fn main() -> ExitCode {
 
 fn go(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Run { fault, system, at, no_docker, keep } => {
-            let plan =
-                Plan { driver: driver(&system)?, fault: Fault::named(&fault)?, docker: !no_docker, at, keep };
+        Verb::Run { fault, system, at, flavour, no_docker, keep } => {
+            let fault = Fault::named(&fault)?;
+            let plan = Plan { driver: driver(&system)?, fault, flavour, docker: !no_docker, at, keep };
             let report = run::run(&plan)?;
             report.save()?;
             println!("{}", report.text());
             Ok(if report.result == Outcome::Pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Verb::Drill { which, docker, keep } => one_drill(&which, docker, keep),
-        Verb::Up { system } => {
-            let lab = Lab::up(Options { docker: true, ..Options::plain(driver(&system)?) })?;
+        Verb::Up { system, flavour } => {
+            let lab = Lab::up(Options { docker: true, flavour, ..Options::plain(driver(&system)?) })?;
             println!("lab {} stands, files in {}; interrupt ends it", lab.id, lab.dir.display());
             while wait::pass(std::time::Duration::from_secs(3600)).is_ok() {}
             Ok(ExitCode::SUCCESS)

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::{Fault, Scene, forced, paused, resync};
 use crate::lab::wire::VIP;
-use crate::lab::{Port, Traffic, agents, docker, mariadb, process, shell, wait};
+use crate::lab::{Port, Traffic, agents, database, docker, process, shell, wait};
 
 /// How long a fault may take to show.
 const BITES_WITHIN: Duration = Duration::from_secs(10);
@@ -125,7 +125,7 @@ fn restart_cluster(scene: Scene<'_>) -> Result<()> {
 /// Replication is cut until the ledger says so, and for a second of writes more; then the primary loses power.
 fn fall_behind(scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup } = scene;
-    lab.wire.cut_both(primary, backup, Traffic::Tcp(mariadb::PORT))?;
+    lab.wire.cut_both(primary, backup, Traffic::Tcp(database::PORT))?;
     wait::until_true("the replica to be out of sync", BEHIND_WITHIN, || Ok(!lab.standing()?.in_sync))?;
     wait::pass(Duration::from_secs(1))?;
     lab.power_off(primary)

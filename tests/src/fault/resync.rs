@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::Scene;
-use crate::lab::{Port, agents, mariadb, wait};
+use crate::lab::{Port, agents, database, wait};
 
 /// How long the cut-off primary may take to close itself.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
@@ -26,17 +26,17 @@ const STRAY_ROWS: u64 = 5;
 pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
     let socket = scene.lab.host(scene.primary).mysql();
     wait::until_true("the primary to close", CLOSED_WITHIN, || {
-        Ok(mariadb::value(&socket, "SELECT @@global.read_only")? == "1")
+        Ok(database::value(&socket, "SELECT @@global.read_only")? == "1")
     })?;
     // The agent ends sessions once more after that; one that lives for a while is past it.
     wait::until_true("the primary to leave sessions alone", CLOSED_WITHIN, || {
-        Ok(mariadb::value(&socket, "SELECT SLEEP(1)")? == "0")
+        Ok(database::value(&socket, "SELECT SLEEP(1)")? == "0")
     })?;
     // Nobody is there to acknowledge, and the administrator does not wait.
-    mariadb::query(&socket, "SET GLOBAL rpl_semi_sync_master_enabled=0")?;
-    mariadb::query(&socket, "CREATE TABLE app.stray (id INT PRIMARY KEY)")?;
+    database::query(&socket, "SET GLOBAL rpl_semi_sync_master_enabled=0")?;
+    database::query(&socket, "CREATE TABLE app.stray (id INT PRIMARY KEY)")?;
     for id in 0..STRAY_ROWS {
-        mariadb::query(&socket, &format!("INSERT INTO app.stray VALUES ({id})"))?;
+        database::query(&socket, &format!("INSERT INTO app.stray VALUES ({id})"))?;
     }
     Ok(())
 }
@@ -122,7 +122,7 @@ fn in_quarantine(scene: Scene<'_>) -> Result<()> {
 /// Rows of the writer that one node has and the other has not.
 fn missing(scene: Scene<'_>, has: Port, has_not: Port) -> Result<BTreeSet<u64>> {
     let ids = |port| -> Result<BTreeSet<u64>> {
-        Ok(mariadb::contents(&scene.lab.host(port).mysql())?.into_keys().collect())
+        Ok(database::contents(&scene.lab.host(port).mysql())?.into_keys().collect())
     };
     // In this order: the other one may get more meanwhile.
     let (has, has_not) = (ids(has)?, ids(has_not)?);
@@ -144,12 +144,12 @@ fn is_a_copy(scene: Scene<'_>) -> Result<()> {
     ensure!(scene.lab.standing()?.in_sync, "the command has ended, and the ledger does not say in sync");
     let there = missing(scene, scene.backup, scene.primary)?;
     wait::until_true("the copy to have everything", SAME_WITHIN, || {
-        let ids = mariadb::contents(&host.mysql())?;
+        let ids = database::contents(&host.mysql())?;
         Ok(there.iter().all(|id| ids.contains_key(id)))
     })?;
     let extra = missing(scene, scene.primary, scene.backup)?;
     ensure!(extra.is_empty(), "{} rows are extra still", extra.len());
-    let stray = mariadb::value(
+    let stray = database::value(
         &host.mysql(),
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='app' AND table_name='stray'",
     )?;

@@ -10,7 +10,7 @@ use baton_chaos::history::Kind;
 use serde::Serialize;
 
 use super::{Plan, Seen};
-use crate::lab::{Driver, Port, target_dir};
+use crate::lab::{Driver, Flavour, Port, target_dir};
 
 /// Phases of a takeover in their order, and by when each must be over, milliseconds after the loss: 3 s for the
 /// detection, 5 s more for the address, 20 s more for the databases and services, 2 s more for the validation.
@@ -54,6 +54,8 @@ impl Outcome {
 pub struct Report {
     /// The fault's name.
     pub fault: String,
+    /// On which database: `mariadb` or `mysql`.
+    pub flavour: &'static str,
     /// Who decided.
     pub system: String,
     /// Longest time without an acknowledgement, milliseconds.
@@ -95,6 +97,11 @@ pub fn dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// How the files of a fault's run begin: MariaDB is not named.
+pub(super) fn file_stem(fault: &str, flavour: &str) -> String {
+    if flavour == Flavour::Mariadb.name() { fault.to_owned() } else { format!("{fault}-{flavour}") }
+}
+
 /// A short name of who decides.
 #[must_use]
 pub fn system(driver: &Driver) -> String {
@@ -120,6 +127,7 @@ pub(super) fn judge(plan: &Plan, seen: Seen) -> Report {
     };
     Report {
         fault: plan.fault.name().into(),
+        flavour: plan.flavour.name(),
         system: system(&plan.driver),
         at: plan.at.clone(),
         outage_ms,
@@ -246,7 +254,7 @@ impl Report {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self) -> Result<PathBuf> {
-        let path = dir()?.join(format!("{}.json", self.fault));
+        let path = dir()?.join(format!("{}.json", file_stem(&self.fault, self.flavour)));
         std::fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
         Ok(path)
     }
