@@ -231,6 +231,9 @@ impl Lab {
         let redis = redis::configuration(&host.dir, &address, primary.as_deref());
         std::fs::write(host.dir.join("redis.conf"), redis)?;
         database::write_scripts(flavour, &host.dir, host.port.address().octets()[3], &address)?;
+        if let Some(path) = flavour.tools(&host.dir.join("bin"))? {
+            host.agent_env.lock().expect("nobody panics with it in hand").push(("PATH".into(), path));
+        }
         self.start_servers(host.port)?;
         if let Some(primary) = &primary {
             database::follow(flavour, &host.mysql(), primary)?;

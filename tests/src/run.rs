@@ -22,7 +22,7 @@ use baton_chaos::load::Load;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::fault::{Fault, Scene, Served};
+use crate::fault::{Fault, Scene, Served, back};
 use crate::lab::{Driver, Flavour, Lab, Options, Port, agents, wait};
 pub use report::{Outcome, Report, system};
 
@@ -36,6 +36,8 @@ const WARM_WRITES: u64 = 100;
 const JITTER_MS: u64 = 1_500;
 /// How long the service may be away.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the cluster may take to be whole again after a heal.
+const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 /// How long the lab is watched after it serves again, and again after the heal.
 const SETTLE: Duration = Duration::from_secs(2);
 /// The same after a fault that has bitten when it is injected: nothing was waited for before, and agents come back late.
@@ -56,6 +58,8 @@ pub struct Plan {
     pub docker: bool,
     /// For faults that strike at a step of the takeover: `STEP:started` or `STEP:acted`.
     pub at: Option<String>,
+    /// After the heal the cluster must be whole again: the node that was away follows, or is resynced by an operator.
+    pub whole: bool,
     /// The logs stay whatever comes out.
     pub keep: bool,
 }
@@ -64,7 +68,7 @@ impl Plan {
     /// The fault on MariaDB with all that belongs to a lab, struck where it usually is.
     #[must_use]
     pub fn usual(driver: Driver, fault: Fault) -> Self {
-        Self { driver, fault, flavour: Flavour::Mariadb, docker: true, at: None, keep: false }
+        Self { driver, fault, flavour: Flavour::Mariadb, docker: true, at: None, whole: false, keep: false }
     }
 }
 
@@ -112,6 +116,8 @@ struct Outlasted {
     served: bool,
     /// Why the agents did nothing, as they said just before the heal.
     refusals: Vec<String>,
+    /// Why the cluster is not whole again, if it was to be.
+    not_whole: Option<String>,
 }
 
 /// Who holds, and since which epoch. keepalived has no epochs; its changes are counted by who serves.
@@ -139,7 +145,7 @@ fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
     let mut doubts = Vec::new();
     doubts.extend(plan.fault.verify(scene).err().map(|error| format!("{error:#}")));
     let mut marks = vec![Mark { at_us: fault_us, what: plan.fault.name().into() }];
-    let outlasted = outlast(plan.fault, scene, &load, origin, &mut marks)?;
+    let outlasted = outlast(plan, scene, &load, origin, &mut marks)?;
 
     let end_us = origin.now_us();
     let mut history = load.stop()?;
@@ -164,12 +170,13 @@ fn observe(lab: &Lab, plan: &Plan) -> Result<Report> {
 
 /// Waits until the client is served again and the fault is healed.
 fn outlast(
-    fault: Fault,
+    plan: &Plan,
     scene: Scene<'_>,
     load: &Load,
     origin: Origin,
     marks: &mut Vec<Mark>,
 ) -> Result<Outlasted> {
+    let fault = plan.fault;
     let expected = fault.expectation();
     let injected = std::time::Instant::now();
     let early = match expected.served {
@@ -179,15 +186,26 @@ fn outlast(
     };
     let Some(lasts) = expected.heal_after else {
         wait::pass(if fault.bites_at_once() { SETTLE_AFTER_A_BITE } else { SETTLE })?;
-        return Ok(Outlasted { served: early, refusals: Vec::new() });
+        return Ok(Outlasted { served: early, refusals: Vec::new(), not_whole: None });
     };
     wait::pass(lasts.saturating_sub(injected.elapsed()))?;
     let refusals = expected.refusal.map_or(Vec::new(), |_| refusals(scene.lab));
     marks.push(Mark { at_us: origin.now_us(), what: format!("{} healed", fault.name()) });
     fault.heal(scene)?;
     let late = served(load, None)?;
+    let not_whole = if plan.whole { whole(scene.lab) } else { None };
     wait::pass(SETTLE)?;
-    Ok(Outlasted { served: early && late, refusals })
+    Ok(Outlasted { served: early && late, refusals, not_whole })
+}
+
+/// Why the cluster is not whole again; says how it came to be if it is.
+fn whole(lab: &Lab) -> Option<String> {
+    let began = std::time::Instant::now();
+    match back::whole(lab, WHOLE_WITHIN) {
+        Ok(back) => println!("whole again after {:.1} s: {back:?}", began.elapsed().as_secs_f64()),
+        Err(error) => return Some(format!("not whole again: {error:#}")),
+    }
+    None
 }
 
 /// Why each agent that answers does nothing.

@@ -1,7 +1,8 @@
 //! Drills on real servers: what passes, what is refused, and that nothing is left when the one who drills dies.
 //!
 //! They run one after the other, also with the other tests of the lab. They need root and the programs `baton` and
-//! `baton-drill`, built before. `BATON_DRILL_KILLS` says how often the runner is killed (4).
+//! `baton-drill`, built before. `BATON_DRILL_KILLS` says how often the runner is killed (4), `BATON_FLAVOUR`
+//! on which database (`mariadb`, or `mysql`).
 
 use std::fs::File;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use baton_chaos::verdict::Verdict;
 use baton_node::api::drill::{DrillId, DrillOrder, FaultKind, FaultSpec};
 use baton_node::config::DrillLevel;
 use baton_tests::drill::{self, Outcome, Restarter, SEAT};
-use baton_tests::lab::{Driver, Lab, Options, Port, wait};
+use baton_tests::lab::{Driver, Flavour, Lab, Options, Port, wait};
 
 /// Held for the length of a test; other test programs that measure hold the same file.
 fn alone() -> File {
@@ -23,7 +24,8 @@ fn alone() -> File {
 
 fn lab(allow: &'static str) -> Result<Lab> {
     let driver = Driver::Agents { profile: "standard".into() };
-    let lab = Lab::up(Options { drills: allow, resync_by_itself: true, ..Options::plain(driver) })?;
+    let flavour = Flavour::of_environment()?;
+    let lab = Lab::up(Options { flavour, drills: allow, resync_by_itself: true, ..Options::plain(driver) })?;
     drill::whole(&lab)?;
     Ok(lab)
 }

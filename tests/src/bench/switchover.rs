@@ -20,10 +20,10 @@ use crate::lab::{
 };
 
 /// Ten clients, 200 writes per second.
-const CLIENTS: u64 = 10;
-const PERIOD: Duration = Duration::from_millis(5);
+pub(super) const CLIENTS: u64 = 10;
+pub(super) const PERIOD: Duration = Duration::from_millis(5);
 /// How long a lab may take until a move can begin.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Moves begin at a random moment within this time.
 const JITTER_MS: u64 = 1_500;
 /// How long the load goes on after a move.
@@ -165,7 +165,7 @@ fn gap_us(history: &History, kind: Kind, from_us: u64, to_us: u64) -> u64 {
 }
 
 /// Waits until a move can begin, and says who serves.
-fn ready(lab: &Lab) -> Result<Port> {
+pub(super) fn ready(lab: &Lab) -> Result<Port> {
     wait::until("a system that is ready for a move", READY_WITHIN, || {
         if lab.config.is_some() {
             let standing = lab.standing()?;

@@ -39,6 +39,9 @@ enum Verb {
         /// Without container engines: some seconds faster
         #[arg(long)]
         no_docker: bool,
+        /// After the heal, wait until the node that was away follows, or resync it
+        #[arg(long)]
+        whole: bool,
         /// Leave the logs even when it passes
         #[arg(long)]
         keep: bool,
@@ -48,6 +51,9 @@ enum Verb {
         /// A shipped drill, or the file of one
         #[arg(default_value = "mysqld-killed")]
         which: String,
+        /// On which database
+        #[arg(long, value_enum, default_value_t)]
+        flavour: Flavour,
         /// With container engines: some seconds slower
         #[arg(long)]
         docker: bool,
@@ -70,6 +76,12 @@ enum Verb {
     BenchSwitchover {
         /// Moves per system
         #[arg(long, default_value_t = 20)]
+        runs: u32,
+    },
+    /// A node that was away for a minute, under the same load, on both families; writes target/bench/rejoin.json
+    BenchRejoin {
+        /// Returns per family
+        #[arg(long, default_value_t = 5)]
         runs: u32,
     },
     /// The faults
@@ -123,15 +135,15 @@ fn main() -> ExitCode {
 
 fn go(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Run { fault, system, at, flavour, no_docker, keep } => {
+        Verb::Run { fault, system, at, flavour, no_docker, whole, keep } => {
             let fault = Fault::named(&fault)?;
-            let plan = Plan { driver: driver(&system)?, fault, flavour, docker: !no_docker, at, keep };
+            let plan = Plan { driver: driver(&system)?, fault, flavour, docker: !no_docker, at, whole, keep };
             let report = run::run(&plan)?;
             report.save()?;
             println!("{}", report.text());
             Ok(if report.result == Outcome::Pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Verb::Drill { which, docker, keep } => one_drill(&which, docker, keep),
+        Verb::Drill { which, flavour, docker, keep } => one_drill(&which, flavour, docker, keep),
         Verb::Up { system, flavour } => {
             let lab = Lab::up(Options { docker: true, flavour, ..Options::plain(driver(&system)?) })?;
             println!("lab {} stands, files in {}; interrupt ends it", lab.id, lab.dir.display());
@@ -151,6 +163,12 @@ fn go(verb: Verb) -> Result<ExitCode> {
         }
         Verb::BenchSwitchover { runs } => {
             let bench = bench::switchover::measure(runs, |line| println!("{line}"))?;
+            println!("{}", bench.text());
+            println!("{}", bench.save()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::BenchRejoin { runs } => {
+            let bench = bench::rejoin::measure(runs, |line| println!("{line}"))?;
             println!("{}", bench.text());
             println!("{}", bench.save()?.display());
             Ok(ExitCode::SUCCESS)
@@ -186,9 +204,10 @@ fn interrupts() -> Result<()> {
 }
 
 /// Every level is allowed, and a killed database is started again as its service manager would.
-fn one_drill(which: &str, docker: bool, keep: bool) -> Result<ExitCode> {
+fn one_drill(which: &str, flavour: Flavour, docker: bool, keep: bool) -> Result<ExitCode> {
     let small_disk = which.contains("disk");
     let options = Options {
+        flavour,
         docker,
         small_disk,
         drills: "L5",

@@ -27,6 +27,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let wire = &lab.wire;
     match fault {
         Fault::PowerLoss => lab.power_off(primary),
+        Fault::PowerReturn => resync::lose_power_in_commits(scene),
         Fault::AgentKill => host.process("agent")?.signal(Signal::SIGKILL),
         Fault::AgentFreeze => signal_driver(scene, Signal::SIGSTOP),
         Fault::DriverHang => Ok(std::fs::write(lab.failpoint_file(), "")?),
@@ -180,7 +181,9 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup } = scene;
     let host = lab.host(primary);
     match fault {
-        Fault::PowerLoss | Fault::ReplicaBehind | Fault::LossAccepted => is_dark(scene, primary),
+        Fault::PowerLoss | Fault::PowerReturn | Fault::ReplicaBehind | Fault::LossAccepted => {
+            is_dark(scene, primary)
+        }
         Fault::WitnessLoss => is_dark(scene, Port::Mon),
         Fault::BackupLoss | Fault::TargetLossDuringTakeover => is_dark(scene, backup),
         // The wait for the step was the proof.
@@ -283,6 +286,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
             lab.wire.mend()?;
             paused::end(scene)
         }
+        Fault::PowerReturn => resync::come_back_from_commits(scene),
         Fault::Resync => resync::come_back(scene),
         Fault::ResyncInterrupted => resync::come_back_twice(scene),
         Fault::ResyncAutomatic => resync::come_back_by_itself(scene),

@@ -158,6 +158,18 @@ impl Flavour {
         .map(drop)
     }
 
+    /// What an agent's `PATH` has to be for it to find the family's programs in `dir`; none: as it is.
+    pub(super) fn tools(self, dir: &Path) -> Result<Option<String>> {
+        match self {
+            Self::Mariadb => Ok(None),
+            Self::Mysql => {
+                wrap_tools(dir)?;
+                let path = std::env::var("PATH").unwrap_or_default();
+                Ok(Some(format!("{}:{path}", dir.display())))
+            }
+        }
+    }
+
     /// Takes out of a filled data directory what two nodes must not share.
     pub(super) fn depersonalise(self, data_dir: &Path) -> Result<()> {
         match self {
@@ -269,6 +281,20 @@ impl Flavour {
             Self::Mysql => format!("SET GLOBAL super_read_only=0; {statement}; SET GLOBAL super_read_only=1"),
         }
     }
+}
+
+/// Puts the programs of MySQL's tree that an agent runs into a directory of their own, for its `PATH`.
+fn wrap_tools(dir: &Path) -> Result<()> {
+    let Server { program, first } = mysqld()?;
+    let (options, server) = first.split_at(2);
+    let bin = Path::new(&server[0]).with_file_name("../bin/mysqlbinlog");
+    std::fs::create_dir_all(dir)?;
+    let script = dir.join("mysqlbinlog");
+    std::fs::write(
+        &script,
+        format!("#!/bin/sh\nexec {program} {} {} \"$@\"\n", options.join(" "), bin.display()),
+    )?;
+    Ok(std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?)
 }
 
 impl Server {

@@ -164,6 +164,7 @@ fn failures(plan: &Plan, seen: &Seen) -> Vec<String> {
     if !seen.outlasted.served {
         reasons.push("the client was not served again in time".into());
     }
+    reasons.extend(seen.outlasted.not_whole.clone());
     let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
     if let Some(code) = expected.refusal
         && !seen.outlasted.refusals.iter().any(|refusal| plain(refusal).contains(&plain(code)))

@@ -363,6 +363,16 @@ pub fn client_sessions(flavour: Flavour, own_users: [&str; 2]) -> String {
     )
 }
 
+/// Whether the session `id` waits for a lock, as column `waits`: 1 or 0.
+#[must_use]
+pub fn waits_for_lock(flavour: Flavour, id: u32) -> String {
+    let table = match flavour {
+        Flavour::Mariadb => "information_schema.processlist",
+        Flavour::Mysql => "performance_schema.processlist",
+    };
+    format!("SELECT COUNT(*) AS waits FROM {table} WHERE id={id} AND state LIKE 'Waiting for%'")
+}
+
 /// Lists the threads that send the binary log to replicas, as column `id`; with a user, those of its replicas.
 #[must_use]
 pub fn dump_sessions(flavour: Flavour, user: Option<&str>) -> String {
