@@ -22,6 +22,7 @@
 
 use std::time::Duration;
 
+use baton_runbooks::observe::Flavour;
 use tokio::time::Instant;
 
 use super::flavour;
@@ -71,8 +72,8 @@ impl Mysql {
     /// them is acknowledged: their clients are disconnected before, and from then until the server is closed no
     /// other write begins. They stay in the binary log, as they would after a crash, and may be extra.
     ///
-    /// Semi-sync's source side is off afterwards. Only for a server whose node is no holder, and only with everybody else
-    /// excluded who opens it or switches semi-sync.
+    /// On MySQL semi-sync's source side is off afterwards; on MariaDB this is [`Mysql::close_writes`], which finishes them. Only
+    /// for a server whose node is no holder, and only with everybody else excluded who opens it or switches semi-sync.
     pub async fn close_over_waiting_commits(&self, budget: Duration) -> Closing {
         self.close(budget, Waiting::Finish).await
     }
@@ -106,6 +107,9 @@ impl Mysql {
         let mut killer = self.session(Purpose::Control, left()).await.map_err(nothing_begun)?;
         let dialled = Session::dial(self.access(), Purpose::Control, left()).await;
         let mut closer = dialled.map_err(nothing_begun)?;
+        // MariaDB finishes them with their sessions. With semi-sync off a local client that came meanwhile was told of its
+        // commit there (10.11).
+        let waiting = if closer.flavour == Flavour::Mysql { waiting } else { Waiting::Stay };
         if waiting == Waiting::Finish {
             // Between two attempts, with semi-sync off, a write could begin and be acknowledged.
             let patience = format!("SET SESSION lock_wait_timeout={}", left().as_secs() + 1);
@@ -230,7 +234,7 @@ enum Waiting {
 }
 
 async fn waits_for_lock(session: &mut Session, id: u32, deadline: Duration) -> Result<bool, MysqlError> {
-    let ask = flavour::waits_for_lock(session.flavour, id);
+    let ask = flavour::waits_for_lock(id);
     let answers = session.query("see whether closing waits", ask, deadline).await?;
     Ok(answers.first().and_then(|answer| answer.get::<u64>("waits")) == Some(1))
 }

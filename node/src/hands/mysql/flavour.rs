@@ -363,14 +363,12 @@ pub fn client_sessions(flavour: Flavour, own_users: [&str; 2]) -> String {
     )
 }
 
-/// Whether the session `id` waits for a lock, as column `waits`: 1 or 0.
+/// Whether the session `id` of a MySQL waits for a lock, as column `waits`: 1 or 0.
 #[must_use]
-pub fn waits_for_lock(flavour: Flavour, id: u32) -> String {
-    let table = match flavour {
-        Flavour::Mariadb => "information_schema.processlist",
-        Flavour::Mysql => "performance_schema.processlist",
-    };
-    format!("SELECT COUNT(*) AS waits FROM {table} WHERE id={id} AND state LIKE 'Waiting for%'")
+pub fn waits_for_lock(id: u32) -> String {
+    format!(
+        "SELECT COUNT(*) AS waits FROM performance_schema.processlist WHERE id={id} AND state LIKE 'Waiting for%'"
+    )
 }
 
 /// Lists the threads that send the binary log to replicas, as column `id`; with a user, those of its replicas.
