@@ -3,6 +3,7 @@
 //! | verb | asks agents | what for |
 //! |---|---|---|
 //! | `run`, `plan` | yes | a drill, or what it would do now and whether it may |
+//! | `schedule` | with `--run` | which drills are due, and the one who runs them |
 //! | `status`, `abort`, `heal` | yes | the drill under way |
 //! | those of [`Paper`] | if there are any | files only: drills, records, reports |
 //!
@@ -10,6 +11,7 @@
 
 mod ask;
 mod run;
+mod schedule;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -73,6 +75,8 @@ enum Output {
 enum Verb {
     /// Run a drill: gate, question, faults, measurement, evidence, verdict
     Run(run::RunArgs),
+    /// Which drills run by themselves, when, and why they did not
+    Schedule(schedule::ScheduleArgs),
     /// The drill under way, and what each node bears of it
     Status,
     /// End the drill under way; everything is healed
@@ -125,6 +129,7 @@ pub fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match args.verb {
             Verb::Run(verb) => run::run(&global, &verb).await,
+            Verb::Schedule(verb) => schedule::schedule(&global, &verb).await,
             Verb::Paper(paper) => on_paper(&global, &paper).await,
             Verb::Status => ask::status(&global).await,
             Verb::Abort(verb) => ask::abort(&global, &verb).await,

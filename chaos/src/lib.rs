@@ -26,5 +26,6 @@ pub mod report;
 pub mod runner;
 pub mod schedule;
 pub mod schema;
+pub mod timetable;
 pub mod trend;
 pub mod verdict;

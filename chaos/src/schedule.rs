@@ -4,6 +4,8 @@
 //! drills of several installations do not start together. What keeps a due drill from running is written down with its
 //! reason: a drill that is skipped for months must be seen in the records, not guessed from their absence.
 
+use std::fmt;
+
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -72,6 +74,30 @@ pub enum Obstacle {
         /// When it is long enough ago.
         until: Timestamp,
     },
+    /// Its last run failed: an operator looks at that first, and runs it by hand.
+    LastFailed {
+        /// The record of that run.
+        record: u64,
+    },
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherDrill => f.write_str("another drill is under way"),
+            Self::Paused => f.write_str("automation is paused"),
+            Self::RunUnderWay => f.write_str("a run is under way, or needs an operator"),
+            Self::NotReady { why } => f.write_str(why),
+            Self::Cooldown { until } => {
+                write!(f, "the last disturbance was too short a time ago: not before {until:.0}")
+            }
+            Self::LastFailed { record } => write!(
+                f,
+                "its last run failed (record {record}): look at `baton drill report {record}`, and run it by hand when it \
+                 is mended"
+            ),
+        }
+    }
 }
 
 /// What is to be done now.
@@ -115,9 +141,11 @@ pub fn decide(schedule: &Schedule, id: &str, facts: &Facts, now: Timestamp) -> D
     let Some(why) = facts.obstacles.first().cloned().or(cooldown) else { return Decision::Run };
     let again = match &why {
         Obstacle::Cooldown { until } => *until,
-        Obstacle::OtherDrill | Obstacle::Paused | Obstacle::RunUnderWay | Obstacle::NotReady { .. } => {
-            add(now, RETRY)
-        }
+        Obstacle::OtherDrill
+        | Obstacle::Paused
+        | Obstacle::RunUnderWay
+        | Obstacle::NotReady { .. }
+        | Obstacle::LastFailed { .. } => add(now, RETRY),
     };
     // Not again in this window: the next one.
     let until =

@@ -75,11 +75,13 @@ impl Timer {
                 return tokio::time::sleep_until(self.at.into()).await;
             };
             match kernel.readable().await {
-                // It need not be read: setting it anew clears it, and every end of it is an edge of its own. What woke may
-                // have been an end that was moved since; a timer that has ended and is waited for must never be left unset.
+                // It need not be read: setting it anew clears it, and every end of it is an edge of its own.
                 Ok(mut ready) => {
                     ready.clear_ready();
-                    self.arm();
+                    // What woke was an end that was moved since. One that is waited for must never be left unset.
+                    if Instant::now() < self.at {
+                        self.arm();
+                    }
                 }
                 Err(_) => self.kernel = None,
             }

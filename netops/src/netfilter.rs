@@ -101,7 +101,7 @@ pub(crate) struct Batch<'a> {
 impl Batch<'_> {
     /// Removes every element of the set; an empty set is no error.
     pub(crate) fn flush(&mut self, set: SetName<'_>) {
-        self.begin(DELETE_ELEMENT, wire::REQUEST | wire::ACK, set);
+        self.begin(DELETE_ELEMENT, wire::REQUEST, set);
         self.writer.finish();
     }
 
@@ -116,7 +116,7 @@ impl Batch<'_> {
     }
 
     fn element(&mut self, kind: u16, flags: u16, set: SetName<'_>, key: &[u8], timeout_ms: Option<u64>) {
-        self.begin(kind, wire::REQUEST | wire::ACK | flags, set);
+        self.begin(kind, wire::REQUEST | flags, set);
         self.writer.nested(LIST_ELEMENTS, |list| {
             list.nested(LIST_ITEM, |item| {
                 item.nested(ELEMENT_KEY, |data| data.attribute(DATA_VALUE, key));
@@ -173,17 +173,18 @@ impl NetfilterSocket {
         let mut batch = Batch { writer: &mut self.writer, seq: first };
         fill(&mut batch);
         let last = batch.seq;
-        self.seq = last.wrapping_add(1);
-        batch_edge(&mut self.writer, BATCH_END, self.seq);
         if last == first {
             return Ok(());
         }
+        self.writer.ask_for_acknowledgement();
+        self.seq = last.wrapping_add(1);
+        batch_edge(&mut self.writer, BATCH_END, self.seq);
         self.send()?;
         self.await_acknowledgement(first, last)
     }
 
-    /// Every operation asks for its acknowledgement, and the kernel sends them in order after the commit; the
-    /// first error decides. A failed commit is reported with the sequence number of the batch's begin.
+    /// The last operation asks for its acknowledgement; errors come unasked. The kernel sends all of them in order after
+    /// the commit, so the first decides. A failed commit is reported with the sequence number of the batch's begin.
     fn await_acknowledgement(&mut self, first: u32, last: u32) -> Result<(), NetfilterError> {
         loop {
             let length = self.receive()?;

@@ -69,7 +69,24 @@ impl Network {
         gap: Duration,
     ) -> Result<Probe, ProbeError> {
         let (ifindex, mac) = self.hardware(ip, interface).await?;
-        ask_segment(ip, ifindex, mac, probes, gap).await.map_err(|source| ProbeError::Packet { ip, source })
+        let claimants = ask_segment(ip, ifindex, mac, probes, gap, Until::TheGapEnds).await;
+        let claimants = claimants.map_err(|source| ProbeError::Packet { ip, source })?;
+        Ok(if claimants.is_empty() { Probe::Free } else { Probe::TakenBy(claimants) })
+    }
+
+    /// Asks once whether anybody has `ip`, and waits for `patience` at most; ends with the first answer.
+    ///
+    /// # Errors
+    /// [`ProbeError`]; an error is not 'nobody'.
+    pub async fn is_there(
+        &self,
+        ip: IpAddr,
+        interface: &str,
+        patience: Duration,
+    ) -> Result<bool, ProbeError> {
+        let (ifindex, mac) = self.hardware(ip, interface).await?;
+        let claimants = ask_segment(ip, ifindex, mac, 1, patience, Until::SomebodyAnswers).await;
+        claimants.map(|claimants| !claimants.is_empty()).map_err(|source| ProbeError::Packet { ip, source })
     }
 
     /// Index and hardware address of the interface on which `ip` is probed or announced.
@@ -82,13 +99,23 @@ impl Network {
     }
 }
 
+/// For how long answers are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// A second claimant is heard as well.
+    TheGapEnds,
+    SomebodyAnswers,
+}
+
+/// Who claims the address, in the order of their answers.
 async fn ask_segment(
     ip: IpAddr,
     ifindex: u32,
     mac: Mac,
     probes: u32,
     gap: Duration,
-) -> Result<Probe, PacketError> {
+    until: Until,
+) -> Result<Vec<Mac>, PacketError> {
     let question = Question::new(ip, mac);
     let socket = question.socket(ifindex)?;
     let mut claimants = Vec::new();
@@ -101,13 +128,16 @@ async fn ask_segment(
                 && !claimants.contains(&claimant)
             {
                 claimants.push(claimant);
+                if until == Until::SomebodyAnswers {
+                    return Ok(claimants);
+                }
             }
         }
         if !claimants.is_empty() {
-            return Ok(Probe::TakenBy(claimants));
+            break;
         }
     }
-    Ok(Probe::Free)
+    Ok(claimants)
 }
 
 /// One question, in the words of its address family.

@@ -52,6 +52,12 @@ impl Writer {
         self.bytes[self.message..self.message + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
+    /// Has the kernel answer the last message that was begun also when nothing is wrong.
+    pub(crate) fn ask_for_acknowledgement(&mut self) {
+        let flags = &mut self.bytes[self.message + 6..self.message + 8];
+        flags.copy_from_slice(&(u16::from_ne_bytes([flags[0], flags[1]]) | ACK).to_ne_bytes());
+    }
+
     /// Fixed part of a message, padded to four bytes.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);

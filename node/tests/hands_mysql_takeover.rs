@@ -27,6 +27,7 @@ on_both!(
     errant_transactions_refuse_the_attachment,
     closing_is_bounded_with_writers_in_the_way,
     closing_a_frozen_or_lost_server_says_so,
+    closing_while_a_canary_waits_for_the_replica,
     closing_while_commits_wait_for_the_replica,
     a_server_that_waits_to_close_is_open,
     a_closed_primary_sends_to_nobody_any_more,
@@ -452,6 +453,24 @@ async fn pushy(socket: &Path, v: u32) -> mysql_async::Result<()> {
         .max_allowed_packet(Some(1 << 24));
     let mut conn = mysql_async::Conn::new(opts).await?;
     conn.query_drop(format!("INSERT INTO t (v) VALUES ({v})")).await
+}
+
+async fn closing_while_a_canary_waits_for_the_replica(flavour: Flavour) {
+    let pair = in_sync(flavour).await;
+    pair.replica.process().freeze();
+    let agent = pair.on_primary.clone();
+    let canary = tokio::spawn(async move { agent.canary(7, Duration::from_secs(60)).await });
+    eventually("the canary waits", || async {
+        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
+    })
+    .await;
+    let end = pair.on_primary.close_writes(Duration::from_secs(8)).await;
+    match flavour {
+        Flavour::Mariadb => assert!(matches!(end, Closing::Closed { .. }), "{end:?}"),
+        Flavour::Mysql => assert!(matches!(end, Closing::StillOpen { .. }), "{end:?}"),
+    }
+    assert!(tokio::time::timeout(D, canary).await.unwrap().unwrap().is_err(), "nobody acknowledged it");
+    pair.replica.process().thaw();
 }
 
 async fn closing_while_commits_wait_for_the_replica(flavour: Flavour) {

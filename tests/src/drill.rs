@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use baton_chaos::evidence::Record;
+use baton_chaos::evidence::{Record, Store};
+use baton_chaos::experiment::shipped;
 use baton_chaos::runner::agents::Agents;
 use baton_node::api::client::Client;
 use baton_node::api::drill::{DrillOrder, DrillView, FaultPhase};
@@ -85,6 +86,43 @@ pub fn begin(lab: &Lab, at: Port, drill: &str) -> Result<Child> {
     Ok(command.stdout(Stdio::null()).stderr(log).spawn()?)
 }
 
+/// A drill of one's own: a shipped one, with other words in its file. Returns its path.
+///
+/// # Errors
+/// There is none of that name, a word is not in it, or the file cannot be written.
+pub fn altered(lab: &Lab, from: &str, words: &[(&str, &str)]) -> Result<String> {
+    let mut text = shipped::template("altered", from)?;
+    for (old, new) in words {
+        ensure!(text.contains(old), "{from} does not say {old}");
+        text = text.replace(old, new);
+    }
+    let path = lab.dir.join("altered.toml");
+    std::fs::write(&path, text)?;
+    Ok(path.display().to_string())
+}
+
+/// Waits until the fault of a drill stands somewhere.
+///
+/// # Errors
+/// It does not, or the drill ends before.
+pub fn wait_biting(lab: &Lab, runner: &mut Child) -> Result<()> {
+    wait::until_true("the fault of a drill", WHOLE_WITHIN, || {
+        if let Some(ended) = runner.try_wait()? {
+            let said = std::fs::read_to_string(lab.dir.join("drill.log")).unwrap_or_default();
+            bail!("the drill has ended ({ended}): {said}");
+        }
+        Ok(left(lab)?.iter().any(|what| what.contains("Biting")))
+    })
+}
+
+/// The newest record that a runner has kept at a node.
+///
+/// # Errors
+/// There is none.
+pub fn newest_record(lab: &Lab, at: Port) -> Result<Record> {
+    Ok(Store::at(&lab.host(at).dir.join("drills")).find("last")?.record)
+}
+
 /// The agents, asked from here: their sockets are files.
 ///
 /// # Errors
@@ -131,9 +169,9 @@ pub fn left(lab: &Lab) -> Result<Vec<String>> {
 /// Waits until a takeover would work, everybody is heard, and nothing of drills is left.
 ///
 /// # Errors
-/// It does not come to that.
+/// It does not come to that. The lab's files are kept then.
 pub fn whole(lab: &Lab) -> Result<()> {
-    wait::until_true("a whole cluster with nothing left of a drill", WHOLE_WITHIN, || {
+    let came = wait::until_true("a whole cluster with nothing left of a drill", WHOLE_WITHIN, || {
         let standing = lab.standing()?;
         let left = left(lab)?;
         if !left.is_empty() {
@@ -143,7 +181,8 @@ pub fn whole(lab: &Lab) -> Result<()> {
             bail!("{}", standing.text);
         }
         Ok(true)
-    })
+    });
+    came.inspect_err(|_| lab.keep())
 }
 
 /// Starts the database of a node again when it has ended, once, as its service manager would.

@@ -8,11 +8,13 @@ use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use baton_chaos::experiment::shipped;
 use baton_chaos::verdict::Verdict;
 use baton_node::api::drill::{DrillId, DrillOrder, FaultKind, FaultSpec};
 use baton_node::config::DrillLevel;
 use baton_tests::drill::{self, Outcome, Restarter, SEAT};
-use baton_tests::lab::{Driver, Flavour, Lab, Options, Port, wait};
+use baton_tests::lab::wire::{INTERFACE, VIP};
+use baton_tests::lab::{DATA, Driver, Flavour, Lab, Options, Port, database, shell, wait};
 
 /// Held for the length of a test; other test programs that measure hold the same file.
 fn alone() -> File {
@@ -129,6 +131,122 @@ fn a_node_refuses_what_is_above_its_level_whoever_asks() -> Result<()> {
     // Nobody renews it: the agents end it.
     drill::whole(&lab).context("the drill that nobody runs")?;
     ensure!(lab.host(Port::Db1).process("mysqld")?.pid().is_some(), "the server is gone");
+    Ok(())
+}
+
+/// By the command on another node, by Ctrl-C, and node by node without ending the drill.
+#[test]
+fn an_operator_ends_a_drill_and_everything_is_healed() -> Result<()> {
+    let _alone = alone();
+    let lab = lab("L4")?;
+    let aborted = Verdict::Aborted.exit_code();
+    let mut runner = drill::begin(&lab, SEAT, "replication-lags")?;
+    drill::wait_biting(&lab, &mut runner)?;
+    let (code, said) = drill::verb(&lab, Port::Db2, &["abort", "--by", "the night shift"])?;
+    ensure!(code == 0, "{said}");
+    ensure!(runner.wait()?.code() == Some(i32::from(aborted)));
+    let record = drill::newest_record(&lab, SEAT)?;
+    ensure!(
+        record.judgement.reasons.iter().any(|why| why.contains("the night shift")),
+        "{:?}",
+        record.judgement
+    );
+    drill::whole(&lab).context("after abort")?;
+
+    let mut runner = drill::begin(&lab, SEAT, "replication-lags")?;
+    drill::wait_biting(&lab, &mut runner)?;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(runner.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
+    ensure!(runner.wait()?.code() == Some(i32::from(aborted)));
+    drill::whole(&lab).context("after Ctrl-C")?;
+
+    let short = drill::altered(&lab, "replication-lags", &[("60s", "15s")])?;
+    let mut runner = drill::begin(&lab, SEAT, &short)?;
+    drill::wait_biting(&lab, &mut runner)?;
+    let (code, said) = drill::verb(&lab, Port::Db1, &["heal"])?;
+    ensure!(code == 0 && said.contains("db2"), "{said}");
+    let standing = drill::left(&lab)?.into_iter().find(|what| what.contains("Biting"));
+    ensure!(standing.is_none(), "{standing:?} after heal");
+    ensure!(
+        runner.wait()?.code() == Some(i32::from(Verdict::Inconclusive.exit_code())),
+        "it cannot have passed"
+    );
+    drill::whole(&lab).context("after heal")
+}
+
+/// A drill that could not fail would prove nothing.
+#[test]
+fn a_second_machine_with_the_address_and_a_lost_write_each_fail_a_drill() -> Result<()> {
+    let _alone = alone();
+    let lab = lab("L4")?;
+    let short = drill::altered(&lab, "replication-lags", &[("60s", "15s")])?;
+    let failed = |mut runner: std::process::Child, because: &str| -> Result<()> {
+        let code = runner.wait()?.code();
+        let judgement = drill::newest_record(&lab, SEAT)?.judgement;
+        println!("{judgement:?}");
+        ensure!(code == Some(i32::from(Verdict::Fail.exit_code())), "{code:?}: {judgement:?}");
+        ensure!(judgement.reasons.iter().any(|why| why.contains(because)), "{judgement:?}");
+        drill::whole(&lab)
+    };
+
+    let mut runner = drill::begin(&lab, SEAT, &short)?;
+    drill::wait_biting(&lab, &mut runner)?;
+    let holder = lab.serving()?.context("somebody serves")?;
+    let lost = "DELETE FROM baton.drill_writes ORDER BY seen LIMIT 3";
+    database::query(&lab.host(holder).mysql(), lost)?;
+    failed(runner, "3 writes acknowledged and lost")?;
+
+    let mut runner = drill::begin(&lab, SEAT, &short)?;
+    drill::wait_biting(&lab, &mut runner)?;
+    let (impostor, vip) = (lab.wire.netns(Port::Observer), format!("{VIP}/32"));
+    let address = |verb: &str| shell::run("ip", &["-n", &impostor, "addr", verb, &vip, "dev", INTERFACE]);
+    address("add")?;
+    wait::pass(Duration::from_secs(1))?;
+    address("del")?;
+    failed(runner, "two machines answered for the virtual IP")
+}
+
+fn backup(lab: &Lab) -> Result<Port> {
+    let holder = lab.serving()?;
+    DATA.into_iter().find(|port| Some(*port) != holder).context("there are two data nodes")
+}
+
+/// Every shipped drill that the lab can bear, one after the other: `BATON_EVERY_DRILL=1`, some twenty minutes.
+#[test]
+fn every_shipped_drill_passes() -> Result<()> {
+    if std::env::var_os("BATON_EVERY_DRILL").is_none() {
+        println!("skipped: BATON_EVERY_DRILL is not set");
+        return Ok(());
+    }
+    let _alone = alone();
+    let driver = Driver::Agents { profile: "standard".into() };
+    let lab =
+        Lab::up(Options { drills: "L5", resync_by_itself: true, docker: true, ..Options::plain(driver) })?;
+    drill::whole(&lab)?;
+    let mut wrong = Vec::new();
+    for port in DATA {
+        // As a service manager would.
+        lab.host(port).process("mysqld")?.supervise();
+        lab.host(port).process("redis")?.supervise();
+    }
+    for id in shipped::ids() {
+        // Who takes the witness away asks another.
+        let seat = if id.starts_with("witness") { backup(&lab)? } else { SEAT };
+        let outcome = drill::run(&lab, seat, id)?;
+        let judgement = outcome.record.as_ref().map(|record| &record.judgement);
+        println!("{id}: {judgement:?}");
+        let verdict = judgement.map(|judgement| judgement.verdict);
+        // What no agent can inject yet, each of them refuses.
+        let is_right = match id {
+            "certificates" | "container-never-healthy" | "power-cut" => verdict == Some(Verdict::Refused),
+            _ => verdict.is_some_and(Verdict::is_pass),
+        };
+        if !is_right {
+            wrong.push(format!("{id}: {judgement:?}\n{}", outcome.said));
+        }
+        drill::whole(&lab).with_context(|| format!("after {id}"))?;
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 

@@ -67,32 +67,37 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> 
     let source = sound(global, &args.which)?;
     let config = global.config()?;
     let agents = Agents { client: global.client()?, by: args.by.clone() };
-    let store = Store::open(&config.drill.evidence).map_err(|error| Failure::usage(chain(&error)))?;
+    let (approver, reason) = (args.approver.clone(), args.reason.clone());
+    let record = execute(global, Options { source, config, agents, approver, reason }, !args.yes).await?;
+    Ok(record.judgement.verdict.exit_code())
+}
+
+/// Runs a drill, prints what came of it, and returns its record as it stands in the chain.
+pub(super) async fn execute(global: &Global, options: Options, ask: bool) -> Result<Record, Failure> {
+    let store = Store::open(&options.config.drill.evidence).map_err(|error| Failure::usage(chain(&error)))?;
     // Held until the end: whoever begins a second drill here meanwhile must not take this one's draft for a dead runner's.
     let _alive = store.alive().map_err(|error| Failure {
         code: Exit::Refused.code(),
         message: format!("a drill is being run from this machine: {}", chain(&error)),
     })?;
     keep_left(&store)?;
-    if !args.yes {
-        let status = agents.status().await?;
-        complain(&plan_text(&source.experiment, Some(&roles(&source.experiment, &status))));
+    if ask {
+        let status = options.agents.status().await?;
+        let experiment = &options.source.experiment;
+        complain(&plan_text(experiment, Some(&roles(experiment, &status))));
         if !is_confirmed()? {
             return Err(Failure { code: Exit::Refused.code(), message: "nothing was done".into() });
         }
     }
-    let (approver, reason) = (args.approver.clone(), args.reason.clone());
-    let options = Options { source, config, agents, approver, reason };
     let done = runner::run(&options, &store).await.map_err(failure)?;
     for remark in &done.remarks {
         complain(remark);
     }
-    let record = &done.record;
     match global.output {
-        Output::Json => say(&json(record)?),
-        Output::Human => say(&conclusion(record, &store)),
+        Output::Json => say(&json(&done.record)?),
+        Output::Human => say(&conclusion(&done.record, &store)),
     }
-    Ok(record.judgement.verdict.exit_code())
+    Ok(done.record)
 }
 
 fn failure(error: RunError) -> Failure {
@@ -103,7 +108,7 @@ fn failure(error: RunError) -> Failure {
 }
 
 /// A drill without mistakes.
-fn sound(global: &Global, which: &str) -> Result<crate::experiment::Source, Failure> {
+pub(super) fn sound(global: &Global, which: &str) -> Result<crate::experiment::Source, Failure> {
     let source = source(global, which)?;
     let wrong: Vec<String> = lint(&source)
         .iter()

@@ -52,7 +52,7 @@ impl Clock {
 }
 
 /// The grid of the agent's periods, which are multiples of it.
-const GRID: Duration = Duration::from_millis(50);
+pub(crate) const GRID: Duration = Duration::from_millis(50);
 
 /// The ticks of one task. What is periodic wakes the process at the points of one grid, since a wake-up costs more than
 /// most of what is done in it. The next tick comes one period after the last, or, after one that came late, up to half of one

@@ -129,9 +129,9 @@ impl Driver {
         let mut standing = self.context.consensus.standing();
         let mut lease = self.context.lease.view();
         let mut tick = self.context.clock.every(Duration::from_millis(TICK_MAX_MS), Duration::ZERO);
-        // A tick after the probes, so that a report has what they have just seen.
+        // A point of the grid after the probes, so that a report has what they have just seen.
         let every = self.context.config.timing.report.duration();
-        let mut report = self.context.clock.every(every, every / 4);
+        let mut report = self.context.clock.every(every, clock::GRID.min(every / 4));
         // What was applied before this agent started is its first input, or a restarted holder would wait for news.
         committed.mark_changed();
         standing.mark_changed();

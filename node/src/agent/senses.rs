@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use baton_netops::Probe;
 use baton_runbooks::decide::local::Role;
 use baton_runbooks::observe::{MysqlFacts, Observation, ProbeFailure, RedisFacts};
 use tokio::sync::mpsc;
@@ -175,15 +174,13 @@ async fn watch_gateway(context: Context, out: Observations, gateway: IpAddr, int
     let mut tick = context.clock.every(GATEWAY_PERIOD, Duration::ZERO);
     loop {
         tick.tick().await;
-        let reachable =
-            match context.hands.network.probe_address(gateway, &interface, 1, GATEWAY_DEADLINE).await {
-                Ok(Probe::TakenBy(_)) => true,
-                Ok(Probe::Free) => false,
-                Err(error) => {
-                    tracing::debug!(error = crate::chain::chain(&error), %gateway, "not asked");
-                    continue;
-                }
-            };
+        let reachable = match context.hands.network.is_there(gateway, &interface, GATEWAY_DEADLINE).await {
+            Ok(reachable) => reachable,
+            Err(error) => {
+                tracing::debug!(error = crate::chain::chain(&error), %gateway, "not asked");
+                continue;
+            }
+        };
         let address = gateway.to_string();
         if out.send(Observation::Gateway { address, reachable }).await.is_err() {
             return;

@@ -106,6 +106,18 @@ impl Window {
         (self.has(day) && time >= self.from) || (self.has(day.previous()) && time < self.to)
     }
 
+    /// The days on which it opens, in the order of the week.
+    #[must_use]
+    pub fn days(&self) -> Vec<Weekday> {
+        DAYS.into_iter().map(|(_, day)| day).filter(|day| self.has(*day)).collect()
+    }
+
+    /// From when to when; on the next day, if the second is not after the first.
+    #[must_use]
+    pub const fn times(&self) -> (Time, Time) {
+        (self.from, self.to)
+    }
+
     fn has(&self, day: Weekday) -> bool {
         let since = |day: Weekday| self.days.0.until(day);
         since(day) <= since(self.days.1)

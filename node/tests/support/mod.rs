@@ -9,6 +9,7 @@ pub mod redis;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A generous deadline for conditions on a machine with other work.
@@ -81,9 +82,19 @@ impl Drop for Process {
     }
 }
 
-/// A loopback port that nobody has at this moment.
+/// A loopback port that nobody has and nobody is given: below those that the kernel hands out to whoever connects,
+/// and no two calls of a process return the same.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(97);
+    loop {
+        let offset = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+        let port = u16::try_from(PORTS.start + offset).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Waits until `condition` gives a value; panics with `what` when [`PATIENCE`] is used up.

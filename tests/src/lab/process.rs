@@ -47,9 +47,15 @@ pub struct Process {
     name: String,
     pid: Arc<AtomicI32>,
     starts: Arc<AtomicU32>,
+    supervised: Arc<AtomicBool>,
 }
 
 impl Process {
+    /// From now on it is started again when it ends while the host has power.
+    pub fn supervise(&self) {
+        self.supervised.store(true, Ordering::SeqCst);
+    }
+
     /// Its present pid, unless it has ended.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
@@ -98,6 +104,7 @@ pub fn start(spec: Spec) -> Result<Process> {
         name: spec.name.clone(),
         pid: Arc::new(AtomicI32::new(pid_of(&child))),
         starts: Arc::new(AtomicU32::new(1)),
+        supervised: Arc::new(AtomicBool::new(spec.restart)),
     };
     let watched = process.clone();
     std::thread::Builder::new()
@@ -110,7 +117,7 @@ fn reap(spec: &Spec, mut child: Child, process: &Process) {
     loop {
         let ended = child.wait();
         process.pid.store(0, Ordering::SeqCst);
-        if ended.is_err() || !spec.restart {
+        if ended.is_err() || !process.supervised.load(Ordering::SeqCst) {
             return;
         }
         if wait::pass(RESTART_AFTER).is_err() || !spec.powered.load(Ordering::SeqCst) {

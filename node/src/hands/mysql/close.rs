@@ -10,6 +10,9 @@
 //! statement takes effect later. What counts is what the server says at the end, when A is gone: before, it may be
 //! what A asked for.
 //!
+//! So are the agent's own sessions that write: a canary whose acknowledgement does not come any more holds its lock for
+//! ever, and the server would never close.
+//!
 //! A commit that waits for a semi-sync acknowledgement is released by KILL on MariaDB. MySQL (9.7) only disconnects
 //! its client, so that nobody hears of an acknowledgement, and the commit waits on with its lock: until the replica
 //! answers or semi-sync is switched off the server stays open, which is what [`Closing::StillOpen`] then says. A node
@@ -69,7 +72,7 @@ impl Mysql {
     }
 
     /// As [`Mysql::close_writes`], and commits that wait for a replica's acknowledgement are finished without one. None of
-    /// them is acknowledged: their clients are disconnected before, and from then until the server is closed no
+    /// them is acknowledged: their clients, the agent's canary among them, are disconnected before, and from then until the server is closed no
     /// other write begins. They stay in the binary log, as they would after a crash, and may be extra.
     ///
     /// On MySQL semi-sync's source side is off afterwards; on MariaDB this is [`Mysql::close_writes`], which finishes them. Only
@@ -168,6 +171,8 @@ impl Mysql {
                         // In this order: who writes when the closer waits is among the sessions that are ended.
                         let finish = unfinished && waits_for_lock(killer, id, left()).await?;
                         *killed += self.kill_clients_on(killer, left()).await?;
+                        let own = flavour::own_writers(killer.flavour, &self.access().user);
+                        kill_listed(killer, own, left()).await?;
                         if finish {
                             let off = flavour::semi_sync_source(killer.flavour, false).to_owned();
                             killer.query("finish waiting commits", off, left()).await?;
@@ -203,24 +208,10 @@ impl Mysql {
     }
 
     async fn kill_clients_on(&self, session: &mut Session, deadline: Duration) -> Result<u64, MysqlError> {
-        let what = "kill clients";
-        let end = Instant::now() + deadline;
         let access = self.access();
         let own = [access.user.as_str(), access.replication_user.as_str()];
         let list = flavour::client_sessions(session.flavour, own);
-        let answers = session.query(what, list, deadline).await?;
-        let rows = answers.first().map_or(&[][..], |answer| answer.rows.as_slice());
-        let mut killed = 0;
-        for id in rows.iter().filter_map(|row| cell::<u64>(row, "id")) {
-            let left = end.saturating_duration_since(Instant::now());
-            match session.query(what, format!("KILL {id}"), left).await {
-                Ok(_) => killed += 1,
-                // ER_NO_SUCH_THREAD: it went by itself.
-                Err(MysqlError::Server { code: 1094, .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(killed)
+        kill_listed(session, list, deadline).await
     }
 }
 
@@ -237,6 +228,25 @@ async fn waits_for_lock(session: &mut Session, id: u32, deadline: Duration) -> R
     let ask = flavour::waits_for_lock(id);
     let answers = session.query("see whether closing waits", ask, deadline).await?;
     Ok(answers.first().and_then(|answer| answer.get::<u64>("waits")) == Some(1))
+}
+
+/// Ends the sessions that the query `list` returns as column `id`, and says how many they were.
+async fn kill_listed(session: &mut Session, list: String, deadline: Duration) -> Result<u64, MysqlError> {
+    let what = "kill sessions";
+    let end = Instant::now() + deadline;
+    let answers = session.query(what, list, deadline).await?;
+    let rows = answers.first().map_or(&[][..], |answer| answer.rows.as_slice());
+    let mut killed = 0;
+    for id in rows.iter().filter_map(|row| cell::<u64>(row, "id")) {
+        let left = end.saturating_duration_since(Instant::now());
+        match session.query(what, format!("KILL {id}"), left).await {
+            Ok(_) => killed += 1,
+            // ER_NO_SUCH_THREAD: it went by itself.
+            Err(MysqlError::Server { code: 1094, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(killed)
 }
 
 /// Closing was given up.

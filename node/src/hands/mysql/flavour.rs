@@ -371,6 +371,22 @@ pub fn waits_for_lock(id: u32) -> String {
     )
 }
 
+/// Sessions of the agent's own account in the middle of a write, as column `id`: a canary, or the agent's tables.
+#[must_use]
+pub fn own_writers(flavour: Flavour, user: &str) -> String {
+    let (table, id) = match flavour {
+        Flavour::Mariadb => ("information_schema.processlist", "id"),
+        Flavour::Mysql => ("performance_schema.processlist", "ID"),
+    };
+    let writes =
+        ["UPDATE", "INSERT", "CREATE", "ALTER"].map(|verb| format!("info LIKE '{verb} %'")).join(" OR ");
+    format!(
+        "SELECT {id} AS id FROM {table} WHERE user={} AND command NOT IN ('Sleep','Killed') AND ({writes}) \
+         AND {id}<>CONNECTION_ID()",
+        quote(user)
+    )
+}
+
 /// Lists the threads that send the binary log to replicas, as column `id`; with a user, those of its replicas.
 #[must_use]
 pub fn dump_sessions(flavour: Flavour, user: Option<&str>) -> String {
