@@ -1,12 +1,14 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with a Rust toolchain, as root or with sudo:
-#   make demo    the main job on real MariaDB, Redis and containers; FAULT=… chooses another fault
+#   make demo    the main job on real MariaDB, Redis and containers; FAULT=… chooses another fault, FLAVOUR=mysql MySQL
 #   make test    all tests
 # `make verify` only reads; `make fix` writes.
 
 SHELL := /bin/bash
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,HOME,CI")
 FAULT ?= power-loss
+FLAVOUR ?= mariadb
 RUNS ?= 20
+REJOINS ?= 5
 SEEDS ?= 100000
 BENCH_SEEDS ?= 20000
 FIRST ?= 1
@@ -18,15 +20,19 @@ PEERS := redis-sentinel pacemaker pacemaker-cli-utils corosync resource-agents
 PEER_SERVICES := redis-sentinel pacemaker corosync
 LAB := target/debug/lab
 
-.PHONY: demo test verify fix simulate soak bench compare peers drill-kills lab-up lab-down packages mysql build
+.PHONY: demo test test-mysql verify fix simulate soak bench compare peers drill-kills lab-up lab-down packages mysql build
 
 ## The main job, end to end: three agents, one fault, one verdict
-demo: packages build
-	$(SUDO) $(LAB) run $(FAULT)
+demo: packages build $(if $(filter mysql,$(FLAVOUR)),mysql)
+	$(SUDO) $(LAB) run $(FAULT) --flavour $(FLAVOUR)
 
 ## All tests, those on real servers included
 test: packages mysql build
 	$(SUDO) env "PATH=$$PATH" cargo test --workspace --no-fail-fast
+
+## Every fault of the lab and every drill on real MySQL
+test-mysql: packages mysql build
+	$(SUDO) env "PATH=$$PATH" BATON_FLAVOUR=mysql cargo test --workspace --no-fail-fast --test faults --test drills
 
 ## What a change must pass: formatting, lints, tests, documentation
 verify: packages
@@ -51,13 +57,14 @@ simulate:
 soak: packages build
 	$(SUDO) $(LAB) soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(SOAK)
 
-## Outage beside keepalived's, cost of an agent, write gap of planned moves, speed of the simulator; writes target/bench/*.json
-bench: packages
+## Outage beside keepalived's, cost of an agent, write gap of planned moves, time to rejoin, speed of the simulator; writes target/bench/*.json
+bench: packages mysql
 	cargo build --release -p baton-node -p baton-tests --bins
 	mkdir -p target/bench
 	target/release/simulate --seeds $(BENCH_SEEDS) --threads $$(nproc) --json target/bench/simulator.json
 	$(SUDO) target/release/lab bench --runs $(RUNS)
 	$(SUDO) target/release/lab bench-switchover --runs $(RUNS)
+	$(SUDO) target/release/lab bench-rejoin --runs $(REJOINS)
 
 ## Every system under the same faults, RUNS=3 of each; writes target/bench/compare.json and the tables in README.md and docs/comparison.md
 compare: RUNS = 3

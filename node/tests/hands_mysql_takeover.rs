@@ -1,8 +1,11 @@
-//! Semi-sync, canary, takeover, closing and rejoining with two real MariaDB servers.
+//! Semi-sync, canary, takeover, closing and rejoining with two real servers of a family.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use baton_node::hands::mysql::close::Closing;
@@ -12,7 +15,7 @@ use baton_node::hands::mysql::semisync::Switch;
 use baton_node::hands::mysql::{Mysql, flavour, gtid};
 use baton_runbooks::observe::Flavour;
 use mysql_async::prelude::Queryable;
-use support::database::{D, Database, on_both};
+use support::database::{D, Database, is_there, on_both};
 use support::eventually;
 
 on_both!(
@@ -392,6 +395,64 @@ async fn closing_a_frozen_or_lost_server_says_so(flavour: Flavour) {
     db.kill();
     let end = hands.close_writes(Duration::from_millis(500)).await;
     assert!(matches!(&end, Closing::Unknown { why } if why.contains("refused")), "{end:?}");
+}
+
+/// MySQL only: MariaDB lets such commits go with their sessions.
+#[tokio::test]
+async fn mysql_closing_over_commits_that_wait_acknowledges_nothing() {
+    if !is_there(Flavour::Mysql) {
+        return;
+    }
+    let pair = in_sync(Flavour::Mysql).await;
+    pair.replica.process().freeze();
+    let mut transaction = pair.primary.app().await;
+    transaction.query_drop("BEGIN; INSERT INTO t (v) VALUES (2)").await.unwrap();
+    let mut app = pair.primary.app().await;
+    let waiting = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });
+    eventually("the commit waits", || async {
+        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
+    })
+    .await;
+    // Local clients that come at any moment and commit at once: a server without semi-sync would tell them so.
+    let acknowledged = Arc::new(AtomicBool::new(false));
+    let mut late = Vec::new();
+    for v in 10..14 {
+        let (socket, acknowledged) = (pair.primary.socket(), Arc::clone(&acknowledged));
+        late.push(tokio::spawn(async move {
+            loop {
+                match pushy(&socket, v).await {
+                    Ok(()) => acknowledged.store(true, Ordering::SeqCst),
+                    Err(mysql_async::Error::Server(refusal)) if refusal.code == 1290 => return,
+                    Err(_) => {}
+                }
+            }
+        }));
+    }
+    let end = pair.on_primary.close_over_waiting_commits(D).await;
+    assert!(matches!(end, Closing::Closed { .. }), "{end:?}");
+    for client in late {
+        tokio::time::timeout(D, client).await.unwrap().unwrap();
+    }
+    assert!(!acknowledged.load(Ordering::SeqCst), "a client was told of a commit that nobody else has");
+    assert!(tokio::time::timeout(D, waiting).await.unwrap().unwrap().is_err(), "never acknowledged");
+    assert!(transaction.query_drop("COMMIT").await.is_err());
+    let facts = pair.on_primary.facts(D).await.unwrap();
+    assert!(facts.read_only && facts.semi_sync.waiting == 0, "{facts:?}");
+    assert_eq!(pair.primary.value("SELECT COUNT(*) FROM app.t WHERE v=1").await, "1", "it is in the log");
+    assert_eq!(pair.primary.value("SELECT COUNT(*) FROM app.t WHERE v=2").await, "0");
+    pair.replica.process().thaw();
+}
+
+/// One write over a connection of its own.
+async fn pushy(socket: &Path, v: u32) -> mysql_async::Result<()> {
+    let opts = mysql_async::OptsBuilder::default()
+        .socket(Some(socket.display().to_string()))
+        .user(Some("app"))
+        .db_name(Some("app"))
+        .wait_timeout(Some(600))
+        .max_allowed_packet(Some(1 << 24));
+    let mut conn = mysql_async::Conn::new(opts).await?;
+    conn.query_drop(format!("INSERT INTO t (v) VALUES ({v})")).await
 }
 
 async fn closing_while_a_canary_waits_for_the_replica(flavour: Flavour) {

@@ -5,6 +5,7 @@
 //! system that loses writes or has two holders is not fast.
 
 mod cost;
+pub mod rejoin;
 pub mod switchover;
 
 use std::collections::BTreeMap;

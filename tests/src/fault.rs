@@ -5,6 +5,7 @@
 //! links are made in the switch; the others are made from outside of the host, as a kernel or another program would.
 
 mod act;
+pub mod back;
 mod command;
 mod forced;
 mod paused;
@@ -149,6 +150,8 @@ macro_rules! faults {
 
 faults! {
     PowerLoss "power-loss" "the primary's host is off the wire and every process of it is killed";
+    PowerReturn "power-return"
+        "the primary loses power while commits wait for the replica's acknowledgement; later it is back";
     AgentKill "agent-kill" "the primary's agent is killed and restarted by its supervisor";
     AgentFreeze "agent-freeze" "the primary's agent is stopped, and thawed later";
     DriverHang "driver-hang" "the driver of the primary's agent hangs while its lease thread lives on, and goes on later";
@@ -245,6 +248,7 @@ impl Fault {
             | Self::MysqldFreeze
             | Self::LinkDown
             | Self::PartitionPrimary
+            | Self::PowerReturn
             | Self::Resync
             | Self::ResyncInterrupted
             | Self::ResyncAutomatic => of(Changes::One, 5_000, LONG),

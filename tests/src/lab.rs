@@ -11,10 +11,11 @@
 //! ```
 
 pub mod agents;
+pub mod database;
 pub mod docker;
 mod failpoints;
+pub mod flavour;
 pub mod keepalived;
-pub mod mariadb;
 pub mod pacemaker;
 pub mod process;
 pub mod redis;
@@ -39,6 +40,7 @@ use baton_chaos::check::Finals;
 use baton_chaos::history::{Kind, Origin};
 use baton_chaos::load::{LoadOptions, MysqlTarget, RedisTarget};
 
+pub use flavour::Flavour;
 use process::{Process, Spec};
 pub use sweep::{end_all, sweep};
 use wire::{ARP_SENDERS, INTERFACE, VIP, Wire};
@@ -85,6 +87,8 @@ impl Driver {
 pub struct Options {
     /// Who decides.
     pub driver: Driver,
+    /// Which database.
+    pub flavour: Flavour,
     /// A container engine with a service on each data node; costs some seconds.
     pub docker: bool,
     /// The databases' directories are on a small file system of their own, which can be filled.
@@ -105,6 +109,7 @@ impl Options {
     pub fn plain(driver: Driver) -> Self {
         Self {
             driver,
+            flavour: Flavour::default(),
             docker: false,
             small_disk: false,
             resync_by_itself: false,
@@ -135,7 +140,7 @@ impl Host {
         self.powered.load(Ordering::SeqCst)
     }
 
-    /// Socket of its MariaDB.
+    /// Socket of its database.
     #[must_use]
     pub fn mysql(&self) -> PathBuf {
         self.dir.join("mysql.sock")
@@ -201,7 +206,7 @@ impl Lab {
 
     fn build(&mut self) -> Result<()> {
         self.wire.create()?;
-        let template = mariadb::template(&target_dir().join("lab"))?;
+        let template = database::template(self.options.flavour, &target_dir().join("lab"))?;
         let archive = if self.options.docker { Some(docker::archive(&self.dir)?) } else { None };
         std::thread::scope(|scope| {
             let prepare = |host: &Host| self.prepare(host, &template, archive.as_deref());
@@ -236,20 +241,31 @@ impl Lab {
             return Ok(());
         }
         let data_dir = host.dir.join("mysql").display().to_string();
+        let flavour = self.options.flavour;
         if self.options.small_disk {
-            shell::run("mount", &["-t", "tmpfs", "-o", "size=160m", "baton-lab", &data_dir])?;
+            let size = format!("size={}m", flavour.small_disk_mib());
+            shell::run("mount", &["-t", "tmpfs", "-o", &size, "baton-lab", &data_dir])?;
         }
         shell::run("cp", &["-a", &format!("{}/.", template.display()), &data_dir])?;
         let address = host.port.address().to_string();
         let primary = (host.port != Port::Db1).then(|| Port::Db1.address().to_string());
         let redis = redis::configuration(&host.dir, &address, primary.as_deref());
         std::fs::write(host.dir.join("redis.conf"), redis)?;
-        mariadb::write_scripts(&host.dir, host.port.address().octets()[3], &address)?;
+        database::write_scripts(flavour, &host.dir, host.port.address().octets()[3], &address)?;
+        if let Some(path) = flavour.tools(&host.dir.join("bin"))? {
+            host.agent_env.lock().expect("nobody panics with it in hand").push(("PATH".into(), path));
+        }
         self.start_servers(host.port)?;
         if let Some(primary) = &primary {
-            mariadb::follow(&host.mysql(), primary)?;
+            database::follow(flavour, &host.mysql(), primary)?;
         }
         archive.map_or(Ok(()), |archive| docker::prepare(&host.dir, archive))
+    }
+
+    /// Which database it has.
+    #[must_use]
+    pub fn flavour(&self) -> Flavour {
+        self.options.flavour
     }
 
     /// The host on a port.
@@ -298,7 +314,7 @@ impl Lab {
             self.start(port, "dockerd", "dockerd", dockerd, false)?;
         }
         redis::wait_ready(&host.redis())?;
-        mariadb::wait_ready(&host.mysql())
+        database::wait_ready(&host.mysql())
     }
 
     /// Starts one of `mysqld` and `redis`, and does not wait for it.
@@ -313,9 +329,9 @@ impl Lab {
                 false,
             );
         }
-        let server_id = port.address().octets()[3];
-        let mysqld = mariadb::arguments(&host.dir, server_id, &port.address().to_string());
-        self.start(port, name, "mariadbd", mysqld, false)
+        let (server_id, address) = (port.address().octets()[3], port.address().to_string());
+        let (program, mysqld) = database::command(self.options.flavour, &host.dir, server_id, &address)?;
+        self.start(port, name, &program, mysqld, false)
     }
 
     /// Starts who decides on a host, if the lab has one. keepalived's backup is started only when the master serves,
@@ -357,8 +373,8 @@ impl Lab {
     /// A server or the kernel refuses.
     pub fn serve_by_hand(&self, port: Port, with_vip: bool) -> Result<()> {
         let host = self.host(port);
-        mariadb::query(&host.mysql(), "SET GLOBAL rpl_semi_sync_master_enabled=1")?;
-        mariadb::query(&host.mysql(), "SET GLOBAL read_only=0")?;
+        database::query(&host.mysql(), self.flavour().semi_sync(true))?;
+        database::query(&host.mysql(), self.flavour().open())?;
         redis::ask::<String>(&host.redis(), &["REPLICAOF", "NO", "ONE"])?;
         redis::ask::<String>(&host.redis(), &["CONFIG", "SET", "min-replicas-to-write", "0"])?;
         if with_vip {
@@ -373,7 +389,7 @@ impl Lab {
     /// # Errors
     /// They do not within 30 s.
     pub fn replicate_by_hand(&self, port: Port) -> Result<()> {
-        mariadb::query(&self.host(port).mysql(), "START SLAVE")?;
+        database::query(&self.host(port).mysql(), self.flavour().start_replica())?;
         self.wait_replicating(port)
     }
 
@@ -383,17 +399,16 @@ impl Lab {
     /// They do not within 30 s.
     pub fn wait_replicating(&self, port: Port) -> Result<()> {
         let host = self.host(port);
-        wait::until_true("MariaDB to replicate", VIP_LIMIT, || {
-            let rows = mariadb::query(&host.mysql(), "SHOW SLAVE STATUS")?;
-            let runs = |column: &str| rows.first().is_some_and(|row| row[column] == "Yes");
-            Ok(runs("Slave_IO_Running") && runs("Slave_SQL_Running"))
+        wait::until_true("the database to replicate", VIP_LIMIT, || {
+            let rows = database::query(&host.mysql(), self.flavour().replica_status())?;
+            Ok(rows.first().is_some_and(|row| self.flavour().replicates(row)))
         })?;
         wait::until_true("Redis to replicate", VIP_LIMIT, || {
             Ok(redis::replication(&host.redis(), "master_link_status")? == "up")
         })
     }
 
-    /// Waits until a data node with power has the virtual IP and a MariaDB that takes writes, and says which.
+    /// Waits until a data node with power has the virtual IP and a database that takes writes, and says which.
     ///
     /// # Errors
     /// None does within 30 s.
@@ -416,7 +431,7 @@ impl Lab {
             let host = self.host(port);
             let opened = |kind: &Kind| match kind {
                 Kind::Mysql => {
-                    mariadb::value(&host.mysql(), "SELECT @@global.read_only").is_ok_and(|value| value == "0")
+                    database::value(&host.mysql(), "SELECT @@global.read_only").is_ok_and(|value| value == "0")
                 }
                 Kind::Redis => redis::replication(&host.redis(), "role").is_ok_and(|role| role == "master"),
             };
@@ -490,10 +505,10 @@ impl Lab {
     pub fn load(&self, origin: Origin) -> LoadOptions {
         let vip = |port| SocketAddr::new(IpAddr::V4(VIP), port);
         let mysql = MysqlTarget {
-            address: vip(mariadb::PORT),
+            address: vip(database::PORT),
             user: "app".into(),
-            password: mariadb::PASSWORD.into(),
-            schema: mariadb::APP_SCHEMA.into(),
+            password: database::PASSWORD.into(),
+            schema: database::APP_SCHEMA.into(),
             table: "writes".into(),
         };
         LoadOptions {
@@ -521,7 +536,7 @@ impl Lab {
     #[must_use]
     pub fn contents(&self, port: Port) -> Finals {
         let host = self.host(port);
-        let mysql = mariadb::contents(&host.mysql()).map(|ids| (Kind::Mysql, ids));
+        let mysql = database::contents(&host.mysql()).map(|ids| (Kind::Mysql, ids));
         let redis = redis::contents(&host.redis()).map(|ids| (Kind::Redis, ids));
         Finals([mysql, redis].into_iter().flatten().collect())
     }
@@ -530,7 +545,7 @@ impl Lab {
     #[must_use]
     pub fn contents_of(&self, port: Port, ids: Range<u64>) -> Finals {
         let host = self.host(port);
-        let mysql = mariadb::contents_of(&host.mysql(), ids.clone()).map(|ids| (Kind::Mysql, ids));
+        let mysql = database::contents_of(&host.mysql(), ids.clone()).map(|ids| (Kind::Mysql, ids));
         let redis = redis::contents_of(&host.redis(), ids).map(|ids| (Kind::Redis, ids));
         Finals([mysql, redis].into_iter().flatten().collect())
     }

@@ -23,8 +23,8 @@ use baton_chaos::load::{Load, LoadOptions};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::fault::{Expectation, Fault, Scene, Served};
-use crate::lab::{Driver, Lab, Options, Port, agents, wait};
+use crate::fault::{Expectation, Fault, Scene, Served, back};
+use crate::lab::{Driver, Flavour, Lab, Options, Port, agents, wait};
 #[cfg(test)]
 pub(crate) use report::judge_of;
 pub use report::{Outcome, Report, system};
@@ -43,6 +43,8 @@ pub(crate) const SPREAD_MS: u64 = 400;
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
 /// How long two that think they serve may take to agree, once the load has stopped.
 const SERVES_WITHIN: Duration = Duration::from_secs(5);
+/// How long the cluster may take to be whole again after a heal.
+const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 /// How long the lab is watched after it serves again, and again after the heal.
 const SETTLE: Duration = Duration::from_secs(2);
 /// The same after a fault that has bitten when it is injected: nothing was waited for before, and agents come back late.
@@ -57,19 +59,23 @@ pub struct Plan {
     pub driver: Driver,
     /// What goes wrong.
     pub fault: Fault,
+    /// On which database.
+    pub flavour: Flavour,
     /// Whether container engines take part.
     pub docker: bool,
     /// For faults that strike at a step of the takeover: `STEP:started` or `STEP:acted`.
     pub at: Option<String>,
+    /// After the heal the cluster must be whole again: the node that was away follows, or is resynced by an operator.
+    pub whole: bool,
     /// The logs stay whatever comes out.
     pub keep: bool,
 }
 
 impl Plan {
-    /// The fault with all that belongs to a lab, struck where it usually is.
+    /// The fault on MariaDB with all that belongs to a lab, struck where it usually is.
     #[must_use]
     pub fn usual(driver: Driver, fault: Fault) -> Self {
-        Self { driver, fault, docker: true, at: None, keep: false }
+        Self { driver, fault, flavour: Flavour::Mariadb, docker: true, at: None, whole: false, keep: false }
     }
 }
 
@@ -80,6 +86,7 @@ impl Plan {
 pub fn run(plan: &Plan) -> Result<Report> {
     let options = Options {
         driver: plan.driver.clone(),
+        flavour: plan.flavour,
         docker: plan.docker || plan.fault.needs_docker(),
         small_disk: plan.fault.needs_small_disk(),
         resync_by_itself: plan.fault == Fault::ResyncAutomatic,
@@ -162,6 +169,8 @@ struct Outlasted {
     not_restored: Option<String>,
     /// Why the agents did nothing, as they said just before the heal.
     refusals: Vec<String>,
+    /// Why the cluster is not whole again, if it was to be.
+    not_whole: Option<String>,
 }
 
 /// Who holds, and since which epoch. Other systems have no epochs; their changes are counted by who serves.
@@ -201,7 +210,7 @@ pub fn observe(lab: &Lab, plan: &Plan, terms: &Terms<'_>) -> Result<(Report, His
     let bit = not_bitten.is_none();
     doubts.extend(not_bitten.map(|error| format!("{error:#}")));
     let mut marks = vec![Mark { at_us: fault_us, what: plan.fault.name().into() }];
-    let outlasted = outlast(plan.fault, terms, scene, &load, origin, &mut marks)?;
+    let outlasted = outlast(plan, terms, scene, &load, origin, &mut marks)?;
 
     let end_us = origin.now_us();
     let mut history = load.stop()?;
@@ -231,13 +240,14 @@ pub fn observe(lab: &Lab, plan: &Plan, terms: &Terms<'_>) -> Result<(Report, His
 
 /// Waits until the client is served again and the fault is healed.
 fn outlast(
-    fault: Fault,
+    plan: &Plan,
     terms: &Terms<'_>,
     scene: Scene<'_>,
     load: &Load,
     origin: Origin,
     marks: &mut Vec<Mark>,
 ) -> Result<Outlasted> {
+    let fault = plan.fault;
     let expected = terms.expected;
     let injected = std::time::Instant::now();
     let early = match expected.served {
@@ -250,7 +260,7 @@ fn outlast(
         wait::pass(terms.settle.unwrap_or(usual))?;
         let not_restored = restored(terms, scene)?;
         let served = early && served(scene.lab, load, None)?;
-        return Ok(Outlasted { served, not_restored, refusals: Vec::new() });
+        return Ok(Outlasted { served, not_restored, refusals: Vec::new(), not_whole: None });
     };
     wait::pass(lasts.saturating_sub(injected.elapsed()))?;
     let refusals = expected.refusal.map_or(Vec::new(), |_| refusals(scene.lab));
@@ -259,8 +269,9 @@ fn outlast(
     let late = served(scene.lab, load, None)?;
     wait::pass(terms.settle.unwrap_or(SETTLE))?;
     let not_restored = restored(terms, scene)?;
+    let not_whole = if plan.whole { whole(scene.lab) } else { None };
     let served = early && late && served(scene.lab, load, None)?;
-    Ok(Outlasted { served, not_restored, refusals })
+    Ok(Outlasted { served, not_restored, refusals, not_whole })
 }
 
 /// Why what is to be done afterwards was not done, if it was not.
@@ -270,6 +281,16 @@ fn restored(terms: &Terms<'_>, scene: Scene<'_>) -> Result<Option<String>> {
         bail!("interrupted");
     }
     Ok(refused.map(|error| format!("{error:#}")))
+}
+
+/// Why the cluster is not whole again; says how it came to be if it is.
+fn whole(lab: &Lab) -> Option<String> {
+    let began = std::time::Instant::now();
+    match back::whole(lab, WHOLE_WITHIN) {
+        Ok(back) => println!("whole again after {:.1} s: {back:?}", began.elapsed().as_secs_f64()),
+        Err(error) => return Some(format!("not whole again: {error:#}")),
+    }
+    None
 }
 
 /// Why each agent that answers does nothing.
@@ -367,5 +388,6 @@ fn phases(lab: &Lab, epoch: u64, fault_at: Timestamp) -> BTreeMap<String, u64> {
 
 fn history_path(plan: &Plan) -> Result<PathBuf> {
     let dir = report::dir()?;
-    Ok(dir.join(format!("{}-{}.history.jsonl", plan.fault.name(), report::system(&plan.driver))))
+    let name = report::file_stem(plan.fault.name(), plan.flavour.name());
+    Ok(dir.join(format!("{name}-{}.history.jsonl", report::system(&plan.driver))))
 }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::lab::{Driver, Lab, Options, target_dir, wait};
+use crate::lab::{Driver, Flavour, Lab, Options, target_dir, wait};
 use crate::run::Outcome;
 pub use coverage::Tally;
 pub use draw::{Begun, Round, Stand};
@@ -54,7 +54,7 @@ pub struct Order {
     /// Whether container engines take part.
     pub docker: bool,
     /// Which databases stand in the lab.
-    pub flavour: String,
+    pub flavour: Flavour,
 }
 
 /// What has come of it so far.
@@ -177,6 +177,7 @@ impl Soak {
     fn raise(&mut self, round: &Round, say: &mut impl FnMut(&str)) -> Result<Lab> {
         let own = round.stand() == Stand::Own;
         let options = Options {
+            flavour: self.order.flavour,
             docker: self.order.docker,
             small_disk: own && round.fault.needs_small_disk(),
             resync_by_itself: !own,
@@ -225,7 +226,7 @@ impl Soak {
     }
 
     fn summary(&self) -> Summary {
-        Summary::of(self.order.seed, &self.order.flavour, self.labs, &self.played, &self.samples)
+        Summary::of(self.order.seed, self.order.flavour.name(), self.labs, &self.played, &self.samples)
     }
 
     fn history(&self) -> PathBuf {

@@ -1,7 +1,8 @@
 //! Drills on real servers: what passes, what is refused, and that nothing is left when the one who drills dies.
 //!
 //! They run one after the other, also with the other tests of the lab. They need root and the programs `baton` and
-//! `baton-drill`, built before. `BATON_DRILL_KILLS` says how often the runner is killed (4).
+//! `baton-drill`, built before. `BATON_DRILL_KILLS` says how often the runner is killed (4), `BATON_FLAVOUR`
+//! on which database (`mariadb`, or `mysql`).
 
 use std::fs::File;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use baton_node::api::drill::{DrillId, DrillOrder, FaultKind, FaultSpec};
 use baton_node::config::DrillLevel;
 use baton_tests::drill::{self, Outcome, Restarter, SEAT};
 use baton_tests::lab::wire::{INTERFACE, VIP};
-use baton_tests::lab::{DATA, Driver, Lab, Options, Port, mariadb, shell, wait};
+use baton_tests::lab::{DATA, Driver, Flavour, Lab, Options, Port, database, shell, wait};
 
 /// Held for the length of a test; other test programs that measure hold the same file.
 fn alone() -> File {
@@ -25,7 +26,8 @@ fn alone() -> File {
 
 fn lab(allow: &'static str) -> Result<Lab> {
     let driver = Driver::Agents { profile: "standard".into() };
-    let lab = Lab::up(Options { drills: allow, resync_by_itself: true, ..Options::plain(driver) })?;
+    let flavour = Flavour::of_environment()?;
+    let lab = Lab::up(Options { flavour, drills: allow, resync_by_itself: true, ..Options::plain(driver) })?;
     drill::whole(&lab)?;
     Ok(lab)
 }
@@ -191,7 +193,7 @@ fn a_second_machine_with_the_address_and_a_lost_write_each_fail_a_drill() -> Res
     drill::wait_biting(&lab, &mut runner)?;
     let holder = lab.serving()?.context("somebody serves")?;
     let lost = "DELETE FROM baton.drill_writes ORDER BY seen LIMIT 3";
-    mariadb::query(&lab.host(holder).mysql(), lost)?;
+    database::query(&lab.host(holder).mysql(), lost)?;
     failed(runner, "3 writes acknowledged and lost")?;
 
     let mut runner = drill::begin(&lab, SEAT, &short)?;

@@ -2,11 +2,14 @@
 //!
 //! They run one after the other, also with the tests of the lab: two labs on one machine disturb each other's timing.
 //! They need root and the program `baton`, built before.
+//!
+//! All run on MariaDB, or on MySQL with `BATON_FLAVOUR=mysql` (`make test-mysql`), and then the node that was away must also be
+//! back in the end: it follows, or is resynced. One runs on MySQL whatever the variable says.
 
 use std::fs::File;
 
 use baton_tests::fault::{Fault, SWITCHOVER_STEPS, TARGET_STEPS};
-use baton_tests::lab::Driver;
+use baton_tests::lab::{Driver, Flavour};
 use baton_tests::run::{self, Outcome, Plan};
 
 fn alone() -> File {
@@ -27,17 +30,33 @@ fn passes(plan: &Plan) -> Result<(), String> {
     if report.result == Outcome::Pass { Ok(()) } else { Err(report.text()) }
 }
 
+/// The family on which all run; none, loudly, if its server is not on this machine.
+fn flavour() -> Option<Flavour> {
+    there(Flavour::of_environment().expect("BATON_FLAVOUR"))
+}
+
+fn there(flavour: Flavour) -> Option<Flavour> {
+    if flavour.is_there() {
+        return Some(flavour);
+    }
+    eprintln!("skipped: no {}", if flavour == Flavour::Mysql { "MySQL" } else { "MariaDB" });
+    None
+}
+
 fn survives(fault: Fault) {
+    let Some(flavour) = flavour() else { return };
     let _alone = alone();
     // The container engines take part where they are what is tested: in the usual loss of power.
     let docker = fault == Fault::PowerLoss;
-    let done = passes(&Plan { docker, ..Plan::usual(standard(), fault) });
+    let whole = flavour == Flavour::Mysql;
+    let done = passes(&Plan { flavour, docker, whole, ..Plan::usual(standard(), fault) });
     assert_eq!(done, Ok(()), "{}", fault.name());
 }
 
 /// At each step before the point of no return, before and after the step acts. The steps of a switchover are struck at one of
 /// the two in turn, for the sake of time; `BATON_EVERY_POINT=1` strikes at both.
 fn survives_at_every_step(fault: Fault) {
+    let Some(flavour) = flavour() else { return };
     let _alone = alone();
     // Without container engines the plan has no steps for services.
     let steps: Vec<&str> = if fault.is_of_a_switchover() {
@@ -52,11 +71,22 @@ fn survives_at_every_step(fault: Fault) {
             ["started", "acted"].into_iter().enumerate().filter(|(turn, _)| both || turn % 2 == index % 2)
         {
             let at = format!("{step}:{point}");
-            let plan = Plan { docker: false, at: Some(at.clone()), ..Plan::usual(standard(), fault) };
+            let plan =
+                Plan { flavour, docker: false, at: Some(at.clone()), ..Plan::usual(standard(), fault) };
             failed.extend(passes(&plan).err().map(|why| format!("{at}: {why}")));
         }
     }
     assert!(failed.is_empty(), "{}:\n{}", fault.name(), failed.join("\n"));
+}
+
+/// In every suite: a takeover with three agents on real MySQL, what its recovery makes of commits that nobody was told of, and a
+/// resync by its clone plugin.
+#[test]
+fn power_return_on_mysql() {
+    let Some(flavour) = there(Flavour::Mysql) else { return };
+    let _alone = alone();
+    let plan = Plan { flavour, docker: false, ..Plan::usual(standard(), Fault::PowerReturn) };
+    assert_eq!(passes(&plan), Ok(()));
 }
 
 macro_rules! survives {
@@ -77,6 +107,7 @@ survives! {
     resync_interrupted ResyncInterrupted;
     resync_automatic ResyncAutomatic;
     power_loss PowerLoss;
+    power_return PowerReturn;
     agent_kill AgentKill;
     agent_freeze AgentFreeze;
     driver_hang DriverHang;

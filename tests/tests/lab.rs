@@ -12,7 +12,7 @@ use baton_chaos::check::{Bounds, Verdict, check};
 use baton_chaos::history::{History, Kind, Origin};
 use baton_chaos::load::Load;
 use baton_tests::fault::{Fault, Scene};
-use baton_tests::lab::{DATA, Driver, Lab, Options, Port, docker, mariadb, process, redis, shell, wait};
+use baton_tests::lab::{DATA, Driver, Lab, Options, Port, database, docker, process, redis, shell, wait};
 use baton_tests::run::{self, Outcome, Plan};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ fn servers_come_up_replicate_and_pass_the_check() -> Result<()> {
     assert_eq!(verdict.kinds[&Kind::Redis].servers.keys().collect::<Vec<_>>(), ["10.77.0.11"]);
 
     let status = |name: &str| {
-        let rows = mariadb::query(&lab.host(Port::Db1).mysql(), &format!("SHOW STATUS LIKE '{name}'"))?;
+        let rows = database::query(&lab.host(Port::Db1).mysql(), &format!("SHOW STATUS LIKE '{name}'"))?;
         Ok::<_, anyhow::Error>(rows[0]["Value"].clone())
     };
     assert_eq!(status("Rpl_semi_sync_master_status")?, "ON");
@@ -107,12 +107,12 @@ fn servers_boot_closed() -> Result<()> {
     let lab = Lab::up(Options::plain(Driver::Nobody))?;
     for port in DATA {
         let host = lab.host(port);
-        assert_eq!(mariadb::value(&host.mysql(), "SELECT @@global.read_only")?, "1");
+        assert_eq!(database::value(&host.mysql(), "SELECT @@global.read_only")?, "1");
         let replica = redis::replication(&host.redis(), "role")?;
         assert_eq!(replica, "slave");
         assert!(redis::ask::<String>(&host.redis(), &["SET", "key", "value"]).is_err());
     }
-    let rows = mariadb::query(&lab.host(Port::Db2).mysql(), "SHOW SLAVE STATUS")?;
+    let rows = database::query(&lab.host(Port::Db2).mysql(), "SHOW SLAVE STATUS")?;
     assert_eq!((rows[0]["Master_Host"].as_str(), rows[0]["Slave_IO_Running"].as_str()), ("10.77.0.11", "No"));
     Ok(())
 }
@@ -192,7 +192,7 @@ fn faults_of_processes_and_disks_bite_and_heal() -> Result<()> {
     let lab = by_hand(false, true)?;
     let scene = Scene::new(&lab, Port::Db1);
     let writes =
-        || mariadb::query(&lab.host(Port::Db1).mysql(), "INSERT INTO app.writes (id, server) VALUES (1, 1)");
+        || database::query(&lab.host(Port::Db1).mysql(), "INSERT INTO app.writes (id, server) VALUES (1, 1)");
     for fault in [Fault::MysqldFreeze, Fault::HostFreeze, Fault::DiskFull] {
         writes()?;
         fault.inject(scene)?;
@@ -210,6 +210,6 @@ fn faults_of_processes_and_disks_bite_and_heal() -> Result<()> {
     }
     lab.power_on(Port::Db2)?;
     assert!(!process::in_netns(&lab.wire.path(Port::Db2)).is_empty());
-    assert_eq!(mariadb::value(&lab.host(Port::Db2).mysql(), "SELECT @@global.read_only")?, "1");
+    assert_eq!(database::value(&lab.host(Port::Db2).mysql(), "SELECT @@global.read_only")?, "1");
     Ok(())
 }

@@ -15,13 +15,15 @@ use baton_chaos::load::{Load, LoadOptions};
 use serde::Serialize;
 
 use super::median;
-use crate::lab::{DATA, Driver, Lab, Options, Port, agents, mariadb, redis, shell, target_dir, wait, wire};
+use crate::lab::{
+    DATA, Driver, Flavour, Lab, Options, Port, agents, database, redis, shell, target_dir, wait, wire,
+};
 
 /// Ten clients, 200 writes per second.
-const CLIENTS: u64 = 10;
-const PERIOD: Duration = Duration::from_millis(5);
+pub(super) const CLIENTS: u64 = 10;
+pub(super) const PERIOD: Duration = Duration::from_millis(5);
 /// How long a lab may take until a move can begin.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Moves begin at a random moment within this time.
 const JITTER_MS: u64 = 1_500;
 /// How long the load goes on after a move.
@@ -51,8 +53,16 @@ type Pass = fn(&Lab, Port, Port) -> Result<()>;
 pub fn measure(runs: u32, mut say: impl FnMut(&str)) -> Result<Switchovers> {
     let mut all = Switchovers { unit: "ms", ..Switchovers::default() };
     let standard = Driver::Agents { profile: "standard".into() };
-    all.series_of("baton-mariadb", standard, pass_by_command, runs, &mut say)?;
-    all.series_of("script-mariadb", Driver::Nobody, pass_by_script, runs, &mut say)?;
+    let of = |driver: &Driver, flavour| Options { flavour, ..Options::plain(driver.clone()) };
+    let command = pass_by_command as Pass;
+    all.series_of("baton-mariadb", of(&standard, Flavour::Mariadb), command, runs, &mut say)?;
+    if Flavour::Mysql.is_there() {
+        all.series_of("baton-mysql", of(&standard, Flavour::Mysql), command, runs, &mut say)?;
+    } else {
+        say("skipped: no MySQL; `make mysql` fetches it");
+    }
+    let script = of(&Driver::Nobody, Flavour::Mariadb);
+    all.series_of("script-mariadb", script, pass_by_script, runs, &mut say)?;
     Ok(all)
 }
 
@@ -60,13 +70,13 @@ impl Switchovers {
     fn series_of(
         &mut self,
         name: &str,
-        driver: Driver,
+        options: Options,
         pass: Pass,
         runs: u32,
         say: &mut impl FnMut(&str),
     ) -> Result<()> {
-        let by_hand = driver == Driver::Nobody;
-        let lab = Lab::up(Options::plain(driver))?;
+        let by_hand = options.driver == Driver::Nobody;
+        let lab = Lab::up(options)?;
         if by_hand {
             lab.serve_by_hand(Port::Db1, true)?;
             lab.replicate_by_hand(Port::Db2)?;
@@ -155,7 +165,7 @@ fn gap_us(history: &History, kind: Kind, from_us: u64, to_us: u64) -> u64 {
 }
 
 /// Waits until a move can begin, and says who serves.
-fn ready(lab: &Lab) -> Result<Port> {
+pub(super) fn ready(lab: &Lab) -> Result<Port> {
     wait::until("a system that is ready for a move", READY_WITHIN, || {
         if lab.config.is_some() {
             let standing = lab.standing()?;
@@ -165,10 +175,10 @@ fn ready(lab: &Lab) -> Result<Port> {
         }
         let Some(holder) = lab.serving()? else { return Ok(None) };
         let replica = DATA.into_iter().find(|port| *port != holder).context("two data nodes")?;
-        let rows = mariadb::query(&lab.host(replica).mysql(), "SHOW SLAVE STATUS")?;
-        let runs = |column: &str| rows.first().is_some_and(|row| row[column] == "Yes");
+        let rows = database::query(&lab.host(replica).mysql(), lab.flavour().replica_status())?;
+        let follows = rows.first().is_some_and(|row| lab.flavour().replicates(row));
         let redis = redis::replication(&lab.host(replica).redis(), "master_link_status")? == "up";
-        Ok((runs("Slave_IO_Running") && runs("Slave_SQL_Running") && redis).then_some(holder))
+        Ok((follows && redis).then_some(holder))
     })
 }
 
@@ -186,13 +196,13 @@ fn pass_by_script(lab: &Lab, from: Port, to: Port) -> Result<()> {
     let (old, new) = (lab.host(from), lab.host(to));
     let (old_netns, new_netns) = (lab.wire.netns(from), lab.wire.netns(to));
     let vip = format!("{}/24", wire::VIP);
-    mariadb::query(&old.mysql(), "SET GLOBAL read_only=1")?;
+    database::query(&old.mysql(), "SET GLOBAL read_only=1")?;
     redis::ask::<String>(&old.redis(), &["CONFIG", "SET", "min-replicas-to-write", "99"])?;
-    let position = mariadb::value(&old.mysql(), "SELECT @@global.gtid_binlog_pos")?;
-    let reached = mariadb::value(&new.mysql(), &format!("SELECT MASTER_GTID_WAIT('{position}', 10)"))?;
+    let position = database::value(&old.mysql(), "SELECT @@global.gtid_binlog_pos")?;
+    let reached = database::value(&new.mysql(), &format!("SELECT MASTER_GTID_WAIT('{position}', 10)"))?;
     ensure!(reached == "0", "the replica does not catch up");
-    mariadb::query(&new.mysql(), "STOP SLAVE")?;
-    mariadb::query(&new.mysql(), "SET GLOBAL read_only=0")?;
+    database::query(&new.mysql(), "STOP SLAVE")?;
+    database::query(&new.mysql(), "SET GLOBAL read_only=0")?;
     redis::ask::<String>(&new.redis(), &["REPLICAOF", "NO", "ONE"])?;
     redis::ask::<String>(&new.redis(), &["CONFIG", "SET", "min-replicas-to-write", "0"])?;
     shell::run("ip", &["-n", &old_netns, "addr", "del", &vip, "dev", wire::INTERFACE])?;
@@ -202,16 +212,16 @@ fn pass_by_script(lab: &Lab, from: Port, to: Port) -> Result<()> {
     let _ = shell::finish(shell::inside(&new_netns, "arping").args(announce));
     // Connections that still lead to the old server are ended.
     let sessions = "SELECT id FROM information_schema.processlist WHERE user='app'";
-    for row in mariadb::query(&old.mysql(), sessions)? {
-        let _ = mariadb::query(&old.mysql(), &format!("KILL {}", row["id"]));
+    for row in database::query(&old.mysql(), sessions)? {
+        let _ = database::query(&old.mysql(), &format!("KILL {}", row["id"]));
     }
-    mariadb::query(&old.mysql(), "SET GLOBAL rpl_semi_sync_master_enabled=0")?;
-    mariadb::query(&new.mysql(), "RESET SLAVE ALL")?;
-    mariadb::query(&old.mysql(), "SET GLOBAL gtid_slave_pos=@@global.gtid_binlog_pos")?;
-    mariadb::follow(&old.mysql(), &to.address().to_string())?;
-    mariadb::query(&old.mysql(), "START SLAVE")?;
+    database::query(&old.mysql(), "SET GLOBAL rpl_semi_sync_master_enabled=0")?;
+    database::query(&new.mysql(), "RESET SLAVE ALL")?;
+    database::query(&old.mysql(), "SET GLOBAL gtid_slave_pos=@@global.gtid_binlog_pos")?;
+    database::follow(Flavour::Mariadb, &old.mysql(), &to.address().to_string())?;
+    database::query(&old.mysql(), "START SLAVE")?;
     redis::ask::<String>(&old.redis(), &["REPLICAOF", &to.address().to_string(), &redis::PORT.to_string()])?;
-    mariadb::query(&new.mysql(), "SET GLOBAL rpl_semi_sync_master_enabled=1").map(drop)
+    database::query(&new.mysql(), "SET GLOBAL rpl_semi_sync_master_enabled=1").map(drop)
 }
 
 #[cfg(test)]

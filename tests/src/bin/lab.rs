@@ -9,7 +9,7 @@ use baton_tests::bench;
 use baton_tests::compare::{self, Comparison};
 use baton_tests::drill;
 use baton_tests::fault::Fault;
-use baton_tests::lab::{self, Driver, Lab, Options, Port, wait};
+use baton_tests::lab::{self, Driver, Flavour, Lab, Options, Port, wait};
 use baton_tests::run::{self, Outcome, Plan};
 use baton_tests::soak;
 use clap::{Parser, Subcommand};
@@ -37,9 +37,15 @@ enum Verb {
         /// For faults of a takeover: the step, and `started` or `acted`; for instance promote_mysql:acted
         #[arg(long)]
         at: Option<String>,
+        /// On which database
+        #[arg(long, value_enum, default_value_t)]
+        flavour: Flavour,
         /// Without container engines: some seconds faster
         #[arg(long)]
         no_docker: bool,
+        /// After the heal, wait until the node that was away follows, or resync it
+        #[arg(long)]
+        whole: bool,
         /// Leave the logs even when it passes
         #[arg(long)]
         keep: bool,
@@ -49,6 +55,9 @@ enum Verb {
         /// A shipped drill, or the file of one
         #[arg(default_value = "mysqld-killed")]
         which: String,
+        /// On which database
+        #[arg(long, value_enum, default_value_t)]
+        flavour: Flavour,
         /// With container engines: some seconds slower
         #[arg(long)]
         docker: bool,
@@ -61,6 +70,9 @@ enum Verb {
         /// As for `run`
         #[arg(long, default_value = "baton-standard")]
         system: String,
+        /// On which database
+        #[arg(long, value_enum, default_value_t)]
+        flavour: Flavour,
     },
     /// Takes every standing lab down
     Down,
@@ -88,8 +100,14 @@ enum Verb {
         #[arg(long)]
         docker: bool,
         /// Which databases
-        #[arg(long, default_value = "mariadb", value_parser = ["mariadb"])]
-        flavour: String,
+        #[arg(long, value_enum, default_value_t)]
+        flavour: Flavour,
+    },
+    /// A node that was away for a minute, under the same load, on both families; writes target/bench/rejoin.json
+    BenchRejoin {
+        /// Returns per family
+        #[arg(long, default_value_t = 5)]
+        runs: u32,
     },
     /// The faults
     List,
@@ -161,17 +179,17 @@ fn main() -> ExitCode {
 
 fn go(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Run { fault, system, at, no_docker, keep } => {
-            let plan =
-                Plan { driver: driver(&system)?, fault: Fault::named(&fault)?, docker: !no_docker, at, keep };
+        Verb::Run { fault, system, at, flavour, no_docker, whole, keep } => {
+            let fault = Fault::named(&fault)?;
+            let plan = Plan { driver: driver(&system)?, fault, flavour, docker: !no_docker, at, whole, keep };
             let report = run::run(&plan)?;
             report.save()?;
             println!("{}", report.text());
             Ok(if report.result == Outcome::Pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Verb::Drill { which, docker, keep } => one_drill(&which, docker, keep),
-        Verb::Up { system } => {
-            let lab = Lab::up(Options { docker: true, ..Options::plain(driver(&system)?) })?;
+        Verb::Drill { which, flavour, docker, keep } => one_drill(&which, flavour, docker, keep),
+        Verb::Up { system, flavour } => {
+            let lab = Lab::up(Options { docker: true, flavour, ..Options::plain(driver(&system)?) })?;
             println!("lab {} stands, files in {}; interrupt ends it", lab.id, lab.dir.display());
             while wait::pass(Duration::from_secs(3600)).is_ok() {}
             Ok(ExitCode::SUCCESS)
@@ -200,6 +218,12 @@ fn go(verb: Verb) -> Result<ExitCode> {
             compare::measure(&mut comparison, &systems, &faults, runs, |line| println!("{line}"))?;
             println!("{}", compare::table::full(&comparison));
             println!("{}", comparison.save()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::BenchRejoin { runs } => {
+            let bench = bench::rejoin::measure(runs, |line| println!("{line}"))?;
+            println!("{}", bench.text());
+            println!("{}", bench.save()?.display());
             Ok(ExitCode::SUCCESS)
         }
         Verb::CompareDocs => {
@@ -246,9 +270,10 @@ fn interrupts() -> Result<()> {
 }
 
 /// Every level is allowed, and a killed database is started again as its service manager would.
-fn one_drill(which: &str, docker: bool, keep: bool) -> Result<ExitCode> {
+fn one_drill(which: &str, flavour: Flavour, docker: bool, keep: bool) -> Result<ExitCode> {
     let small_disk = which.contains("disk");
     let options = Options {
+        flavour,
         docker,
         small_disk,
         drills: "L5",

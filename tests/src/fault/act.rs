@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::{Fault, Scene, command, forced, paused, resync};
 use crate::lab::wire::VIP;
-use crate::lab::{Port, Traffic, agents, docker, mariadb, process, shell, wait};
+use crate::lab::{Port, Traffic, agents, database, docker, process, shell, wait};
 
 /// How long a fault may take to show.
 const BITES_WITHIN: Duration = Duration::from_secs(10);
@@ -29,6 +29,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let wire = &lab.wire;
     match fault {
         Fault::PowerLoss => lab.power_off(primary),
+        Fault::PowerReturn => resync::lose_power_in_commits(scene),
         Fault::AgentKill => host.process("agent")?.signal(Signal::SIGKILL),
         Fault::AgentFreeze => signal_driver(scene, Signal::SIGSTOP),
         Fault::DriverHang => lab.arm(primary, DRIVER_HANGS),
@@ -134,7 +135,7 @@ fn restart_cluster(scene: Scene<'_>) -> Result<()> {
 /// Replication is cut until the ledger says so, and for a second of writes more; then the primary loses power.
 fn fall_behind(scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup, .. } = scene;
-    lab.wire.cut_both(primary, backup, Traffic::Tcp(mariadb::PORT))?;
+    lab.wire.cut_both(primary, backup, Traffic::Tcp(database::PORT))?;
     wait::until_true("the replica to be out of sync", BEHIND_WITHIN, || Ok(!lab.standing()?.in_sync))?;
     wait::pass(Duration::from_secs(1))?;
     lab.power_off(primary)
@@ -174,7 +175,9 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup, .. } = scene;
     let host = lab.host(primary);
     match fault {
-        Fault::PowerLoss | Fault::ReplicaBehind | Fault::LossAccepted => is_dark(scene, primary),
+        Fault::PowerLoss | Fault::PowerReturn | Fault::ReplicaBehind | Fault::LossAccepted => {
+            is_dark(scene, primary)
+        }
         Fault::WitnessLoss => is_dark(scene, Port::Mon),
         Fault::BackupLoss | Fault::TargetLossDuringTakeover => is_dark(scene, backup),
         // The wait for the step was the proof.
@@ -286,6 +289,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
             lab.wire.mend()?;
             paused::end(scene)
         }
+        Fault::PowerReturn => resync::come_back_from_commits(scene),
         Fault::Resync => resync::come_back(scene),
         Fault::ResyncInterrupted => resync::come_back_twice(scene),
         Fault::ResyncAutomatic => resync::come_back_by_itself(scene),

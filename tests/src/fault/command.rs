@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::{Fault, Scene, paused};
-use crate::lab::{Port, Traffic, agents, mariadb, wait};
+use crate::lab::{Port, Traffic, agents, database, wait};
 
 /// How long a run may take to be seen after it was ordered.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
@@ -104,7 +104,7 @@ pub(super) fn are_refused(scene: Scene<'_>) -> Result<()> {
 /// The order is given as soon as replication could go on by itself: whoever is first, the replica is in sync afterwards.
 pub(super) fn resync(scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup, .. } = scene;
-    lab.wire.cut_both(primary, backup, Traffic::Tcp(mariadb::PORT))?;
+    lab.wire.cut_both(primary, backup, Traffic::Tcp(database::PORT))?;
     wait::until_true("the replica to be out of sync", BEHIND_WITHIN, || Ok(!lab.standing()?.in_sync))?;
     wait::pass(scene.spread)?;
     lab.wire.mend()?;

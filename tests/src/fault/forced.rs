@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::Scene;
+use super::back;
 use crate::lab::{Port, agents, wait};
 
 /// How long the others have to be silent before the survivor believes that they are off, and a little.
@@ -93,28 +94,10 @@ pub(super) fn come_back(scene: Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The old holder follows, or is in quarantine with what nobody was told of, and then it is resynced.
+/// The old holder follows, or is resynced; then nothing is loud any more.
 fn attached(scene: Scene<'_>, config: &std::path::Path) -> Result<()> {
-    let old = scene.primary.name();
-    let in_quarantine =
-        wait::until("the old holder to follow, or to be in quarantine", WHOLE_WITHIN, || {
-            let status = agents::ask(config, scene.backup, &["status"])?;
-            if status["ok"] == true {
-                return Ok(Some(false));
-            }
-            let row = status["nodes"]
-                .as_array()
-                .and_then(|rows| rows.iter().find(|row| row["name"] == old))
-                .cloned();
-            let saved = row.is_some_and(|row| row["quarantine"]["export"]["file"].is_string());
-            ensure!(saved, "{}", status["sentence"]);
-            Ok(Some(true))
-        })?;
-    if in_quarantine {
-        let (code, said) = agents::resync(config, scene.backup, scene.primary)?;
-        ensure!(code == 0, "baton resync ended with {code}: {said}");
-    }
-    wait::until_true("a takeover to be possible again, and nothing to be loud any more", WHOLE_WITHIN, || {
+    back::whole(scene.lab, WHOLE_WITHIN)?;
+    wait::until_true("nothing to be loud any more", WHOLE_WITHIN, || {
         let status = agents::ask(config, scene.backup, &["status"])?;
         ensure!(status["ok"] == true && alarm(&status, "forced").is_none(), "{}", status["sentence"]);
         Ok(true)

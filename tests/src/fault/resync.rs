@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::Scene;
-use crate::lab::{Port, agents, mariadb, wait};
+use super::back::{self, Back};
+use crate::lab::{Port, Traffic, agents, database, wait};
 
 /// How long the cut-off primary may take to close itself.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
@@ -26,19 +27,32 @@ const STRAY_ROWS: u64 = 5;
 pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
     let socket = scene.lab.host(scene.primary).mysql();
     wait::until_true("the primary to close", CLOSED_WITHIN, || {
-        Ok(mariadb::value(&socket, "SELECT @@global.read_only")? == "1")
+        Ok(database::value(&socket, "SELECT @@global.read_only")? == "1")
     })?;
     // The agent ends sessions once more after that; one that lives for a while is past it.
     wait::until_true("the primary to leave sessions alone", CLOSED_WITHIN, || {
-        Ok(mariadb::value(&socket, "SELECT SLEEP(1)")? == "0")
+        Ok(database::value(&socket, "SELECT SLEEP(1)")? == "0")
     })?;
     // Nobody is there to acknowledge, and the administrator does not wait.
-    mariadb::query(&socket, "SET GLOBAL rpl_semi_sync_master_enabled=0")?;
-    mariadb::query(&socket, "CREATE TABLE app.stray (id INT PRIMARY KEY)")?;
+    database::query(&socket, scene.lab.flavour().semi_sync(false))?;
+    let table =
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='app' AND table_name='stray'";
+    insist(scene, "CREATE TABLE app.stray (id INT PRIMARY KEY)", table)?;
     for id in 0..STRAY_ROWS {
-        mariadb::query(&socket, &format!("INSERT INTO app.stray VALUES ({id})"))?;
+        let row = format!("SELECT COUNT(*) FROM app.stray WHERE id={id}");
+        insist(scene, &format!("INSERT INTO app.stray VALUES ({id})"), &row)?;
     }
     Ok(())
+}
+
+/// Repeats a statement until `done` counts one: where it opens the server first, an agent that sees it closes it again and
+/// ends the session.
+fn insist(scene: Scene<'_>, statement: &str, done: &str) -> Result<()> {
+    let socket = scene.lab.host(scene.primary).mysql();
+    wait::until_true(statement, CLOSED_WITHIN, || {
+        let said = database::query(&socket, &scene.lab.flavour().past_read_only(statement));
+        if database::value(&socket, done)? == "1" { Ok(true) } else { said.map(|_| false) }
+    })
 }
 
 /// The network is whole again: quarantine, then one resync.
@@ -47,6 +61,28 @@ pub(super) fn come_back(scene: Scene<'_>) -> Result<()> {
     in_quarantine(scene)?;
     ended_with(scene, 0)?;
     is_a_copy(scene)
+}
+
+/// Commits wait for the replica's acknowledgement when the primary loses power: they are in its log, and nobody was told.
+pub(super) fn lose_power_in_commits(scene: Scene<'_>) -> Result<()> {
+    let Scene { lab, primary, backup, .. } = scene;
+    lab.wire.cut_both(primary, backup, Traffic::Tcp(database::PORT))?;
+    let waiting = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%_wait_sessions'";
+    wait::until_true("commits to wait", CLOSED_WITHIN, || {
+        let rows = database::query(&lab.host(primary).mysql(), waiting)?;
+        Ok(rows.first().is_some_and(|row| row["Value"] != "0"))
+    })?;
+    lab.power_off(primary)?;
+    lab.wire.mend()
+}
+
+/// Power is back. Recovery finishes those commits, so the node has extra transactions: they are saved, and it is resynced.
+pub(super) fn come_back_from_commits(scene: Scene<'_>) -> Result<()> {
+    scene.lab.power_on(scene.primary)?;
+    let back = back::whole(scene.lab, BACK_WITHIN)?;
+    println!("{}: {back:?}", scene.primary.name());
+    ensure!(back == Back::Resynced, "{} had nothing extra: no commit waited", scene.primary.name());
+    has_the_same(scene)
 }
 
 /// Nobody does anything.
@@ -123,7 +159,7 @@ fn in_quarantine(scene: Scene<'_>) -> Result<()> {
 /// Rows of the writer that one node has and the other has not.
 fn missing(scene: Scene<'_>, has: Port, has_not: Port) -> Result<BTreeSet<u64>> {
     let ids = |port| -> Result<BTreeSet<u64>> {
-        Ok(mariadb::contents(&scene.lab.host(port).mysql())?.into_keys().collect())
+        Ok(database::contents(&scene.lab.host(port).mysql())?.into_keys().collect())
     };
     // In this order: the other one may get more meanwhile.
     let (has, has_not) = (ids(has)?, ids(has_not)?);
@@ -139,18 +175,25 @@ fn ended_with(scene: Scene<'_>, wanted: i32) -> Result<()> {
     Ok(())
 }
 
-/// In sync, with everything that the holder has and nothing else, and nothing left over.
-fn is_a_copy(scene: Scene<'_>) -> Result<()> {
+/// The node that is back has every row of the holder, and no other.
+fn has_the_same(scene: Scene<'_>) -> Result<()> {
     let host = scene.lab.host(scene.primary);
-    ensure!(scene.lab.standing()?.in_sync, "the command has ended, and the ledger does not say in sync");
     let there = missing(scene, scene.backup, scene.primary)?;
     wait::until_true("the copy to have everything", SAME_WITHIN, || {
-        let ids = mariadb::contents(&host.mysql())?;
+        let ids = database::contents(&host.mysql())?;
         Ok(there.iter().all(|id| ids.contains_key(id)))
     })?;
     let extra = missing(scene, scene.primary, scene.backup)?;
     ensure!(extra.is_empty(), "{} rows are extra still", extra.len());
-    let stray = mariadb::value(
+    Ok(())
+}
+
+/// In sync, with everything that the holder has and nothing else, and nothing left over.
+fn is_a_copy(scene: Scene<'_>) -> Result<()> {
+    ensure!(scene.lab.standing()?.in_sync, "the command has ended, and the ledger does not say in sync");
+    has_the_same(scene)?;
+    let host = scene.lab.host(scene.primary);
+    let stray = database::value(
         &host.mysql(),
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='app' AND table_name='stray'",
     )?;

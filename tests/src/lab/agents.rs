@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::mariadb;
+use super::database;
 use super::shell;
 use super::wire::{ARP_SENDERS, INTERFACE, Port, VIP};
 use super::{docker, redis};
@@ -60,7 +60,7 @@ pub fn prepare(dir: &Path, options: Options<'_>) -> Result<PathBuf> {
         shell::run(&baton, &["pki", "issue", "--dir", &pki, "--node", node.name()])?;
     }
     let password = dir.join("password");
-    std::fs::write(&password, mariadb::PASSWORD)?;
+    std::fs::write(&password, database::PASSWORD)?;
     std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let file = dir.join("baton.toml");
     std::fs::write(&file, configuration(dir, options))?;
@@ -108,11 +108,11 @@ fn configuration(dir: &Path, options: Options<'_>) -> String {
          {services}",
         nodes.concat(),
         Port::Client.address(),
-        mariadb::PORT,
-        mariadb::CHECK_USER,
-        mariadb::AGENT_SCHEMA,
+        database::PORT,
+        database::CHECK_USER,
+        database::AGENT_SCHEMA,
         redis::PORT,
-        mariadb::DRILL_USER,
+        database::DRILL_USER,
     )
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::wire::{INTERFACE, Port, VIP};
-use super::{mariadb, redis};
+use super::{database, redis};
 
 /// Writes the configuration and the notify script of a node and returns the arguments of keepalived.
 ///
@@ -59,7 +59,7 @@ timeout 1 mariadb --no-defaults --socket={dir}/mysql.sock --user=root -e 'SELECT
 fn notify(host_dir: &Path, peer: Port) -> String {
     let dir: PathBuf = host_dir.to_owned();
     let (dir, peer, port) = (dir.display(), peer.address(), redis::PORT);
-    let password = mariadb::PASSWORD;
+    let password = database::PASSWORD;
     format!(
         r#"#!/bin/sh
 # keepalived calls: notify TYPE NAME STATE PRIORITY

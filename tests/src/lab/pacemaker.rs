@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::wire::{INTERFACE, VIP};
-use super::{DATA, Lab, Port, agents, mariadb, shell, wait};
+use super::{DATA, Lab, Port, agents, database, shell, wait};
 
 /// How long the members may take to elect, probe and promote.
 const SERVES_WITHIN: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ pub(super) fn start(lab: &Lab, port: Port) -> Result<()> {
     prepare(&host.dir, port, prefix)?;
     if port == Port::Db1 {
         // As with keepalived: the first holder has a replica whose word it waits for.
-        mariadb::query(&host.mysql(), "SET GLOBAL rpl_semi_sync_master_enabled=1")?;
+        database::query(&host.mysql(), "SET GLOBAL rpl_semi_sync_master_enabled=1")?;
     }
     let boot = host.dir.join("boot.sh").display().to_string();
     let args = ["--mount", "--uts", "sh", &boot].map(String::from).into();
@@ -86,7 +86,7 @@ fn fill(text: &str, dir: &Path, node: Port, prefix: &str) -> String {
         ("@vip@", VIP.to_string()),
         ("@db1@", Port::Db1.address().to_string()),
         ("@db2@", Port::Db2.address().to_string()),
-        ("@password@", mariadb::PASSWORD.into()),
+        ("@password@", database::PASSWORD.into()),
         ("@nodes@", members()),
     ];
     replaced.into_iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, &value))

@@ -19,7 +19,7 @@ use super::{Plan, Seen};
 use crate::fault::Expectation;
 #[cfg(test)]
 use crate::fault::Fault;
-use crate::lab::{Driver, Port, target_dir};
+use crate::lab::{Driver, Flavour, Port, target_dir};
 
 /// Phases of a takeover in their order, and by when each must be over, milliseconds after the loss: 3 s for the
 /// detection, 5 s more for the address, 20 s more for the databases and services, 2 s more for the validation.
@@ -63,6 +63,8 @@ impl Outcome {
 pub struct Report {
     /// The fault's name.
     pub fault: String,
+    /// On which database: `mariadb` or `mysql`.
+    pub flavour: &'static str,
     /// Who decided.
     pub system: String,
     /// Longest time without an acknowledgement, milliseconds.
@@ -112,6 +114,11 @@ pub fn dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// How the files of a fault's run begin: MariaDB is not named.
+pub(super) fn file_stem(fault: &str, flavour: &str) -> String {
+    if flavour == Flavour::Mariadb.name() { fault.to_owned() } else { format!("{fault}-{flavour}") }
+}
+
 /// A short name of who decides.
 #[must_use]
 pub fn system(driver: &Driver) -> String {
@@ -141,6 +148,7 @@ pub(super) fn judge(plan: &Plan, expected: &Expectation, seen: Seen) -> Report {
     };
     Report {
         fault: plan.fault.name().into(),
+        flavour: plan.flavour.name(),
         system: system(&plan.driver),
         at: plan.at.clone(),
         outage_ms,
@@ -165,7 +173,7 @@ pub(super) fn judge(plan: &Plan, expected: &Expectation, seen: Seen) -> Report {
 pub(crate) fn judge_of(expected: &Expectation, fault: Fault, verdict: Verdict, bounds: Bounds) -> Report {
     let reign = Reign { holder: Some(Port::Db1), epoch: 1 };
     let after = Reign { holder: Some(Port::Db2), epoch: 1 + u64::from(bounds.holder_changes) };
-    let outlasted = Outlasted { served: true, not_restored: None, refusals: Vec::new() };
+    let outlasted = Outlasted { served: true, not_restored: None, refusals: Vec::new(), not_whole: None };
     let plan = Plan::usual(Driver::Agents { profile: "standard".into() }, fault);
     let seen = Seen {
         lateness: Lateness::default(),
@@ -201,6 +209,7 @@ fn failures(kinds: &[Kind], expected: &Expectation, seen: &Seen) -> Vec<String> 
         reasons.push("the client was not served again in time".into());
     }
     reasons.extend(seen.outlasted.not_restored.clone());
+    reasons.extend(seen.outlasted.not_whole.clone());
     let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
     if let Some(code) = expected.refusal
         && !seen.outlasted.refusals.iter().any(|refusal| plain(refusal).contains(&plain(code)))
@@ -253,6 +262,7 @@ impl Report {
     pub(crate) fn blank(result: Outcome) -> Self {
         Self {
             fault: String::new(),
+            flavour: Flavour::Mariadb.name(),
             system: String::new(),
             outage_ms: BTreeMap::new(),
             lost_acknowledged: BTreeMap::new(),
@@ -315,7 +325,7 @@ impl Report {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self) -> Result<PathBuf> {
-        let path = dir()?.join(format!("{}.json", self.fault));
+        let path = dir()?.join(format!("{}.json", file_stem(&self.fault, self.flavour)));
         std::fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
         Ok(path)
     }

@@ -154,7 +154,8 @@ fn weight(fault: Fault, docker: bool) -> u64 {
         | Fault::PartitionPair
         | Fault::OneWayIn
         | Fault::OneWayOut
-        | Fault::BackupLoss => 6,
+        | Fault::BackupLoss
+        | Fault::PowerReturn => 6,
         Fault::DriverHang
         | Fault::PrimaryWitnessCut
         | Fault::WitnessLoss

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::summary::Played;
-use crate::lab::{DATA, Lab, agents, mariadb, shell};
+use crate::lab::{DATA, Lab, agents, database, shell};
 
 /// Labs whose databases are left, too: each is some hundred MiB.
 const LABS_MAX: u32 = 4;
@@ -55,7 +55,7 @@ pub fn keep(lab: &Lab, played: &Played, history: &Path, dir: &Path, kept_before:
         let socket = lab.host(port).mysql();
         let asked = ["SHOW FULL PROCESSLIST", "SHOW STATUS LIKE 'Rpl_semi_sync%'", "SHOW SLAVE STATUS"];
         let answers: Vec<_> =
-            asked.iter().map(|sql| mariadb::query(&socket, sql).unwrap_or_default()).collect();
+            asked.iter().map(|sql| database::query(&socket, sql).unwrap_or_default()).collect();
         std::fs::write(to.join(port.name()).join("sessions.json"), serde_json::to_string_pretty(&answers)?)?;
     }
     if kept_before < LABS_MAX {

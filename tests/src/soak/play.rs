@@ -46,7 +46,9 @@ pub fn play(lab: &Lab, round: &Round, first_id: u64, history: PathBuf) -> Result
     let plan = Plan {
         driver: Driver::Agents { profile: "standard".into() },
         fault: round.fault,
+        flavour: lab.flavour(),
         docker: false,
+        whole: false,
         at: round.at.clone(),
         keep: false,
     };

@@ -23,6 +23,8 @@ use crate::hands::mysql::semisync::Switch;
 
 /// Budget for closing: kill, read-only, kill again.
 const CLOSE_BUDGET: Duration = Duration::from_secs(2);
+/// Budget for closing over commits that wait: switching semi-sync off takes a second on MySQL.
+const FINISH_BUDGET: Duration = Duration::from_secs(6);
 /// Deadline of one statement.
 const STATEMENT: Duration = Duration::from_secs(2);
 /// Forgetting a lost primary takes seconds on MariaDB; nobody waits for it.
@@ -56,7 +58,7 @@ impl MysqlShare {
         }
     }
 
-    async fn close(&mut self, mysql: &Mysql, facts: &MysqlFacts) -> bool {
+    async fn close(&self, mysql: &Mysql, facts: &MysqlFacts, wish: &Numbered) -> bool {
         if facts.read_only {
             return true;
         }
@@ -67,6 +69,36 @@ impl MysqlShare {
             }
             Closing::StillOpen { why } | Closing::Unknown { why } => {
                 tracing::error!(why, "MySQL is not read-only yet; its ports are closed");
+                self.close_over_waiting_commits(mysql, wish).await
+            }
+        }
+    }
+
+    /// MySQL keeps a commit that waits for the replica's acknowledgement, and with it the lock, also when its session is
+    /// ended. A node that lost the baton may never be answered: it would never close, and so never follow again.
+    async fn close_over_waiting_commits(&self, mysql: &Mysql, wish: &Numbered) -> bool {
+        match mysql.semi_sync_status(STATEMENT).await {
+            Ok(semi_sync) if semi_sync.source_enabled && semi_sync.waiting > 0 => {}
+            Ok(_) | Err(_) => return false,
+        }
+        // Whoever opens this server waits for this, and decides about semi-sync anew.
+        let Ok(_alone) = tokio::time::timeout(STATEMENT, self.context.sync.exclusive()).await else {
+            return false;
+        };
+        if !self.newest.is(wish) {
+            return false;
+        }
+        match mysql.close_over_waiting_commits(FINISH_BUDGET).await {
+            Closing::Closed { killed, took_ms } => {
+                tracing::warn!(
+                    killed,
+                    took_ms,
+                    "MySQL is read-only; commits that nobody heard of were finished"
+                );
+                true
+            }
+            Closing::StillOpen { why } | Closing::Unknown { why } => {
+                tracing::error!(why, "MySQL is not read-only, with no commit waiting any more");
                 false
             }
         }
@@ -282,7 +314,7 @@ impl Share for MysqlShare {
             | Role::Receiving { .. }
             | Role::Serving { ports: false, .. } => {}
             Role::Closed { follow } => {
-                if self.close(&mysql, &facts).await
+                if self.close(&mysql, &facts, wish).await
                     && facts.read_only
                     && !self.context.resync.holds_back()
                     && let Some(holder) = follow

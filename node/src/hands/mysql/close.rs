@@ -15,10 +15,17 @@
 //!
 //! A commit that waits for a semi-sync acknowledgement is released by KILL on MariaDB. MySQL (9.7) only disconnects
 //! its client, so that nobody hears of an acknowledgement, and the commit waits on with its lock: until the replica
-//! answers or semi-sync is switched off the server stays open, which is what [`Closing::StillOpen`] then says.
+//! answers or semi-sync is switched off the server stays open, which is what [`Closing::StillOpen`] then says. A node
+//! that is no holder any more may never get that answer; [`Mysql::close_over_waiting_commits`] is for it.
+//!
+//! ```text
+//! A:  SET GLOBAL super_read_only ──(waits for the commits; no new write begins)────────────→ done
+//! B:        sees A wait · kills clients · semi-sync off: the commits end, nobody hears ┘
+//! ```
 
 use std::time::Duration;
 
+use baton_runbooks::observe::Flavour;
 use tokio::time::Instant;
 
 use super::flavour;
@@ -61,10 +68,24 @@ impl Mysql {
     ///
     /// The event scheduler should be off before: an event of a privileged definer writes on a read-only MariaDB.
     pub async fn close_writes(&self, budget: Duration) -> Closing {
+        self.close(budget, Waiting::Stay).await
+    }
+
+    /// As [`Mysql::close_writes`], and commits that wait for a replica's acknowledgement are finished without one. None of
+    /// them is acknowledged: their clients, the agent's canary among them, are disconnected before, and from then until the server is closed no
+    /// other write begins. They stay in the binary log, as they would after a crash, and may be extra.
+    ///
+    /// On MySQL semi-sync's source side is off afterwards; on MariaDB this is [`Mysql::close_writes`], which finishes them. Only
+    /// for a server whose node is no holder, and only with everybody else excluded who opens it or switches semi-sync.
+    pub async fn close_over_waiting_commits(&self, budget: Duration) -> Closing {
+        self.close(budget, Waiting::Finish).await
+    }
+
+    async fn close(&self, budget: Duration, waiting: Waiting) -> Closing {
         let started = Instant::now();
         let end = started + budget;
         let mut killed = 0;
-        let attempt = match self.close_until(end, &mut killed).await {
+        let attempt = match self.close_until(end, waiting, &mut killed).await {
             Ok(()) => Ok(()),
             Err(GaveUp { error, is_over: true }) => Err(error),
             Err(GaveUp { error, is_over: false }) => {
@@ -83,14 +104,23 @@ impl Mysql {
         }
     }
 
-    async fn close_until(&self, end: Instant, killed: &mut u64) -> Result<(), GaveUp> {
+    async fn close_until(&self, end: Instant, waiting: Waiting, killed: &mut u64) -> Result<(), GaveUp> {
         let left = || end.saturating_duration_since(Instant::now());
         let nothing_begun = |error| GaveUp { error, is_over: true };
         let mut killer = self.session(Purpose::Control, left()).await.map_err(nothing_begun)?;
         let dialled = Session::dial(self.access(), Purpose::Control, left()).await;
         let mut closer = dialled.map_err(nothing_begun)?;
+        // MariaDB finishes them with their sessions. With semi-sync off a local client that came meanwhile was told of its
+        // commit there (10.11).
+        let waiting = if closer.flavour == Flavour::Mysql { waiting } else { Waiting::Stay };
+        if waiting == Waiting::Finish {
+            // Between two attempts, with semi-sync off, a write could begin and be acknowledged.
+            let patience = format!("SET SESSION lock_wait_timeout={}", left().as_secs() + 1);
+            closer.query("close writes", patience, left()).await.map_err(nothing_begun)?;
+        }
         let mut is_set = false;
-        let out = match self.close_with(&mut closer, &mut killer, end, (killed, &mut is_set)).await {
+        let counts = (killed, &mut is_set);
+        let out = match self.close_with(&mut closer, &mut killer, (end, waiting), counts).await {
             Ok(()) => Ok(()),
             Err(error) => Err(GaveUp { error, is_over: self.end_session(&mut killer, closer.id).await }),
         };
@@ -123,12 +153,14 @@ impl Mysql {
         &self,
         closer: &mut Session,
         killer: &mut Session,
-        end: Instant,
+        (end, waiting): (Instant, Waiting),
         (killed, is_set): (&mut u64, &mut bool),
     ) -> Result<(), MysqlError> {
         let what = "close writes";
         let left = || end.saturating_duration_since(Instant::now());
         *killed += self.kill_clients_on(killer, left()).await?;
+        let id = closer.id;
+        let mut unfinished = waiting == Waiting::Finish;
         for _ in 0..ATTEMPTS_MAX {
             let set = closer.query(what, flavour::close(closer.flavour).to_owned(), left());
             tokio::pin!(set);
@@ -136,9 +168,16 @@ impl Mysql {
                 tokio::select! {
                     out = &mut set => break out,
                     () = tokio::time::sleep(ROUND) => {
+                        // In this order: who writes when the closer waits is among the sessions that are ended.
+                        let finish = unfinished && waits_for_lock(killer, id, left()).await?;
                         *killed += self.kill_clients_on(killer, left()).await?;
                         let own = flavour::own_writers(killer.flavour, &self.access().user);
                         kill_listed(killer, own, left()).await?;
+                        if finish {
+                            let off = flavour::semi_sync_source(killer.flavour, false).to_owned();
+                            killer.query("finish waiting commits", off, left()).await?;
+                            unfinished = false;
+                        }
                     }
                 }
             };
@@ -174,6 +213,21 @@ impl Mysql {
         let list = flavour::client_sessions(session.flavour, own);
         kill_listed(session, list, deadline).await
     }
+}
+
+/// What becomes of commits that wait for a replica's acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// They wait on.
+    Stay,
+    /// They end without one.
+    Finish,
+}
+
+async fn waits_for_lock(session: &mut Session, id: u32, deadline: Duration) -> Result<bool, MysqlError> {
+    let ask = flavour::waits_for_lock(id);
+    let answers = session.query("see whether closing waits", ask, deadline).await?;
+    Ok(answers.first().and_then(|answer| answer.get::<u64>("waits")) == Some(1))
 }
 
 /// Ends the sessions that the query `list` returns as column `id`, and says how many they were.

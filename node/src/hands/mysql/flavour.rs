@@ -363,6 +363,14 @@ pub fn client_sessions(flavour: Flavour, own_users: [&str; 2]) -> String {
     )
 }
 
+/// Whether the session `id` of a MySQL waits for a lock, as column `waits`: 1 or 0.
+#[must_use]
+pub fn waits_for_lock(id: u32) -> String {
+    format!(
+        "SELECT COUNT(*) AS waits FROM performance_schema.processlist WHERE id={id} AND state LIKE 'Waiting for%'"
+    )
+}
+
 /// Sessions of the agent's own account in the middle of a write, as column `id`: a canary, or the agent's tables.
 #[must_use]
 pub fn own_writers(flavour: Flavour, user: &str) -> String {

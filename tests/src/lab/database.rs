@@ -1,7 +1,8 @@
-//! MariaDB on a data node: boots read-only with replication stopped; who opens it is not decided here.
+//! The database on a data node: boots read-only with replication stopped; who opens it is not decided here.
 //!
 //! Every lab starts from a copy of one data directory with the accounts and the table in it and an empty binary log,
-//! so that both nodes are equal and a start costs a fraction of a second. The template is made once per version.
+//! so that both nodes are equal and a start costs a fraction of a second. The template is made once per version. In which the two families
+//! differ is in [`super::flavour`].
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -13,7 +14,7 @@ use anyhow::{Context, Result};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Row, Value};
 
-use super::shell;
+use super::flavour::{Flavour, Server};
 use super::wait;
 
 /// Password of every account of the lab.
@@ -35,11 +36,18 @@ const QUERY_LIMIT: Duration = Duration::from_secs(5);
 /// One row, by column name; a NULL is the empty string.
 pub type Columns = BTreeMap<String, String>;
 
-/// Arguments of a node's server.
-#[must_use]
-pub fn arguments(host_dir: &Path, server_id: u8, address: &str) -> Vec<String> {
+/// How a node's server is called, and its arguments.
+///
+/// # Errors
+/// The server is not on this machine.
+pub fn command(
+    flavour: Flavour,
+    host_dir: &Path,
+    server_id: u8,
+    address: &str,
+) -> Result<(String, Vec<String>)> {
     let path = |name: &str| host_dir.join(name).display().to_string();
-    let mut arguments = base_arguments(&host_dir.join("mysql"), &path("mysql.sock"));
+    let (program, mut arguments) = base(flavour, &host_dir.join("mysql"), &path("mysql.sock"))?;
     arguments.extend([
         format!("--server-id={server_id}"),
         format!("--port={PORT}"),
@@ -50,37 +58,28 @@ pub fn arguments(host_dir: &Path, server_id: u8, address: &str) -> Vec<String> {
         format!("--tmpdir={}", path("tmp")),
     ]);
     let fixed = [
-        "--read-only=1",
-        "--skip-slave-start",
         "--log-bin=bin",
-        "--binlog-format=ROW",
         "--relay-log=relay",
-        "--log-slave-updates",
-        "--gtid-strict-mode=1",
         "--sync-binlog=1",
         "--innodb-flush-log-at-trx-commit=1",
-        "--rpl-semi-sync-slave-enabled=1",
-        "--rpl-semi-sync-slave-kill-conn-timeout=1",
-        "--rpl-semi-sync-master-wait-point=AFTER_SYNC",
-        "--slave-net-timeout=5",
         "--max-connections=300",
     ];
-    arguments.extend(fixed.map(String::from));
-    arguments
+    arguments.extend(fixed.iter().chain(flavour.node_arguments()).map(|argument| (*argument).to_owned()));
+    Ok((program, arguments))
 }
 
 /// Writes the scripts by which the agent stops and starts the server, as a service manager would for it: `mysql-stop`
 /// returns when it has ended, `mysql-start` leaves it running.
 ///
 /// # Errors
-/// A file cannot be written.
-pub fn write_scripts(host_dir: &Path, server_id: u8, address: &str) -> Result<()> {
-    let quoted: Vec<String> =
-        arguments(host_dir, server_id, address).iter().map(|argument| format!("'{argument}'")).collect();
+/// A file cannot be written, or the server is not on this machine.
+pub fn write_scripts(flavour: Flavour, host_dir: &Path, server_id: u8, address: &str) -> Result<()> {
+    let (program, arguments) = command(flavour, host_dir, server_id, address)?;
+    let quoted: Vec<String> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
     let dir = host_dir.display();
     std::fs::write(
         host_dir.join("mysql-start"),
-        format!("setsid mariadbd {} </dev/null >>{dir}/mysqld.log 2>&1 &\n", quoted.join(" ")),
+        format!("setsid {program} {} </dev/null >>{dir}/mysqld.log 2>&1 &\n", quoted.join(" ")),
     )?;
     // One that has ended and was not reaped has ended.
     let ended = "grep -q '^State:.Z' /proc/$pid/status 2>/dev/null || [ ! -d /proc/$pid ]";
@@ -91,31 +90,27 @@ pub fn write_scripts(host_dir: &Path, server_id: u8, address: &str) -> Result<()
     Ok(())
 }
 
-fn base_arguments(data_dir: &Path, socket: &str) -> Vec<String> {
-    vec![
-        // Must be the first.
-        "--no-defaults".into(),
+fn base(flavour: Flavour, data_dir: &Path, socket: &str) -> Result<(String, Vec<String>)> {
+    let Server { program, first: mut arguments } = flavour.server()?;
+    arguments.extend([
         "--user=root".into(),
         format!("--datadir={}", data_dir.display()),
         format!("--socket={socket}"),
         "--skip-name-resolve".into(),
-        "--innodb-buffer-pool-size=64M".into(),
-        "--innodb-log-file-size=16M".into(),
-        "--aria-pagecache-buffer-size=8M".into(),
-        "--performance-schema=0".into(),
-    ]
+    ]);
+    arguments.extend(flavour.base_arguments().iter().map(|argument| (*argument).to_owned()));
+    Ok((program, arguments))
 }
 
 /// The data directory to copy; made if this version has none yet.
 ///
 /// # Errors
 /// The server is not installed or does not start.
-pub fn template(cache: &Path) -> Result<PathBuf> {
-    let version = shell::run("mariadbd", &["--no-defaults", "--version"])?;
-    let version = version.split_whitespace().nth(2).context("a version")?.to_owned();
+pub fn template(flavour: Flavour, cache: &Path) -> Result<PathBuf> {
+    let version = flavour.server()?.version()?;
     // Other accounts, another template.
     let mut hasher = std::hash::DefaultHasher::new();
-    accounts().hash(&mut hasher);
+    accounts(flavour).hash(&mut hasher);
     let ready = cache.join(format!("template-{version}-{:08x}", hasher.finish() & 0xffff_ffff));
     if ready.exists() {
         return Ok(ready);
@@ -123,19 +118,9 @@ pub fn template(cache: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(cache)?;
     let building = tempfile::Builder::new().prefix("template-").tempdir_in(cache)?;
     let data_dir = building.path().join("data");
-    shell::run(
-        "mariadb-install-db",
-        &[
-            "--no-defaults",
-            "--user=root",
-            &format!("--datadir={}", data_dir.display()),
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-            "--innodb-log-file-size=16M",
-            &format!("--tmpdir={}", building.path().display()),
-        ],
-    )?;
-    fill(&data_dir, building.path())?;
+    flavour.install(&data_dir, building.path())?;
+    fill(flavour, &data_dir, building.path())?;
+    flavour.depersonalise(&data_dir)?;
     // Another process may have been faster; its template is as good.
     if std::fs::rename(&data_dir, &ready).is_err() && !ready.exists() {
         anyhow::bail!("template {} cannot be put in place", ready.display());
@@ -143,20 +128,18 @@ pub fn template(cache: &Path) -> Result<PathBuf> {
     Ok(ready)
 }
 
-fn fill(data_dir: &Path, dir: &Path) -> Result<()> {
+fn fill(flavour: Flavour, data_dir: &Path, dir: &Path) -> Result<()> {
     // A socket's path may have 107 bytes at most, and the cache can lie deep.
     let short = tempfile::Builder::new().prefix("bl").tempdir()?;
     let socket = short.path().join("s");
-    let mut arguments = base_arguments(data_dir, &socket.display().to_string());
-    arguments.extend(["--skip-networking".into(), format!("--pid-file={}", dir.join("pid").display())]);
+    let (program, mut arguments) = base(flavour, data_dir, &socket.display().to_string())?;
+    arguments.push(format!("--pid-file={}", dir.join("pid").display()));
+    arguments.extend(flavour.fill_arguments().iter().map(|argument| (*argument).to_owned()));
     let log = std::fs::File::create(dir.join("log"))?;
-    let mut server = std::process::Command::new("mariadbd")
-        .args(&arguments)
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()?;
+    let mut server =
+        std::process::Command::new(program).args(&arguments).stdout(log.try_clone()?).stderr(log).spawn()?;
     let filled = wait_ready(&socket).and_then(|()| {
-        accounts()
+        accounts(flavour)
             .iter()
             .try_for_each(|statement| query(&socket, statement).map(drop).context(statement.clone()))
     });
@@ -169,14 +152,14 @@ fn fill(data_dir: &Path, dir: &Path) -> Result<()> {
     filled
 }
 
-fn accounts() -> Vec<String> {
+fn accounts(flavour: Flavour) -> Vec<String> {
     let mut statements = vec![
         format!("CREATE DATABASE {APP_SCHEMA}"),
         baton_chaos::load::SCHEMA_SQL.replace("EXISTS writes", &format!("EXISTS {APP_SCHEMA}.writes")),
         format!("CREATE USER app@'%' IDENTIFIED BY '{PASSWORD}'"),
         format!("GRANT SELECT, INSERT ON {APP_SCHEMA}.* TO app@'%'"),
         format!("CREATE USER repl@'%' IDENTIFIED BY '{PASSWORD}'"),
-        "GRANT REPLICATION SLAVE ON *.* TO repl@'%'".into(),
+        format!("GRANT {} TO repl@'%'", flavour.replica_grant()),
     ];
     // The witness's account: it must not write on a closed server.
     statements.extend([
@@ -188,15 +171,10 @@ fn accounts() -> Vec<String> {
         format!("GRANT SELECT, INSERT, DELETE, CREATE ON {AGENT_SCHEMA}.* TO {DRILL_USER}@'%'"),
     ]);
     for host in ["localhost", "%"] {
-        statements.extend([
-            format!("CREATE USER baton@'{host}' IDENTIFIED BY '{PASSWORD}'"),
-            format!(
-                "GRANT SLAVE MONITOR, BINLOG MONITOR, REPLICATION SLAVE ADMIN, REPLICATION MASTER ADMIN, \
-                 READ_ONLY ADMIN, CONNECTION ADMIN, PROCESS, RELOAD, BINLOG ADMIN, EVENT, SUPER \
-                 ON *.* TO baton@'{host}'"
-            ),
-            format!("GRANT ALL ON {AGENT_SCHEMA}.* TO baton@'{host}'"),
-        ]);
+        statements.push(format!("CREATE USER baton@'{host}' IDENTIFIED BY '{PASSWORD}'"));
+        let grants = flavour.agent_grants().iter().map(|grant| format!("GRANT {grant} TO baton@'{host}'"));
+        statements.extend(grants);
+        statements.push(format!("GRANT ALL ON {AGENT_SCHEMA}.* TO baton@'{host}'"));
     }
     statements
 }
@@ -206,7 +184,7 @@ fn accounts() -> Vec<String> {
 /// # Errors
 /// It does not within a minute.
 pub fn wait_ready(socket: &Path) -> Result<()> {
-    wait::until("MariaDB to answer", BOOT_LIMIT, || query(socket, "SELECT 1").map(Some)).map(drop)
+    wait::until("the database to answer", BOOT_LIMIT, || query(socket, "SELECT 1").map(Some)).map(drop)
 }
 
 /// Asks a server over its socket, as root.
@@ -229,7 +207,7 @@ pub fn query(socket: &Path, sql: &str) -> Result<Vec<Columns>> {
         })
         .await
         .context("no answer in time")?
-        .context("MariaDB")
+        .context("the database")
     })?;
     Ok(rows.into_iter().map(columns).collect())
 }
@@ -265,12 +243,8 @@ fn text(value: Value) -> String {
 ///
 /// # Errors
 /// The server refuses.
-pub fn follow(socket: &Path, primary: &str) -> Result<()> {
-    let sql = format!(
-        "CHANGE MASTER TO MASTER_HOST='{primary}', MASTER_PORT={PORT}, MASTER_USER='repl', \
-         MASTER_PASSWORD='{PASSWORD}', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD=1"
-    );
-    query(socket, &sql).map(drop)
+pub fn follow(flavour: Flavour, socket: &Path, primary: &str) -> Result<()> {
+    query(socket, &flavour.follow(primary)).map(drop)
 }
 
 /// How often each id of the writer is there.
