@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Scene;
 use super::back::{self, Back};
-use crate::lab::{Port, Traffic, agents, database, wait};
+use crate::lab::{Flavour, Port, Traffic, agents, database, shell, wait};
 
 /// How long the cut-off primary may take to close itself.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
@@ -117,6 +117,12 @@ pub(super) fn come_back_twice(scene: Scene<'_>) -> Result<()> {
         Ok(agent.starts() > starts && row(scene, scene.primary)?["resync"]["phase"] == "stuck")
     })?;
     std::fs::write(&script, right)?;
+    if scene.lab.flavour() == Flavour::Mysql {
+        // Its own server receives the copy, so the command is refused and says: start it.
+        ended_with(scene, 2)?;
+        shell::finish(shell::inside(&scene.lab.wire.netns(scene.primary), "/bin/sh").arg(&script))?;
+        database::wait_ready(&host.mysql())?;
+    }
     ended_with(scene, 0)?;
     is_a_copy(scene)
 }
