@@ -409,8 +409,10 @@ async fn mysql_closing_over_commits_that_wait_acknowledges_nothing() {
     transaction.query_drop("BEGIN; INSERT INTO t (v) VALUES (2)").await.unwrap();
     let mut app = pair.primary.app().await;
     let waiting = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });
-    eventually("the commit waits", || async {
-        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
+    let agent = pair.on_primary.clone();
+    let canary = tokio::spawn(async move { agent.canary(7, Duration::from_secs(60)).await });
+    eventually("the commits wait", || async {
+        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 1).then_some(())
     })
     .await;
     // Local clients that come at any moment and commit at once: a server without semi-sync would tell them so.
@@ -435,11 +437,45 @@ async fn mysql_closing_over_commits_that_wait_acknowledges_nothing() {
     }
     assert!(!acknowledged.load(Ordering::SeqCst), "a client was told of a commit that nobody else has");
     assert!(tokio::time::timeout(D, waiting).await.unwrap().unwrap().is_err(), "never acknowledged");
+    assert!(tokio::time::timeout(D, canary).await.unwrap().unwrap().is_err(), "no replica has it");
     assert!(transaction.query_drop("COMMIT").await.is_err());
     let facts = pair.on_primary.facts(D).await.unwrap();
     assert!(facts.read_only && facts.semi_sync.waiting == 0, "{facts:?}");
     assert_eq!(pair.primary.value("SELECT COUNT(*) FROM app.t WHERE v=1").await, "1", "it is in the log");
     assert_eq!(pair.primary.value("SELECT COUNT(*) FROM app.t WHERE v=2").await, "0");
+    pair.replica.process().thaw();
+}
+
+/// A lock that nobody may end stands in the way: then commits wait for the replica again.
+#[tokio::test]
+async fn mysql_closing_that_gives_up_leaves_no_server_that_waits_for_nobody() {
+    if !is_there(Flavour::Mysql) {
+        return;
+    }
+    let pair = in_sync(Flavour::Mysql).await;
+    let root = "CREATE TABLE app.other (id INT); GRANT LOCK TABLES, SELECT ON app.* TO baton@localhost";
+    pair.primary.root().await.query_drop(root).await.unwrap();
+    pair.replica.process().freeze();
+    let mut app = pair.primary.app().await;
+    let waiting = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });
+    eventually("the commit waits", || async {
+        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
+    })
+    .await;
+    let access = pair.primary.access();
+    let opts = mysql_async::OptsBuilder::default()
+        .socket(Some(access.socket.display().to_string()))
+        .user(Some(access.user))
+        .pass(Some(access.password))
+        .wait_timeout(Some(600))
+        .max_allowed_packet(Some(1 << 24));
+    let mut agent = mysql_async::Conn::new(opts).await.unwrap();
+    agent.query_drop("LOCK TABLES app.other WRITE").await.unwrap();
+    let end = pair.on_primary.close_over_waiting_commits(Duration::from_secs(3)).await;
+    assert!(matches!(end, Closing::StillOpen { .. }), "{end:?}");
+    assert!(tokio::time::timeout(D, waiting).await.unwrap().unwrap().is_err(), "never acknowledged");
+    let semi_sync = pair.on_primary.semi_sync_status(D).await.unwrap();
+    assert!(semi_sync.source_enabled, "{semi_sync:?}");
     pair.replica.process().thaw();
 }
 

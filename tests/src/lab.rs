@@ -430,9 +430,8 @@ impl Lab {
         for port in DATA {
             let host = self.host(port);
             let opened = |kind: &Kind| match kind {
-                Kind::Mysql => {
-                    database::value(&host.mysql(), "SELECT @@global.read_only").is_ok_and(|value| value == "0")
-                }
+                Kind::Mysql => database::value(&host.mysql(), "SELECT @@global.read_only")
+                    .is_ok_and(|value| value == "0"),
                 Kind::Redis => redis::replication(&host.redis(), "role").is_ok_and(|role| role == "master"),
             };
             let has_address = host.has_power() && self.wire.has_address(port, VIP)?;

@@ -181,8 +181,12 @@ impl Executor {
     pub(super) async fn make_writable(&self) -> anyhow::Result<()> {
         let mysql = self.mysql()?;
         let received = self.received()?;
-        if mysql.is_promoted(STATEMENT).await? {
-            return Ok(());
+        {
+            // Whoever closes this server for an older wish is done with it first.
+            let _alone = self.context.sync.exclusive().await;
+            if mysql.is_promoted(STATEMENT).await? {
+                return Ok(());
+            }
         }
         let server = mysql.server_identity().await?.to_string();
         self.context.local.note_opening(&server).await.context("note which server is opened")?;

@@ -58,6 +58,8 @@ pub enum Closing {
 const ROUND: Duration = Duration::from_millis(50);
 /// Reading back has its own time, so that a used-up budget still ends in an answer.
 const READ_BACK: Duration = Duration::from_millis(500);
+/// The longest `lock_wait_timeout` that MySQL takes, in seconds: a year.
+const LOCK_WAIT_MAX_S: u64 = 31_536_000;
 /// `SET GLOBAL read_only` gives up after the session's `lock_wait_timeout`, 1 s; it is tried again this often at most.
 const ATTEMPTS_MAX: u32 = 20;
 
@@ -75,7 +77,7 @@ impl Mysql {
     /// them is acknowledged: their clients, the agent's canary among them, are disconnected before, and from then until the server is closed no
     /// other write begins. They stay in the binary log, as they would after a crash, and may be extra.
     ///
-    /// On MySQL semi-sync's source side is off afterwards; on MariaDB this is [`Mysql::close_writes`], which finishes them. Only
+    /// On MySQL semi-sync's source side is off afterwards if it closed, and on again if it did not; on MariaDB this is [`Mysql::close_writes`], which finishes them. Only
     /// for a server whose node is no holder, and only with everybody else excluded who opens it or switches semi-sync.
     pub async fn close_over_waiting_commits(&self, budget: Duration) -> Closing {
         self.close(budget, Waiting::Finish).await
@@ -114,19 +116,43 @@ impl Mysql {
         // commit there (10.11).
         let waiting = if closer.flavour == Flavour::Mysql { waiting } else { Waiting::Stay };
         if waiting == Waiting::Finish {
-            // Between two attempts, with semi-sync off, a write could begin and be acknowledged.
-            let patience = format!("SET SESSION lock_wait_timeout={}", left().as_secs() + 1);
+            // Between two attempts, with semi-sync off, a write could begin and be acknowledged. Nor may it give up while the
+            // agent stands still: it is ended below.
+            let patience = format!("SET SESSION lock_wait_timeout={LOCK_WAIT_MAX_S}");
             closer.query("close writes", patience, left()).await.map_err(nothing_begun)?;
         }
         let mut is_set = false;
         let counts = (killed, &mut is_set);
         let out = match self.close_with(&mut closer, &mut killer, (end, waiting), counts).await {
             Ok(()) => Ok(()),
+            // Never writable with semi-sync off: while the closer waits no write begins.
+            Err(error) if waiting == Waiting::Finish && !self.wait_again(&mut killer).await => {
+                Err(GaveUp { error, is_over: false })
+            }
             Err(error) => Err(GaveUp { error, is_over: self.end_session(&mut killer, closer.id).await }),
         };
         self.park(Purpose::Control, killer);
         // What was set stays set, whoever could not be killed after it.
         if is_set { Ok(()) } else { out }
+    }
+
+    /// Commits wait for a replica again. False if that was not seen within [`READ_BACK`].
+    async fn wait_again(&self, killer: &mut Session) -> bool {
+        let end = Instant::now() + READ_BACK;
+        let left = || end.saturating_duration_since(Instant::now());
+        while !left().is_zero() {
+            if !killer.is_usable() {
+                match Session::dial(self.access(), Purpose::Control, left()).await {
+                    Ok(session) => *killer = session,
+                    Err(_) => return false,
+                }
+            }
+            let on = flavour::semi_sync_source(killer.flavour, true).to_owned();
+            if killer.query("wait for the replica again", on, left()).await.is_ok() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Kills the session until the server knows it no more. False if that was not seen within [`READ_BACK`].
@@ -173,7 +199,8 @@ impl Mysql {
                         *killed += self.kill_clients_on(killer, left()).await?;
                         let own = flavour::own_writers(killer.flavour, &self.access().user);
                         kill_listed(killer, own, left()).await?;
-                        if finish {
+                        // A statement without time is sent all the same, and the server carries it out.
+                        if finish && !left().is_zero() {
                             let off = flavour::semi_sync_source(killer.flavour, false).to_owned();
                             killer.query("finish waiting commits", off, left()).await?;
                             unfinished = false;
