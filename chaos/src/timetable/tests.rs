@@ -1,3 +1,5 @@
+//! Files, diaries and what follows from records, without a scheduler.
+
 use super::*;
 use crate::evidence::sample;
 

@@ -88,7 +88,10 @@ impl Ledger {
         }
         self.pauses = self.pauses.next();
         // An operator's word was for a takeover that cannot come now.
-        self.in_sync.retain(|_, known| !known.is_accepted());
+        if self.in_sync.values().any(Complete::is_accepted) {
+            self.sync_generation = self.sync_generation.next();
+            self.in_sync.retain(|_, known| !known.is_accepted());
+        }
         if order.alone && self.mysql && self.in_sync.values().any(|known| *known != Complete::Holder) {
             self.change_sync(None, format!("pause {}: the holder goes on alone", self.pauses));
         }

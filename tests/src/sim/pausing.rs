@@ -7,12 +7,16 @@ use baton_runbooks::agent::LeaseFacts;
 use baton_runbooks::lease::granter::Office;
 use baton_runbooks::lease::{LongLease, Refusal};
 use baton_runbooks::ledger::Command;
+use baton_runbooks::ledger::pause::PAUSE_MIN_MS;
 use baton_runbooks::model::{Mono, PauseId};
 
 use super::event::Mail;
 use super::node::{NAMES, TERMS};
 use super::planted::Planted;
 use super::world::World;
+
+/// How long a leader waits that does not wait for the pause, in milliseconds. Longer than it takes to be granted a long lease.
+const HASTY_MS: u64 = 4_000;
 
 /// What a start of the lease thread knows of the pause.
 #[derive(Debug, Clone, Copy, Default)]
@@ -128,13 +132,16 @@ impl World {
     /// What the lease thread tells the core of a pause.
     pub(super) fn paused_lease(&mut self, node: usize, office: &Office) -> LeaseFacts {
         let appointment = self.applied(node).appointment();
-        let blind = self.has(Planted::PauseNotWaitedOut);
+        let hasty = self.has(Planted::PauseNotWaitedOut);
         let it = &mut self.nodes[node];
         let now = it.local(self.now);
         it.granter.see(now, office, &appointment);
         let over = it.granter.pause_over(office);
         LeaseFacts {
-            pause_over: over.map(|(id, at)| (id, if blind { now } else { at })),
+            pause_over: over.map(|(id, at)| {
+                let seen_at = at.minus_ms(TERMS.pause_wait_ms(PAUSE_MIN_MS));
+                (id, if hasty { seen_at.plus_ms(HASTY_MS) } else { at })
+            }),
             long: it.holder.long(),
             short_again: it.pausing.over.filter(|_| it.pausing.void),
             ..LeaseFacts::default()

@@ -74,7 +74,7 @@ pub enum Planted {
     StaleEpochAccepted,
     /// A run that needs an operator is put away by the ledger itself.
     RunForgotten,
-    /// A leader takes a pause for over at once, whatever the holder may still have in its kernel.
+    /// A leader takes a pause for over after some seconds, whatever the holder may still have in its kernel.
     PauseNotWaitedOut,
     /// The holder says that it lives on short leases again, and leaves the long ones in its kernel.
     PauseEndedButNotVoid,
