@@ -288,11 +288,15 @@ impl Drill<'_> {
             }
             stage.act().await
         };
-        tokio::select! {
+        let ending = tokio::select! {
             biased;
-            ending = stops.told() => ending,
+            ending = stops.told() => return ending,
             done = acts => done.err().unwrap_or(Ending::Completed {}),
-        }
+        };
+        // What an abort from elsewhere has healed looks like a fault that ended by itself, if it is seen first.
+        let Some(number) = self.number else { return ending };
+        let view = self.options.agents.order(None, DrillOrder::Look).await.ok();
+        view.and_then(|view| pulse::aborted(&view, number)).unwrap_or(ending)
     }
 
     async fn gather(

@@ -106,13 +106,13 @@ pub fn altered(lab: &Lab, from: &str, words: &[(&str, &str)]) -> Result<String> 
 /// # Errors
 /// It does not, or the drill ends before.
 pub fn wait_biting(lab: &Lab, runner: &mut Child) -> Result<()> {
+    let mut ended = None;
     wait::until_true("the fault of a drill", WHOLE_WITHIN, || {
-        if let Some(ended) = runner.try_wait()? {
-            let said = std::fs::read_to_string(lab.dir.join("drill.log")).unwrap_or_default();
-            bail!("the drill has ended ({ended}): {said}");
-        }
-        Ok(left(lab)?.iter().any(|what| what.contains("Biting")))
-    })
+        ended = runner.try_wait()?;
+        Ok(ended.is_some() || left(lab)?.iter().any(|what| what.contains("Biting")))
+    })?;
+    let said = std::fs::read_to_string(lab.dir.join("drill.log")).unwrap_or_default();
+    ended.map_or(Ok(()), |ended| bail!("the drill has ended ({ended}): {said}"))
 }
 
 /// The newest record that a runner has kept at a node.

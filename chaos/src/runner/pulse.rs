@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use baton_node::api::drill::{DrillId, DrillOrder};
+use baton_node::api::drill::{DrillId, DrillOrder, DrillView};
 use baton_node::config::NodeId;
 use tokio::task::JoinHandle;
 
@@ -77,11 +77,17 @@ async fn beat(agents: Agents, number: DrillId, bearing: Bearing, stops: Stops) {
         match agents.order(None, DrillOrder::Renew { number, beat: next }).await {
             Ok(view) => {
                 renewed = Instant::now();
+                if let Some(ending) = aborted(&view, number) {
+                    stops.now(ending);
+                }
                 next = view.drill.filter(|drill| drill.number == number).map_or(next, |drill| drill.beat);
             }
             // Refused as well when an answer was lost: then the look says how far the ledger is.
             Err(_) => {
                 if let Ok(view) = agents.order(None, DrillOrder::Look).await {
+                    if let Some(ending) = aborted(&view, number) {
+                        stops.now(ending);
+                    }
                     match view.drill.filter(|drill| drill.number == number) {
                         Some(drill) if drill.beat != next => next = drill.beat,
                         Some(_) => {}
@@ -98,6 +104,12 @@ async fn beat(agents: Agents, number: DrillId, bearing: Bearing, stops: Stops) {
         }
         tokio::time::sleep(EVERY).await;
     }
+}
+
+/// Somebody has told the ledger that the drill is to end.
+pub fn aborted(view: &DrillView, number: DrillId) -> Option<Ending> {
+    let drill = view.drill.as_ref().filter(|drill| drill.number == number)?;
+    drill.aborted.clone().map(|why| Ending::Aborted { by: "the ledger".into(), why })
 }
 
 fn lost(why: String) -> Ending {

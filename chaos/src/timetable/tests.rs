@@ -101,7 +101,7 @@ fn what_was_refused_was_not_run_and_what_failed_waits_for_a_pass() {
     record.judgement.verdict = Verdict::Fail;
     let failed = record.clone();
     let waits = [Obstacle::LastFailed { record: record.number }];
-    assert_eq!(facts(&[failed.clone()]).obstacles, waits);
+    assert_eq!(facts(std::slice::from_ref(&failed)).obstacles, waits);
     // An aborted run shows nothing; one that passed does.
     record.judgement.verdict = Verdict::Aborted;
     assert_eq!(facts(&[failed.clone(), record.clone()]).obstacles, waits);
@@ -115,7 +115,7 @@ fn what_was_refused_was_not_run_and_what_failed_waits_for_a_pass() {
 fn a_drill_whose_runner_died_is_not_run_again_before_its_time() {
     let entry = entry("rehearsal");
     let begun = Note { at: at("2026-12-01T10:30:00Z"), drill: entry.drill.clone(), what: What::Begun };
-    assert_eq!(facts(&entry, &[], &[begun.clone()]).last_begun, Some(begun.at));
+    assert_eq!(facts(&entry, &[], std::slice::from_ref(&begun)).last_begun, Some(begun.at));
     // It was not begun after all.
     let skipped = Note { drill: entry.drill.clone(), ..skipped("2026-12-01T10:30:01Z", "in-sync: no") };
     assert_eq!(facts(&entry, &[], &[begun, skipped]).last_begun, None);

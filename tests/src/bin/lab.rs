@@ -236,12 +236,8 @@ fn go(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Soak { minutes, seed, first, rounds, docker, flavour } => {
             let seed = seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-            println!("seed {seed}");
             let time = Duration::from_secs(minutes * 60);
-            let order = soak::Order { time, seed, first, rounds, docker, flavour };
-            let summary = soak::soak(&order, |line| println!("{line}"))?;
-            println!("{}", summary.text());
-            Ok(if summary.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            one_soak(&soak::Order { time, seed, first, rounds, docker, flavour })
         }
         Verb::List => {
             for fault in Fault::ALL {
@@ -250,6 +246,13 @@ fn go(verb: Verb) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn one_soak(order: &soak::Order) -> Result<ExitCode> {
+    println!("seed {}", order.seed);
+    let summary = soak::soak(order, |line| println!("{line}"))?;
+    println!("{}", summary.text());
+    Ok(if summary.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// An interrupt ends every wait, so that the lab is taken down on the way out.

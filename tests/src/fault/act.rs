@@ -23,6 +23,7 @@ const DRIVER_HANGS: &str = "driver:tick:hold";
 /// How long a takeover may take to reach the step at which it is struck.
 const STEP_WITHIN: Duration = Duration::from_secs(20);
 
+#[expect(clippy::too_many_lines, reason = "a list: an arm per fault")]
 pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup, .. } = scene;
     let host = lab.host(primary);
@@ -171,6 +172,7 @@ fn restart_agents(scene: Scene<'_>) -> Result<()> {
     lab.start_driver(primary)
 }
 
+#[expect(clippy::too_many_lines, reason = "a list: an arm per fault")]
 pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup, .. } = scene;
     let host = lab.host(primary);

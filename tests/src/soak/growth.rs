@@ -82,8 +82,12 @@ pub fn trends(samples: &[Sample]) -> BTreeMap<&'static str, Trend> {
     names.into_iter().map(|name| (name, trend(samples, name))).collect()
 }
 
+/// Rounds with what was seen in them.
+type Points = Vec<(f64, f64)>;
+
 fn trend(samples: &[Sample], name: &str) -> Trend {
-    let mut groups: BTreeMap<(&str, &str, i32), Vec<(f64, f64)>> = BTreeMap::new();
+    // By lab, node and process.
+    let mut groups: BTreeMap<(&str, &str, i32), Points> = BTreeMap::new();
     let mut each = Vec::new();
     for sample in samples {
         let Some(figure) = sample.figures.get(name).copied() else { continue };
@@ -102,7 +106,7 @@ fn trend(samples: &[Sample], name: &str) -> Trend {
 }
 
 /// Least squares with one slope for all groups and a level for each.
-fn slope<'a>(groups: impl Iterator<Item = &'a Vec<(f64, f64)>>) -> f64 {
+fn slope<'a>(groups: impl Iterator<Item = &'a Points>) -> f64 {
     let (mut both, mut own) = (0.0, 0.0);
     for points in groups {
         let count = points.len() as f64;
