@@ -268,6 +268,12 @@ impl Lab {
         self.options.flavour
     }
 
+    /// Whether agents resync without an operator.
+    #[must_use]
+    pub fn resyncs_by_itself(&self) -> bool {
+        self.options.resync_by_itself
+    }
+
     /// The host on a port.
     ///
     /// # Panics

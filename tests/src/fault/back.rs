@@ -11,7 +11,7 @@ use crate::lab::{DATA, Lab, agents, wait};
 pub enum Back {
     /// It follows the holder with what it had.
     Followed,
-    /// It had extra transactions: they were saved, and it was resynced by an operator.
+    /// It had extra transactions: they were saved, and it was resynced, by an operator or by itself.
     Resynced,
 }
 
@@ -34,8 +34,11 @@ pub fn whole(lab: &Lab, limit: Duration) -> Result<Back> {
         Ok(Some(node.zip(standing.holder)))
     })?;
     let Some((node, holder)) = quarantined else { return Ok(Back::Followed) };
-    let (code, said) = agents::resync(config, holder, node)?;
-    ensure!(code == 0, "baton resync ended with {code}: {said}");
+    // Where agents do so by themselves an operator would only be refused.
+    if !lab.resyncs_by_itself() {
+        let (code, said) = agents::resync(config, holder, node)?;
+        ensure!(code == 0, "baton resync ended with {code}: {said}");
+    }
     wait::until_true("a takeover to be possible again", limit, || {
         let standing = lab.standing()?;
         ensure!(standing.ok && standing.in_sync, "{}", standing.text);
