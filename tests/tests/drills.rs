@@ -214,13 +214,10 @@ fn backup(lab: &Lab) -> Result<Port> {
     DATA.into_iter().find(|port| Some(*port) != holder).context("there are two data nodes")
 }
 
-/// Every shipped drill that the lab can bear, one after the other: `BATON_EVERY_DRILL=1`, some twenty minutes.
+/// Every shipped drill that the lab can bear, one after the other.
 #[test]
+#[ignore = "some twenty minutes: cargo test --workspace --test drills -- --ignored"]
 fn every_shipped_drill_passes() -> Result<()> {
-    if std::env::var_os("BATON_EVERY_DRILL").is_none() {
-        println!("skipped: BATON_EVERY_DRILL is not set");
-        return Ok(());
-    }
     let _alone = alone();
     let driver = Driver::Agents { profile: "standard".into() };
     let lab =
@@ -239,9 +236,14 @@ fn every_shipped_drill_passes() -> Result<()> {
         let judgement = outcome.record.as_ref().map(|record| &record.judgement);
         println!("{id}: {judgement:?}");
         let verdict = judgement.map(|judgement| judgement.verdict);
-        // What no agent can inject yet, each of them refuses.
+        let says = |words: &str| {
+            judgement.is_some_and(|judgement| judgement.reasons.iter().any(|why| why.contains(words)))
+        };
+        // What no agent can inject yet is refused for that reason, and not because something else is amiss.
         let is_right = match id {
-            "certificates" | "container-never-healthy" | "power-cut" => verdict == Some(Verdict::Refused),
+            "certificates" | "container-never-healthy" | "power-cut" => {
+                verdict == Some(Verdict::Refused) && says("this version plans")
+            }
             _ => verdict.is_some_and(Verdict::is_pass),
         };
         if !is_right {

@@ -6,11 +6,11 @@
 //! aborts the drill under way, and none begins after that.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use baton_node::cli::Exit;
 use jiff::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -193,12 +193,17 @@ impl Scheduler<'_> {
                 return Ok(Timestamp::now());
             }
             Some(record) => record.judgement.reasons.join("; "),
-            // Nobody knows what it did: it stays begun, and rests until it is due again.
-            None => {
-                let end = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
-                complain(&format!("{} has left no record ({end})", entry.drill));
-                return Ok(Timestamp::now());
-            }
+            None => match ended {
+                Err(error) => format!("it could not be started: {error}"),
+                Ok(status) if status.code() == Some(i32::from(Exit::Refused.code())) => {
+                    "it was refused before its gate: a drill is being run from this machine".to_owned()
+                }
+                // Nobody knows what it did: it stays begun, and rests until it is due again.
+                Ok(status) => {
+                    complain(&format!("{} has left no record ({status})", entry.drill));
+                    return Ok(Timestamp::now());
+                }
+            },
         };
         let until = Timestamp::now().checked_add(REST).unwrap_or(Timestamp::MAX);
         Ok(self.skip(entry, Obstacle::NotReady { why }, until))
@@ -215,14 +220,15 @@ impl Scheduler<'_> {
             command.arg("--socket").arg(socket);
         }
         command.args(["run", &entry.drill, "--yes", "--by", BY, "--reason", "it was due"]);
-        let mut child = command.stdin(std::process::Stdio::null()).spawn()?;
+        // In a group of its own: a terminal's interrupt is for the scheduler, which tells it once; a second one would end it
+        // at once, with its fault still there.
+        let mut child = command.stdin(std::process::Stdio::null()).process_group(0).spawn()?;
         tokio::select! {
             ended = child.wait() => return ended,
             _ = self.stopped.wait_for(|stopped| *stopped) => {}
         }
-        // It heals, and writes its record. A terminal's interrupt has reached it already; a second one would end it at once.
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        if let Some(pid) = pid.filter(|_| !std::io::stdout().is_terminal()) {
+        // It heals, and writes its record.
+        if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
         child.wait().await

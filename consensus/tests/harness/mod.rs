@@ -26,8 +26,8 @@ pub struct Cluster {
 /// Messages that a node has got.
 type Heard = Arc<Mutex<Vec<String>>>;
 
-/// A port that nobody has and nobody is given: below those that the kernel hands out to whoever connects, and no
-/// two calls of a process return the same. A port that was merely free may be another test's when it is bound.
+/// A port that nobody has at this moment: below those that the kernel hands out to whoever connects, and no two calls
+/// of a process return the same. A port that was merely free may be another test's when it is bound.
 pub fn free_addr() -> SocketAddr {
     const PORTS: std::ops::Range<u32> = 10_000..32_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

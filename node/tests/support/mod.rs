@@ -82,8 +82,8 @@ impl Drop for Process {
     }
 }
 
-/// A loopback port that nobody has and nobody is given: below those that the kernel hands out to whoever connects,
-/// and no two calls of a process return the same.
+/// A loopback port that nobody has at this moment: below those that the kernel hands out to whoever connects, and no two
+/// calls of a process return the same.
 pub fn free_port() -> u16 {
     const PORTS: std::ops::Range<u32> = 10_000..32_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

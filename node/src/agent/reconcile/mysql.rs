@@ -101,7 +101,7 @@ impl MysqlShare {
                 true
             }
             Closing::StillOpen { why } | Closing::Unknown { why } => {
-                tracing::error!(why, "MySQL is not read-only, with no commit waiting any more");
+                tracing::error!(why, "MySQL is not read-only; commits wait for the replica as before");
                 false
             }
         }

@@ -126,7 +126,7 @@ impl Mysql {
         let out = match self.close_with(&mut closer, &mut killer, (end, waiting), counts).await {
             Ok(()) => Ok(()),
             // Never writable with semi-sync off: while the closer waits no write begins.
-            Err(error) if waiting == Waiting::Finish && !self.wait_again(&mut killer).await => {
+            Err(error) if waiting == Waiting::Finish && !is_set && !self.wait_again(&mut killer).await => {
                 Err(GaveUp { error, is_over: false })
             }
             Err(error) => Err(GaveUp { error, is_over: self.end_session(&mut killer, closer.id).await }),
@@ -141,11 +141,8 @@ impl Mysql {
         let end = Instant::now() + READ_BACK;
         let left = || end.saturating_duration_since(Instant::now());
         while !left().is_zero() {
-            if !killer.is_usable() {
-                match Session::dial(self.access(), Purpose::Control, left()).await {
-                    Ok(session) => *killer = session,
-                    Err(_) => return false,
-                }
+            if !self.dial_again(killer, left()).await {
+                return false;
             }
             let on = flavour::semi_sync_source(killer.flavour, true).to_owned();
             if killer.query("wait for the replica again", on, left()).await.is_ok() {
@@ -155,16 +152,22 @@ impl Mysql {
         false
     }
 
+    /// A session that can be used, the same one if it can. False: there is none.
+    async fn dial_again(&self, session: &mut Session, left: Duration) -> bool {
+        if session.is_usable() {
+            return true;
+        }
+        let dialled = Session::dial(self.access(), Purpose::Control, left).await;
+        dialled.map(|fresh| *session = fresh).is_ok()
+    }
+
     /// Kills the session until the server knows it no more. False if that was not seen within [`READ_BACK`].
     async fn end_session(&self, killer: &mut Session, id: u32) -> bool {
         let end = Instant::now() + READ_BACK;
         let left = || end.saturating_duration_since(Instant::now());
         while !left().is_zero() {
-            if !killer.is_usable() {
-                match Session::dial(self.access(), Purpose::Control, left()).await {
-                    Ok(session) => *killer = session,
-                    Err(_) => return false,
-                }
+            if !self.dial_again(killer, left()).await {
+                return false;
             }
             match killer.query("kill own statement", format!("KILL {id}"), left()).await {
                 // ER_NO_SUCH_THREAD
