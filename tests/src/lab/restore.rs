@@ -2,6 +2,7 @@
 //!
 //! What the product has to do by itself is left to it: nobody closes, opens or attaches a database here.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -131,7 +132,9 @@ impl Lab {
     fn running(&self, port: Port, names: &[&str]) -> Option<Pid> {
         process::in_netns(&self.wire.path(port)).into_iter().find(|pid| {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            names.contains(&name.trim()) && process::state(*pid) != Some('Z')
+            // What a loader of its own has started goes by the loader's name.
+            let is_it = names.contains(&name.trim()) || names.iter().any(|name| is_loaded(*pid, name));
+            is_it && process::state(*pid) != Some('Z')
         })
     }
 
@@ -146,4 +149,10 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// Whether a loader was called with a program of this name.
+fn is_loaded(pid: Pid, name: &str) -> bool {
+    let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split('\0').any(|argument| Path::new(argument).file_name().is_some_and(|file| file == name))
 }
