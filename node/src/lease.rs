@@ -17,6 +17,7 @@ mod kernel;
 mod links;
 mod pulse;
 mod realtime;
+mod suspend;
 mod thread;
 
 use std::net::SocketAddr;

@@ -16,34 +16,32 @@ pub mod docker;
 mod failpoints;
 pub mod flavour;
 pub mod keepalived;
+mod look;
 pub mod pacemaker;
+mod power;
 pub mod process;
 pub mod redis;
 mod restore;
 pub mod sentinel;
+mod servers;
 pub mod shell;
 mod sweep;
 pub mod wait;
 pub mod wire;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use baton_chaos::arp::WatchOptions;
-use baton_chaos::check::Finals;
-use baton_chaos::history::{Kind, Origin};
-use baton_chaos::load::{LoadOptions, MysqlTarget, RedisTarget};
+use baton_chaos::history::Kind;
 
 pub use flavour::Flavour;
-use process::{Process, Spec};
+use process::Process;
 pub use sweep::{end_all, sweep};
-use wire::{ARP_SENDERS, INTERFACE, VIP, Wire};
+use wire::Wire;
 pub use wire::{Port, Traffic};
 
 /// The data nodes.
@@ -232,36 +230,6 @@ impl Lab {
         Ok(())
     }
 
-    /// Makes the directories of a host and starts its servers for the first time.
-    fn prepare(&self, host: &Host, template: &Path, archive: Option<&Path>) -> Result<()> {
-        for part in ["state", "tmp", "redis", "docker", "mysql"] {
-            std::fs::create_dir_all(host.dir.join(part))?;
-        }
-        if !DATA.contains(&host.port) {
-            return Ok(());
-        }
-        let data_dir = host.dir.join("mysql").display().to_string();
-        let flavour = self.options.flavour;
-        if self.options.small_disk {
-            let size = format!("size={}m", flavour.small_disk_mib());
-            shell::run("mount", &["-t", "tmpfs", "-o", &size, "baton-lab", &data_dir])?;
-        }
-        shell::run("cp", &["-a", &format!("{}/.", template.display()), &data_dir])?;
-        let address = host.port.address().to_string();
-        let primary = (host.port != Port::Db1).then(|| Port::Db1.address().to_string());
-        let redis = redis::configuration(&host.dir, &address, primary.as_deref());
-        std::fs::write(host.dir.join("redis.conf"), redis)?;
-        database::write_scripts(flavour, &host.dir, host.port.address().octets()[3], &address)?;
-        if let Some(path) = flavour.tools(&host.dir.join("bin"))? {
-            host.agent_env.lock().expect("nobody panics with it in hand").push(("PATH".into(), path));
-        }
-        self.start_servers(host.port)?;
-        if let Some(primary) = &primary {
-            database::follow(flavour, &host.mysql(), primary)?;
-        }
-        archive.map_or(Ok(()), |archive| docker::prepare(&host.dir, archive))
-    }
-
     /// Which database it has.
     #[must_use]
     pub fn flavour(&self) -> Flavour {
@@ -281,278 +249,6 @@ impl Lab {
     #[must_use]
     pub fn host(&self, port: Port) -> &Host {
         self.hosts.iter().find(|host| host.port == port).expect("client and observer are no hosts")
-    }
-
-    fn start(
-        &self,
-        port: Port,
-        name: &'static str,
-        program: &str,
-        args: Vec<String>,
-        restart: bool,
-    ) -> Result<()> {
-        let host = self.host(port);
-        let env = if name == "agent" { Arc::clone(&host.agent_env) } else { Arc::default() };
-        let process = process::start(Spec {
-            name: format!("{name}-{}", port.name()),
-            netns: self.wire.netns(port),
-            program: program.to_owned(),
-            args,
-            env,
-            log: host.dir.join(format!("{name}.log")),
-            restart,
-            powered: Arc::clone(&host.powered),
-        })?;
-        host.processes.lock().expect("nobody panics with the list in hand").insert(name, process);
-        Ok(())
-    }
-
-    /// Starts the servers of a data node and waits until they answer.
-    ///
-    /// # Errors
-    /// One does not start.
-    pub fn start_servers(&self, port: Port) -> Result<()> {
-        let host = self.host(port);
-        self.start_server(port, "mysqld")?;
-        self.start_server(port, "redis")?;
-        if self.options.docker {
-            let dockerd = docker::arguments(&host.dir, &sweep::cgroup(&self.id));
-            self.start(port, "dockerd", "dockerd", dockerd, false)?;
-        }
-        redis::wait_ready(&host.redis())?;
-        database::wait_ready(&host.mysql())
-    }
-
-    /// Starts one of `mysqld` and `redis`, and does not wait for it.
-    fn start_server(&self, port: Port, name: &'static str) -> Result<()> {
-        let host = self.host(port);
-        if name == "redis" {
-            return self.start(
-                port,
-                name,
-                "redis-server",
-                vec![host.dir.join("redis.conf").display().to_string()],
-                false,
-            );
-        }
-        let (server_id, address) = (port.address().octets()[3], port.address().to_string());
-        let (program, mysqld) = database::command(self.options.flavour, &host.dir, server_id, &address)?;
-        self.start(port, name, &program, mysqld, false)
-    }
-
-    /// Starts who decides on a host, if the lab has one. keepalived's backup is started only when the master serves,
-    /// otherwise it promotes itself at once.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn start_driver(&self, port: Port) -> Result<()> {
-        match &self.options.driver {
-            Driver::Agents { .. } => {
-                let config = self.config.as_ref().context("the configuration is made before")?;
-                let args = ["agent", "--config", &config.display().to_string(), "--node", port.name()];
-                let program = agents::program()?.display().to_string();
-                self.start(port, "agent", &program, args.map(String::from).into(), true)
-            }
-            Driver::Keepalived { advert_ms } => {
-                let Some(peer) =
-                    DATA.into_iter().find(|other| *other != port).filter(|_| DATA.contains(&port))
-                else {
-                    return Ok(());
-                };
-                if port == Port::Db1 {
-                    self.serve_by_hand(port, false)?;
-                }
-                let args = keepalived::prepare(&self.host(port).dir, port, peer, *advert_ms)?;
-                self.start(port, "keepalived", "keepalived", args, false)?;
-                if port == Port::Db1 { self.wait_serving().map(drop) } else { self.replicate_by_hand(port) }
-            }
-            Driver::Sentinel => sentinel::start(self, port),
-            Driver::Pacemaker => pacemaker::start(self, port),
-            Driver::Nobody => Ok(()),
-        }
-    }
-
-    /// Opens the databases of a node as an administrator would, with semi-synchronous replication, and takes the
-    /// virtual IP if asked.
-    ///
-    /// # Errors
-    /// A server or the kernel refuses.
-    pub fn serve_by_hand(&self, port: Port, with_vip: bool) -> Result<()> {
-        let host = self.host(port);
-        database::query(&host.mysql(), self.flavour().semi_sync(true))?;
-        database::query(&host.mysql(), self.flavour().open())?;
-        redis::ask::<String>(&host.redis(), &["REPLICAOF", "NO", "ONE"])?;
-        redis::ask::<String>(&host.redis(), &["CONFIG", "SET", "min-replicas-to-write", "0"])?;
-        if with_vip {
-            let vip = format!("{VIP}/24");
-            shell::run("ip", &["-n", &self.wire.netns(port), "addr", "add", &vip, "dev", INTERFACE])?;
-        }
-        Ok(())
-    }
-
-    /// Starts replication on a node and waits until both its databases follow.
-    ///
-    /// # Errors
-    /// They do not within 30 s.
-    pub fn replicate_by_hand(&self, port: Port) -> Result<()> {
-        database::query(&self.host(port).mysql(), self.flavour().start_replica())?;
-        self.wait_replicating(port)
-    }
-
-    /// Waits until both databases of a node follow.
-    ///
-    /// # Errors
-    /// They do not within 30 s.
-    pub fn wait_replicating(&self, port: Port) -> Result<()> {
-        let host = self.host(port);
-        wait::until_true("the database to replicate", VIP_LIMIT, || {
-            let rows = database::query(&host.mysql(), self.flavour().replica_status())?;
-            Ok(rows.first().is_some_and(|row| self.flavour().replicates(row)))
-        })?;
-        wait::until_true("Redis to replicate", VIP_LIMIT, || {
-            Ok(redis::replication(&host.redis(), "master_link_status")? == "up")
-        })
-    }
-
-    /// Waits until a data node with power has the virtual IP and a database that takes writes, and says which.
-    ///
-    /// # Errors
-    /// None does within 30 s.
-    pub fn wait_serving(&self) -> Result<Port> {
-        wait::until("a node to serve", VIP_LIMIT, || self.serving())
-    }
-
-    /// The kinds of data that are looked after.
-    #[must_use]
-    pub fn kinds(&self) -> &'static [Kind] {
-        self.options.driver.kinds()
-    }
-
-    /// Which data node has the virtual IP and databases that take writes.
-    ///
-    /// # Errors
-    /// A namespace is gone.
-    pub fn serving(&self) -> Result<Option<Port>> {
-        for port in DATA {
-            let host = self.host(port);
-            let opened = |kind: &Kind| match kind {
-                Kind::Mysql => database::value(&host.mysql(), "SELECT @@global.read_only")
-                    .is_ok_and(|value| value == "0"),
-                Kind::Redis => redis::replication(&host.redis(), "role").is_ok_and(|role| role == "master"),
-            };
-            let has_address = host.has_power() && self.wire.has_address(port, VIP)?;
-            if has_address && self.kinds().iter().all(opened) {
-                return Ok(Some(port));
-            }
-        }
-        Ok(None)
-    }
-
-    /// What an agent that answers says of the cluster.
-    ///
-    /// # Errors
-    /// None answers.
-    pub fn standing(&self) -> Result<agents::Standing> {
-        let config = self.config.as_ref().context("no agents in this lab")?;
-        let mut refused = anyhow::anyhow!("no host has power");
-        // The witness first: it is the last to be in trouble.
-        for host in self.hosts.iter().rev().filter(|host| host.has_power()) {
-            match agents::standing(config, host.port) {
-                Ok(standing) => return Ok(standing),
-                Err(error) => refused = error,
-            }
-        }
-        Err(refused)
-    }
-
-    /// Power loss: off the wire, every process killed, nothing left in the kernel.
-    ///
-    /// # Errors
-    /// The kernel refuses, or something survives.
-    pub fn power_off(&self, port: Port) -> Result<()> {
-        self.host(port).powered.store(false, Ordering::SeqCst);
-        self.wire.carrier(port, false)?;
-        process::kill_all(&self.wire.path(port))?;
-        self.wire.address(port)
-    }
-
-    /// The agent of a host is killed and stays down, until [`Lab::start_driver`]. All else lives on.
-    ///
-    /// # Errors
-    /// It does not run.
-    pub fn kill_driver(&self, port: Port) -> Result<()> {
-        let host = self.host(port);
-        let agent = host.process("agent")?;
-        // A service manager starts nothing again without power.
-        host.powered.store(false, Ordering::SeqCst);
-        agent.signal(nix::sys::signal::Signal::SIGKILL)?;
-        wait::until_true("the agent to end", Duration::from_secs(10), || Ok(agent.pid().is_none()))?;
-        wait::pass(2 * process::RESTART_AFTER)?;
-        host.powered.store(true, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Power is back: the host boots, its servers and its agent start as they always do.
-    ///
-    /// # Errors
-    /// Something does not start.
-    pub fn power_on(&self, port: Port) -> Result<()> {
-        self.host(port).powered.store(true, Ordering::SeqCst);
-        self.wire.carrier(port, true)?;
-        if DATA.contains(&port) {
-            self.start_servers(port)?;
-        }
-        self.start_driver(port)
-    }
-
-    /// The writer behind the virtual IP.
-    #[must_use]
-    pub fn load(&self, origin: Origin) -> LoadOptions {
-        let vip = |port| SocketAddr::new(IpAddr::V4(VIP), port);
-        let mysql = MysqlTarget {
-            address: vip(database::PORT),
-            user: "app".into(),
-            password: database::PASSWORD.into(),
-            schema: database::APP_SCHEMA.into(),
-            table: "writes".into(),
-        };
-        LoadOptions {
-            netns: Some(self.wire.path(Port::Client)),
-            mysql: self.kinds().contains(&Kind::Mysql).then_some(mysql),
-            redis: Some(RedisTarget::plain(vip(redis::PORT))),
-            ..LoadOptions::every_10_ms(origin)
-        }
-    }
-
-    /// The watch on who answers for the virtual IP.
-    #[must_use]
-    pub fn watch(&self, origin: Origin) -> WatchOptions {
-        WatchOptions {
-            netns: Some(self.wire.path(Port::Observer)),
-            interface: INTERFACE.into(),
-            vip: VIP,
-            senders: ARP_SENDERS,
-            period: Duration::from_millis(10),
-            origin,
-        }
-    }
-
-    /// What the databases of a node hold. A kind that cannot be read is missing from the answer.
-    #[must_use]
-    pub fn contents(&self, port: Port) -> Finals {
-        let host = self.host(port);
-        let mysql = database::contents(&host.mysql()).map(|ids| (Kind::Mysql, ids));
-        let redis = redis::contents(&host.redis()).map(|ids| (Kind::Redis, ids));
-        Finals([mysql, redis].into_iter().flatten().collect())
-    }
-
-    /// The same of some writes, in a lab that has had many.
-    #[must_use]
-    pub fn contents_of(&self, port: Port, ids: Range<u64>) -> Finals {
-        let host = self.host(port);
-        let mysql = database::contents_of(&host.mysql(), ids.clone()).map(|ids| (Kind::Mysql, ids));
-        let redis = redis::contents_of(&host.redis(), ids).map(|ids| (Kind::Redis, ids));
-        Finals([mysql, redis].into_iter().flatten().collect())
     }
 
     /// Prints what a command has said.

@@ -237,6 +237,7 @@ fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRo
         quarantine: report.filter(|_| role == Role::Closed).and_then(|report| report.quarantine.clone()),
         resync: report.and_then(|report| report.resync.clone()),
         redis_behind_bytes: redis_behind(core, node),
+        mysql_read_only: mysql(report).map(|facts| facts.read_only),
         obstacles: report.map(|report| report.obstacles.clone()).unwrap_or_default(),
         heard_ms_ago,
         silent,
@@ -282,6 +283,9 @@ fn describe(role: Role, report: Option<&NodeReport>, silent: bool) -> String {
             "is being resynced".to_owned()
         }
         Role::Closed if report.quarantine.is_some() => "in quarantine".to_owned(),
+        Role::Closed if mysql(Some(report)).is_some_and(|facts| !facts.read_only) => {
+            "closed; its MySQL is not read-only yet".to_owned()
+        }
         Role::Closed => "closed and read-only".to_owned(),
         Role::Witness => "watches".to_owned(),
         Role::Unknown => "unknown".to_owned(),

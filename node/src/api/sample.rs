@@ -31,6 +31,7 @@ fn row(name: &str, kind: NodeKind, role: Role, state: &str, heard: u64) -> NodeR
         quarantine: None,
         resync: None,
         redis_behind_bytes: None,
+        mysql_read_only: None,
         obstacles: Vec::new(),
         heard_ms_ago: Some(heard),
         silent: false,

@@ -111,8 +111,8 @@ pub enum Role {
     Holder,
     /// A data node that replicates from the holder.
     Replica,
-    /// A data node that is closed and read-only and does not replicate: a former holder that came back, or a replica
-    /// that is not set up.
+    /// A data node that is closed and does not replicate: a former holder that came back, or a replica that is not set
+    /// up. Its MySQL is read-only, or being made so.
     Closed,
     /// Votes and watches.
     Witness,
@@ -153,6 +153,10 @@ pub struct NodeRow {
     /// different instants, so a busy primary shows some bytes always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_behind_bytes: Option<u64>,
+    /// Whether its MySQL refuses writes, as its agent last saw it; `None` where there is none or it has not been seen.
+    /// A closed node's agent keeps clients out in front of a MySQL that does not refuse them yet.
+    #[serde(default)]
+    pub mysql_read_only: Option<bool>,
     /// Reasons why it could not hold the baton now; empty: it could.
     pub obstacles: Vec<String>,
     /// Milliseconds since this node last heard from it, 0 for itself; `None`: never.

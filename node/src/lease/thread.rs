@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::kernel::Kernel;
 use super::links::{Arrived, Frame, IN_MAX, Links};
 use super::pulse::Pulse;
+use super::suspend::Suspend;
 use super::{LeaseHandle, LeaseView, ORDERS_MAX, Order, OrderError, Setup, realtime};
 use crate::hands::server::ServerId;
 use pausing::Pausing;
@@ -109,6 +110,7 @@ struct Thread {
     /// The watcher failed, and is not asked again before this.
     watch_at: Instant,
     ticked_at: Instant,
+    suspend: Suspend,
     /// When the rules were last looked at after a deletion, and whether another deletion came soon after.
     restored_at: Instant,
     restore_again: bool,
@@ -167,6 +169,7 @@ impl Thread {
             refresh_at: now,
             watch_at: now,
             ticked_at: now,
+            suspend: Suspend::new(),
             restored_at: now,
             restore_again: false,
             refusal: None,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, dead_code, unused_macros, unused_imports)]
 
 pub mod database;
+pub mod pair;
 pub mod redis;
 
 use std::net::TcpListener;

@@ -103,6 +103,7 @@ impl Flavour {
                 "--rpl-semi-sync-slave-kill-conn-timeout=1",
                 "--rpl-semi-sync-master-wait-point=AFTER_SYNC",
                 "--slave-net-timeout=5",
+                "--slave-parallel-threads=4",
             ],
             Self::Mysql => &[
                 "--super-read-only=1",

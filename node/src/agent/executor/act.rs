@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use baton_netops::{Cut, Probe};
 use baton_runbooks::agent::Input;
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::model::NodeKind;
+use baton_runbooks::observe::ProbeFailure;
 use baton_runbooks::plan::Step;
+use tokio::time::sleep;
 
 use super::super::reconcile::redis::is_empty_beside_data;
 use super::{Executor, Facts};
+use crate::chain::chain;
 use crate::hands::hooks::{self, Hook};
 use crate::hands::mysql::Mysql;
 use crate::hands::mysql::promote::Drained;
@@ -28,6 +31,8 @@ const VIP_PROBE_GAP: Duration = Duration::from_millis(40);
 pub(super) const DRAIN_STILL_MAX: Duration = Duration::from_secs(3);
 /// Time for a lease to be granted. A renewal goes out at once, and the leader has applied the epoch.
 const LEASE_DEADLINE: Duration = Duration::from_millis(900);
+/// How soon the pivot is tried again within an attempt.
+const OPEN_AGAIN: Duration = Duration::from_millis(50);
 
 pub(super) fn fact(key: &str, value: impl ToString) -> (String, String) {
     (key.to_owned(), value.to_string())
@@ -150,14 +155,7 @@ impl Executor {
         let drained = mysql.drain(&received, DRAIN_STILL_MAX, |_| looks += 1).await?;
         match drained {
             Drained::Reached => {
-                // Without the cut more may have been received than was captured, and acknowledged with it.
-                let (peer, port) = self.peer_mysql()?;
-                // The kernel's word, on a socket of its own: it changes nothing.
-                let is_cut = Cut::open()?.is_cut(peer, port).context("read the cut back")?;
-                ensure!(
-                    is_cut,
-                    "the cut of the replication stream is gone: what was captured may not be all"
-                );
+                self.still_cut()?;
                 Ok(vec![fact("drained", received), fact("looks", looks)])
             }
             Drained::ApplierError { errno, message } => {
@@ -172,7 +170,19 @@ impl Executor {
         }
     }
 
+    /// Without the cut more may have been received than was captured, and acknowledged with it.
+    fn still_cut(&self) -> anyhow::Result<()> {
+        let (peer, port) = self.peer_mysql()?;
+        // The kernel's word, on a socket of its own: it changes nothing.
+        let is_cut = Cut::open()?.is_cut(peer, port).context("read the cut back")?;
+        ensure!(is_cut, "the cut of the replication stream is gone: what was captured may not be all");
+        Ok(())
+    }
+
     pub(super) async fn promote(&self) -> anyhow::Result<Facts> {
+        if self.current_run()?.fact(Step::CutStream, "stream") != Some("none") {
+            self.still_cut()?;
+        }
         self.make_writable().await?;
         Ok(vec![fact("mysql", "writable behind closed ports")])
     }
@@ -202,12 +212,39 @@ impl Executor {
         Ok(())
     }
 
+    /// Read-only again. A server that is gone boots closed, so it needs no operator; one that hangs may be writable when it
+    /// answers again, and does.
     pub(super) async fn undo_promotion(&self) -> anyhow::Result<()> {
-        Ok(self.mysql()?.undo_promotion(STATEMENT).await?)
+        let mysql = self.mysql()?;
+        match mysql.undo_promotion(STATEMENT).await {
+            Ok(()) => Ok(()),
+            Err(error) => match mysql.is_read_only(STATEMENT).await {
+                Err(now) if now.as_probe_failure() == ProbeFailure::Refused => {
+                    tracing::warn!(error = chain(&error), "the server is gone: nothing is left to undo");
+                    Ok(())
+                }
+                Ok(_) | Err(_) => Err(error.into()),
+            },
+        }
     }
 
-    /// The pivot: Redis, then the ports, under a lease that is valid now.
+    /// The pivot, tried again for as long as the attempt may last: a database or a Redis that is being started again has
+    /// until then, and a takeover that stops here needs an operator.
     pub(super) async fn open_ports(&self) -> anyhow::Result<Facts> {
+        let until = Instant::now() + self.limit.mul_f64(0.9);
+        loop {
+            match self.open_all().await {
+                Err(error) if Instant::now() < until && self.check_current().is_ok() => {
+                    tracing::debug!("not open yet: {error:#}");
+                    sleep(OPEN_AGAIN).await;
+                }
+                end => return end,
+            }
+        }
+    }
+
+    /// Redis, then the ports, under a lease that is valid now.
+    async fn open_all(&self) -> anyhow::Result<Facts> {
         let context = &self.context;
         let mut server = None;
         if let Some(mysql) = &context.hands.mysql {
@@ -218,7 +255,10 @@ impl Executor {
         let mut facts = Facts::new();
         if let Some(redis) = &context.hands.redis {
             let seen = redis.facts(LEASE_DEADLINE).await?;
-            if !seen.primary && is_empty_beside_data(context, &seen) {
+            if seen.loading && server.is_some() {
+                // Nothing for which MySQL's clients have to wait: the reconciler makes it the primary.
+                facts.push(fact("redis", "loads its data: made the primary as soon as it has"));
+            } else if !seen.primary && is_empty_beside_data(context, &seen) {
                 // The other one may still follow this server. It has the data: the core gives the baton back for that.
                 facts.push(fact("redis", "empty here and not there: not made the primary"));
             } else {

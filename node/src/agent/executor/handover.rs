@@ -163,19 +163,25 @@ impl Executor {
     /// The ledger says that this node is to open again, and the reconciler does it, for as long as it takes. Here it is only
     /// seen to: a node that is not open in time shows why by itself, and no run has to stop for it.
     pub(super) async fn undo_close(&self) {
-        let until = Instant::now() + self.limit.mul_f64(0.8);
-        while Instant::now() < until {
-            let is_open = self.context.lease.view().borrow().ports_open;
-            let read_only = match &self.context.hands.mysql {
-                Some(mysql) => mysql.is_read_only(COMMAND).await.unwrap_or(true),
-                None => false,
-            };
-            if is_open && !read_only {
-                return;
+        let reopened = async {
+            while !self.is_open_again().await {
+                sleep(LOOK).await;
             }
-            sleep(LOOK).await;
+        };
+        // However long a look hangs.
+        if tokio::time::timeout(self.limit.mul_f64(0.8), reopened).await.is_ok() {
+            return;
         }
         tracing::warn!("a switchover is undone, and this node is not open again yet");
+    }
+
+    async fn is_open_again(&self) -> bool {
+        let is_open = self.context.lease.view().borrow().ports_open;
+        let read_only = match &self.context.hands.mysql {
+            Some(mysql) => mysql.is_read_only(COMMAND).await.unwrap_or(true),
+            None => false,
+        };
+        is_open && !read_only
     }
 
     /// Has what the closed holder has, seen twice with the cut in between, and accepts writes behind closed ports.

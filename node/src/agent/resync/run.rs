@@ -27,6 +27,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(300);
 /// The start command's own time, and then the server's until it answers.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
+/// For the majority's word on what is committed.
+const BARRIER: Duration = Duration::from_secs(2);
 /// How often a state is looked at that is waited for.
 const LOOK: Duration = Duration::from_millis(200);
 /// What of a program's words goes into a message, in characters.
@@ -97,12 +99,24 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
     let is_own = !resync.holds_back();
     resync.hold_back(job.keep).context("the state directory refuses a write")?;
     // In this order: from here on this node is nobody's candidate, and nothing may have made it one before.
+    let told = Instant::now() + report_max(context);
     let stopped = match is_still_held(context, job) {
         Ok(()) => stop(context, mysql).await,
         Err(error) => Err(error),
     };
     if let Err(error) = stopped {
         return Err(not_stopped(resync, is_own, error));
+    }
+    // A leader that had not heard of it may have chosen this node meanwhile, for what is about to be replaced.
+    tokio::time::sleep_until(told).await;
+    if let Err(error) = is_held_everywhere(context, job).await {
+        let error = error.context("nothing was replaced");
+        let _ = on_disk(&dir, DataDir::drop_incoming).await;
+        if is_own {
+            start_server(context, mysql).await?;
+        }
+        resync.let_go_if(is_own).context("the marker is not removed")?;
+        return Err(error);
     }
     resync.enter(ResyncPhase::Swapping);
     on_disk(&dir, |dir| dir.swap()).await?;
@@ -136,7 +150,19 @@ fn not_stopped(resync: &Resync, is_own: bool, error: anyhow::Error) -> anyhow::E
     }
 }
 
-/// The holder that was copied still is the holder, and nobody is to take over from it.
+/// Until when every leader has a report that says that this node is held back, or none that it would count on.
+fn report_max(context: &Context) -> Duration {
+    let timing = &context.config.timing;
+    (4 * timing.report.duration()).max(timing.lease.duration())
+}
+
+/// The same of everything that was committed anywhere before now.
+async fn is_held_everywhere(context: &Context, job: &Job) -> anyhow::Result<()> {
+    context.consensus.read_barrier(BARRIER).await.context("the ledger cannot be read")?;
+    is_still_held(context, job)
+}
+
+/// The holder that was copied still is the holder, nobody is to take over from it, and no takeover counts on this node.
 fn is_still_held(context: &Context, job: &Job) -> anyhow::Result<()> {
     let ledger = context.consensus.committed().borrow().ledger.clone();
     let is_same =
@@ -146,6 +172,11 @@ fn is_still_held(context: &Context, job: &Job) -> anyhow::Result<()> {
         "{} does not hold the baton in epoch {} any more, or a run is under way",
         job.from,
         job.epoch
+    );
+    let me = &context.config.node;
+    ensure!(
+        !ledger.in_sync.contains_key(me),
+        "{me} has come in sync by itself; replacing it would gain nothing"
     );
     Ok(())
 }

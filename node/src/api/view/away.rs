@@ -24,6 +24,10 @@ pub fn closed(row: &NodeRow, holder: &str) -> String {
             "{name} could not take over: its agent does not attach it, since it has transactions that {holder} lacks: \
              {extra}. It is about to save them."
         ),
+        None if row.mysql_read_only == Some(false) => format!(
+            "{name} could not take over: its ports are closed, but its MySQL is not read-only yet and does not replicate. \
+             Its agent makes it so; if it stays so, the agent's log on {name} says what stands in the way."
+        ),
         None => format!(
             "{name} could not take over: it waits closed and read-only and does not replicate. Its agent attaches it as \
              soon as {holder} serves; if it stays so, the agent's log on {name} says why."

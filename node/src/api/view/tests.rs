@@ -143,6 +143,20 @@ fn former_holder_that_came_back_says_what_to_do() {
 }
 
 #[test]
+fn closed_node_whose_mysql_still_takes_writes_is_not_called_read_only() {
+    let status = after(|s| {
+        s.sync = Sync::OutOfSync { reason: "no replica attached".to_owned() };
+        s.nodes[1].role = Role::Closed;
+        s.nodes[1].mysql_read_only = Some(false);
+    });
+    assert_eq!(
+        status.sentence,
+        "NOT OK: db2 could not take over: its ports are closed, but its MySQL is not read-only yet and does not \
+         replicate. Its agent makes it so; if it stays so, the agent's log on db2 says what stands in the way."
+    );
+}
+
+#[test]
 fn vacant_names_each_candidate() {
     let status = after(|s| {
         s.holder = None;
@@ -291,13 +305,13 @@ fn status_json_is_stable() {
         "nodes": [
             {"name": "db1", "kind": "data", "role": "holder", "state": "serving", "serving": true, "mysql": "ok",
              "redis": "ok", "lag_ms": null, "obstacles": [], "heard_ms_ago": 0, "silent": false, "version": "0.1.0",
-             "config_matches": true},
+             "mysql_read_only": null, "config_matches": true},
             {"name": "db2", "kind": "data", "role": "replica", "state": "replicates", "serving": false, "mysql": "ok",
              "redis": "ok", "lag_ms": 100, "obstacles": [], "heard_ms_ago": 87, "silent": false, "version": "0.1.0",
-             "config_matches": true},
+             "mysql_read_only": null, "config_matches": true},
             {"name": "mon", "kind": "witness", "role": "witness", "state": "leads, votes, watches", "serving": false,
              "mysql": null, "redis": null, "lag_ms": null, "obstacles": [], "heard_ms_ago": 41, "silent": false,
-             "version": "0.1.0", "config_matches": true},
+             "version": "0.1.0", "mysql_read_only": null, "config_matches": true},
         ],
         "run": null,
         "alarms": [],

@@ -84,8 +84,11 @@ impl Thread {
             }
             return;
         }
-        let mine = self.holder.epoch() == Some(appointment.epoch)
-            && appointment.holder.as_ref() == Some(&self.setup.me);
+        let is_holder = appointment.holder.as_ref() == Some(&self.setup.me);
+        if let Some(paused) = appointment.paused.filter(|paused| is_holder && paused.resumed) {
+            self.confirm_closed(paused).await;
+        }
+        let mine = is_holder && self.holder.epoch() == Some(appointment.epoch);
         let now = self.setup.clock.now();
         let Some(paused) = appointment.paused.filter(|_| mine) else {
             if self.holder.long_end().is_some() {
@@ -118,6 +121,18 @@ impl Thread {
         if self.pausing.void {
             tracing::info!(%pause, "the long lifetimes are void, the short ones carry on");
         }
+    }
+
+    /// A holder that renews nothing and has closed, because its database boots writable for instance, has no short lease to
+    /// go on with. It says that the long ones are void all the same: nobody else can, and the pause would last to its end.
+    async fn confirm_closed(&mut self, paused: PausedEpoch) {
+        self.pausing.end_of(paused, self.setup.clock.now());
+        let is_open = [Door::Vip, Door::Ports].into_iter().any(|door| self.holder.is_open(door));
+        if self.holder.epoch().is_some() || self.inherits || is_open || self.pausing.void {
+            return;
+        }
+        self.pausing.over = Some(paused.id);
+        self.pausing.void = self.let_go().await;
     }
 
     /// Voids the long slot and reads back. What was open only by it is closed then.

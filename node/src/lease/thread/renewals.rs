@@ -32,6 +32,14 @@ impl Thread {
             let _ = self.setup.observations.try_send(Observation::OwnGap { gap_ms });
         }
         self.ticked_at = now;
+        if let Some(asleep) = self.suspend.since_last(Duration::from_millis(self.setup.terms.margin_ms)) {
+            // The tickets have not run down meanwhile, and somebody else may serve by now (design, section 2).
+            tracing::error!(
+                asleep_ms = asleep.as_millis() as u64,
+                "the machine was suspended: everything closes"
+            );
+            self.shut(&[Door::Vip, Door::Ports]).await;
+        }
         // Whoever has stopped waiting is forgotten.
         self.opening.retain(|(_, done)| !done.is_closed());
         self.lapse().await;
