@@ -8,6 +8,7 @@ mod act;
 pub mod back;
 mod command;
 mod forced;
+mod loading;
 mod paused;
 mod resync;
 
@@ -159,6 +160,8 @@ faults! {
     MysqldKill "mysqld-kill" "the primary's MySQL server is killed";
     MysqldFreeze "mysqld-freeze" "the primary's MySQL server is stopped, and thawed later";
     RedisKill "redis-kill" "the primary's Redis server is killed";
+    RedisLoading "redis-loading"
+        "the backup's Redis is restarted and loads its data for seconds; meanwhile the primary loses power";
     ServiceGone "service-gone" "the container of the primary's service is removed, so that no restart brings it back";
     DiskFull "disk-full" "the file system of the primary's MySQL data is filled, and emptied later";
     GatewayCut "gateway-cut" "the primary loses its way to the clients; the nodes see each other";
@@ -242,7 +245,9 @@ impl Fault {
             loses: false,
         };
         match self {
-            Self::PowerLoss | Self::MysqldKill | Self::RedisKill => of(Changes::One, 4_000, None),
+            Self::PowerLoss | Self::MysqldKill | Self::RedisKill | Self::RedisLoading => {
+                of(Changes::One, 4_000, None)
+            }
             Self::AgentFreeze
             | Self::HostFreeze
             | Self::MysqldFreeze

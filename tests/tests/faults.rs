@@ -116,6 +116,7 @@ survives! {
     mysqld_kill MysqldKill;
     mysqld_freeze MysqldFreeze;
     redis_kill RedisKill;
+    redis_loading RedisLoading;
     service_gone ServiceGone;
     disk_full DiskFull;
     gateway_cut GatewayCut;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Fault, Scene, command, forced, paused, resync};
+use super::{Fault, Scene, command, forced, loading, paused, resync};
 use crate::lab::wire::VIP;
 use crate::lab::{Port, Traffic, agents, database, docker, process, shell, wait};
 
@@ -41,6 +41,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::MysqldKill => host.process("mysqld")?.signal(Signal::SIGKILL),
         Fault::MysqldFreeze => host.process("mysqld")?.signal(Signal::SIGSTOP),
         Fault::RedisKill => host.process("redis")?.signal(Signal::SIGKILL),
+        Fault::RedisLoading => loading::lose_the_primary(scene),
         Fault::ServiceGone => docker::ask(&host.dir, &["rm", "--force", docker::CONTAINER]).map(drop),
         Fault::DiskFull => fill(&filler(scene)),
         Fault::LinkDown => wire.carrier(primary, false),
@@ -227,6 +228,7 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         }
         Fault::MysqldKill => ended(scene, "mysqld"),
         Fault::RedisKill => ended(scene, "redis"),
+        Fault::RedisLoading => loading::is_loading(scene),
         Fault::ServiceGone => {
             ensure!(docker::state(&host.dir).is_err(), "the container is still there");
             Ok(())
@@ -310,6 +312,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         | Fault::ServiceGone
         | Fault::MysqldKill
         | Fault::RedisKill
+        | Fault::RedisLoading
         | Fault::WitnessLoss
         | Fault::BackupLoss
         | Fault::LossAccepted

@@ -84,7 +84,10 @@ impl Lab {
     }
 
     /// Starts one of `mysqld` and `redis`, and does not wait for it.
-    pub(super) fn start_server(&self, port: Port, name: &'static str) -> Result<()> {
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_server(&self, port: Port, name: &'static str) -> Result<()> {
         let host = self.host(port);
         if name == "redis" {
             return self.start(

@@ -170,6 +170,7 @@ fn weight(fault: Fault, docker: bool) -> u64 {
         Fault::SwitchoverAborted => 8,
         Fault::VipRemoved
         | Fault::RulesFlushed
+        | Fault::RedisLoading
         | Fault::PausedQuorumLoss
         | Fault::PausedAgentRestart
         | Fault::PauseResume
