@@ -275,13 +275,13 @@ impl Agent {
             Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } | Role::Receiving { .. } => false,
         };
         // A holder that is closed for a switchover acknowledges nothing: there is nothing to keep.
-        let handing_over = self.ledger.run.as_ref().is_some_and(Run::is_handing_over);
+        let handing_over = serving && self.ledger.run.as_ref().is_some_and(Run::is_handing_over);
         let keep = self.weigh_sync(serving && !handing_over, now);
         let broken = match &keep {
             Keep::ProposeOut { reason, close_ports: true } => Some(reason.clone()),
             // Not opened while somebody may still be told that every commit waits for the replica.
             Keep::ProposeOut { reason, close_ports: false } if self.is_unopened() => Some(reason.clone()),
-            Keep::Nothing if self.is_unseen() => {
+            Keep::Nothing if serving && self.is_unseen() => {
                 Some("the database has not been seen since the agent started".to_owned())
             }
             Keep::ProposeOut { close_ports: false, .. }

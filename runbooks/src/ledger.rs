@@ -26,6 +26,7 @@ pub mod pause;
 mod runs;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -104,8 +105,9 @@ pub struct Released {
 /// A run that has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedRun {
-    /// The run with its journal.
-    pub run: Run,
+    /// The run with its journal, which does not change any more.
+    #[serde(with = "crate::shared")]
+    pub run: Arc<Run>,
     /// How it ended.
     pub state: RunState,
 }
@@ -192,6 +194,17 @@ impl Ledger {
         self.holder.is_some() && self.released.as_ref().is_some_and(|released| released.epoch == self.epoch)
     }
 
+    /// What the granter has to know of a pause.
+    #[must_use]
+    pub fn paused(&self) -> Option<PausedEpoch> {
+        self.pause.as_ref().map(|pause| PausedEpoch {
+            id: pause.id,
+            for_ms: pause.order.for_ms,
+            claimed_by: pause.claimed_by,
+            resumed: pause.resumed_by.is_some(),
+        })
+    }
+
     /// What the granter has to know.
     #[must_use]
     pub fn appointment(&self) -> Appointment {
@@ -201,12 +214,7 @@ impl Ledger {
             epoch: self.epoch,
             released: self.has_released(),
             passed_by: passing.and_then(|run| run.plan.from.clone()),
-            paused: self.pause.as_ref().map(|pause| PausedEpoch {
-                id: pause.id,
-                for_ms: pause.order.for_ms,
-                claimed_by: pause.claimed_by,
-                resumed: pause.resumed_by.is_some(),
-            }),
+            paused: self.paused(),
         }
     }
 
@@ -242,6 +250,6 @@ impl Ledger {
     /// Number of the newest run, ended or not, with its start for people.
     #[must_use]
     pub fn newest_run(&self) -> Option<(&Run, WallMs)> {
-        self.run.as_ref().or_else(|| self.history.last().map(|ended| &ended.run)).map(|run| (run, run.at))
+        self.run.as_ref().or_else(|| self.history.last().map(|ended| &*ended.run)).map(|run| (run, run.at))
     }
 }

@@ -24,6 +24,8 @@ pub mod takeover;
 
 pub use machine::{Illegal, Next, StepStatus};
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{NodeId, RunId, WallMs};
@@ -136,8 +138,9 @@ impl RunState {
 pub struct Run {
     /// Its number.
     pub id: RunId,
-    /// What it does.
-    pub plan: Plan,
+    /// What it does. Shared: it is immutable, and every entry of the journal makes another ledger.
+    #[serde(with = "crate::shared")]
+    pub plan: Arc<Plan>,
     /// When the leader proposed it, for people.
     pub at: WallMs,
     /// What happened, in the order of the Raft log.
@@ -151,8 +154,8 @@ pub struct Run {
 impl Run {
     /// A run that has not begun.
     #[must_use]
-    pub const fn new(id: RunId, plan: Plan, at: WallMs) -> Self {
-        Self { id, plan, at, journal: Vec::new(), aborting: None, abandoned: None }
+    pub fn new(id: RunId, plan: impl Into<Arc<Plan>>, at: WallMs) -> Self {
+        Self { id, plan: plan.into(), at, journal: Vec::new(), aborting: None, abandoned: None }
     }
 
     /// The point of no return is behind us: the pivot's `Started` is in the journal.

@@ -223,12 +223,11 @@ impl Keeper {
     fn follow_baseline(&mut self, facts: &KeepFacts<'_>, primary: &MysqlFacts) -> Mono {
         let generation = facts.ledger.sync_generation;
         let server = &primary.instance.server;
-        let known = self.baseline.take().filter(|old| old.generation == generation);
-        let no_tx = match &known {
-            Some(old) if old.server == *server => old.no_tx,
-            Some(_) => 0,
-            None => primary.semi_sync.no_tx,
-        };
+        let known = self.baseline.as_ref().filter(|old| old.generation == generation);
+        if let Some(same) = known.filter(|old| old.server == *server) {
+            return same.since;
+        }
+        let no_tx = if known.is_some() { 0 } else { primary.semi_sync.no_tx };
         let since = known.map_or(facts.now, |old| old.since);
         self.baseline = Some(Baseline { generation, server: server.clone(), no_tx, since });
         since

@@ -167,7 +167,7 @@ fn after_the_pivot_nothing_is_undone() {
         world.carry_on();
         let state = world.agrees();
         assert!(!matches!(state, RunState::RolledBack | RunState::Abandoned), "{}: {state:?}", def.step);
-        let runs = world.ledger.history.iter().map(|ended| &ended.run).chain(world.ledger.run.as_ref());
+        let runs = world.ledger.history.iter().map(|ended| &*ended.run).chain(world.ledger.run.as_ref());
         let undone = runs.flat_map(|run| &run.journal).any(|entry| entry.event == Event::UndoStarted);
         assert!(!undone, "{}", def.step);
     }

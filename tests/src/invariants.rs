@@ -16,7 +16,7 @@
 //! | [`no_undo_after_pivot`] | G8, the other side | at effects and commits |
 //! | [`no_effect_without_journal`] | steps are driven by the ledger | at effects |
 //! | [`epoch_monotonic`] | epochs fence | at commits |
-//! | [`no_storm`] | no protocol proposes without end | after every event |
+//! | [`no_storm`] | no protocol proposes without end | at proposals |
 //! | [`served_again`] | liveness after the repair | at the end |
 
 pub mod accepted_loss;

@@ -140,8 +140,8 @@ async fn started(context: &Context, plan: &Plan, index: u64) -> Result<RunId, Co
         tokio::time::timeout(PROPOSE_DEADLINE, committed.wait_for(|state| state.index >= index)).await;
     let applied = applied.map_err(|_| CommandError::TimedOut)?.map_err(|_| CommandError::NoQuorum)?;
     let ledger = &applied.ledger;
-    let mut runs = ledger.run.iter().chain(ledger.history.iter().rev().map(|ended| &ended.run));
-    runs.find(|run| run.plan == *plan).map(|run| run.id).ok_or(CommandError::TimedOut)
+    let mut runs = ledger.run.iter().chain(ledger.history.iter().rev().map(|ended| &*ended.run));
+    runs.find(|run| *run.plan == *plan).map(|run| run.id).ok_or(CommandError::TimedOut)
 }
 
 pub(super) async fn propose(context: &Context, command: Command) -> Result<Applied, CommandError> {

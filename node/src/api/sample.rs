@@ -127,7 +127,7 @@ pub(crate) fn ledger() -> Ledger {
     succeed(&mut run, Step::StartServices, 161, 900);
     succeed(&mut run, Step::Validate, 901, 1_010);
     let state = run.state();
-    Ledger { history: vec![EndedRun { run, state }], runs: RunId(7), ..Ledger::default() }
+    Ledger { history: vec![EndedRun { run: run.into(), state }], runs: RunId(7), ..Ledger::default() }
 }
 
 pub(crate) fn ended_run() -> RunRecord {

@@ -215,7 +215,7 @@ impl Thread {
 
     fn publish(&mut self) {
         let office = self.office();
-        self.granter.see(self.setup.clock.now(), &office, &self.appointment());
+        self.granter.see(self.setup.clock.now(), &office, self.appointment().paused);
         let takeover_at = self.granter.takeover_at(&office);
         let released = self.setup.committed.borrow().ledger.released.clone();
         let released_at = released.and_then(|released| self.granter.released_at(&office, released.boot));

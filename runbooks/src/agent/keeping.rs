@@ -21,7 +21,7 @@ impl Agent {
             now,
             ledger: &self.ledger,
             serving,
-            unopened: self.is_unopened(),
+            unopened: serving && self.is_unopened(),
             primary: self.detector.mysql_facts(),
             replica: replica.zip(heard).map(|(n, h)| (n, now.since_ms(h.at), h.report.mysql.as_deref())),
             own_address: &self.setup.own_address,
@@ -31,7 +31,7 @@ impl Agent {
     }
 
     pub(super) fn keep_in_sync(&mut self, keep: Keep, now: Mono, out: &mut Vec<Output>) {
-        let (epoch, generation, by) = (self.ledger.epoch, self.ledger.sync_generation, self.setup.me.clone());
+        let (epoch, generation) = (self.ledger.epoch, self.ledger.sync_generation);
         self.order(&keep, now, out);
         match keep {
             Keep::Nothing | Keep::SourceOff | Keep::SourceOn | Keep::Canary => {}
@@ -39,12 +39,14 @@ impl Agent {
             Keep::ProposeOut { .. } | Keep::ProposeIn { .. } if self.is_going_out() => {}
             Keep::ProposeOut { reason, .. } => {
                 if self.may_propose(&Purpose::SyncOut(generation)) {
+                    let by = self.setup.me.clone();
                     let command = Command::SyncOut { epoch, generation, by, reason };
                     self.propose(Purpose::SyncOut(generation), command, None, None, out);
                 }
             }
             Keep::ProposeIn { replica, instance } => {
                 if self.may_propose(&Purpose::SyncIn(generation)) {
+                    let by = self.setup.me.clone();
                     let command = Command::SyncIn { epoch, generation, by, replica, instance };
                     self.propose(Purpose::SyncIn(generation), command, None, None, out);
                 }

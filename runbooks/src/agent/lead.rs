@@ -1,5 +1,7 @@
 //! The core's side of leading: what is decided, and the proposals that follow from it.
 
+use std::mem::discriminant;
+
 use super::proposals::Purpose;
 use super::{Agent, Output};
 use crate::decide::{Action, Decision, Facts, decide};
@@ -86,9 +88,9 @@ impl Agent {
     }
 }
 
-/// Two decisions differ for a reader when the action or the codes differ; figures in the evidence move all the time.
+/// Two decisions differ for a reader when the action or the codes differ, of which each variant has one of its own; figures in the evidence move all the time.
 fn differs(old: &Decision, new: &Decision) -> bool {
-    old.action.as_str() != new.action.as_str()
+    discriminant(&old.action) != discriminant(&new.action)
         || old.why.len() != new.why.len()
-        || old.why.iter().zip(&new.why).any(|(a, b)| a.code() != b.code())
+        || old.why.iter().zip(&new.why).any(|(a, b)| discriminant(a) != discriminant(b))
 }

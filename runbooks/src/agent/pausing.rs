@@ -22,10 +22,11 @@ impl Agent {
     }
 
     pub(super) fn look_after_pause(&mut self, wall: WallMs, out: &mut Vec<Output>) {
-        let (me, boot) = (self.setup.me.clone(), self.setup.boot);
-        let holds = self.ledger.holder.as_ref() == Some(&me);
-        let Some(pause) = self.ledger.pause.as_ref().filter(|_| holds) else { return };
-        let id = pause.id;
+        let Some(pause) = &self.ledger.pause else { return };
+        if self.ledger.holder.as_ref() != Some(&self.setup.me) {
+            return;
+        }
+        let (me, boot, id) = (self.setup.me.clone(), self.setup.boot, pause.id);
         if pause.claimed_by != Some(boot) {
             if self.may_propose(&Purpose::ClaimPause(id)) {
                 let command = Command::ClaimPause { pause: id, by: me, boot };

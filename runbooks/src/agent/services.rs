@@ -31,11 +31,10 @@ impl Agent {
     /// moves the baton once, and never to and fro: of two epochs in a row at most one began like that.
     pub(super) fn service_lost(&self, now: Mono) -> Option<(&str, &'static str)> {
         let epoch = self.ledger.epoch;
+        let lost = self.service_watch.lost(epoch, now, self.setup.patience.service_lost_ms)?;
         let began = self.ledger.newest_run().map(|(run, _)| &run.plan).filter(|plan| plan.epoch == epoch);
-        if began.is_some_and(|plan| plan.why.iter().any(Why::is_release_for_a_service)) {
-            return None;
-        }
-        self.service_watch.lost(epoch, now, self.setup.patience.service_lost_ms)
+        let for_one = began.is_some_and(|plan| plan.why.iter().any(Why::is_release_for_a_service));
+        (!for_one).then_some(lost)
     }
 
     /// The local Redis is no primary although this node serves, and has nothing, while the other node has data: the number
@@ -120,9 +119,8 @@ mod tests {
             drain_patience_ms: 0,
             steps: Vec::new(),
         };
-        let run =
-            Run { id: RunId(2), plan, at: WallMs(0), journal: Vec::new(), aborting: None, abandoned: None };
-        let history = vec![EndedRun { run, state: RunState::Completed }];
+        let run = Run::new(RunId(2), plan, WallMs(0));
+        let history = vec![EndedRun { run: run.into(), state: RunState::Completed }];
         agent.ledger = Ledger { epoch: Epoch(2), history, ..Ledger::default() }.into();
         agent.service_watch.observe("web", &ServiceState::Healthy, Epoch(2), true, Mono(0));
         agent.service_watch.observe("web", &ServiceState::Stopped, Epoch(2), true, Mono(1_000));

@@ -122,11 +122,11 @@ impl Granter {
 
     /// Looks at the ledger for a pause. Called before everything that asks when something is over, so that no answer is given
     /// without it.
-    pub fn see(&mut self, now: Mono, office: &Office, appointment: &Appointment) {
+    pub fn see(&mut self, now: Mono, office: &Office, paused: Option<PausedEpoch>) {
         self.follow(office);
         // Not to be seen to lead for a moment does not begin the count anew: what was answered before would be wrong.
         if office.is_leader {
-            self.paused = appointment.paused.map(|paused| {
+            self.paused = paused.map(|paused| {
                 let same = self.paused.filter(|counted| counted.id == paused.id);
                 let since = same.map_or(now, |counted| counted.since);
                 Counted { id: paused.id, for_ms: paused.for_ms, since }
@@ -154,7 +154,7 @@ impl Granter {
         appointment: &Appointment,
         renewal: &Renewal,
     ) -> Result<Grant, Refusal> {
-        self.see(now, office, appointment);
+        self.see(now, office, appointment.paused);
         let acked_at = self.may_grant(now, office, appointment, renewal)?;
         if let Some(long) = renewal.long {
             self.may_be_long(now, appointment, renewal, long)?;

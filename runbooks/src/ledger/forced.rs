@@ -63,7 +63,7 @@ impl Ledger {
         if !holds {
             if let Some(mut run) = self.run.take() {
                 run.abandoned = Some("its nodes were given up by a forced recovery".to_owned());
-                self.history.push(EndedRun { run, state: RunState::Abandoned });
+                self.history.push(EndedRun { run: run.into(), state: RunState::Abandoned });
                 keep_newest(&mut self.history);
             }
             self.last_holder = self.holder.take().or_else(|| self.last_holder.take());

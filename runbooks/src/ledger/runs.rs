@@ -57,7 +57,7 @@ impl Ledger {
     fn supersede(&mut self) {
         if let Some(mut run) = self.run.take() {
             run.abandoned = Some("the holder was lost; a takeover followed".to_owned());
-            self.history.push(EndedRun { run, state: RunState::Abandoned });
+            self.history.push(EndedRun { run: run.into(), state: RunState::Abandoned });
             keep_newest(&mut self.history);
         }
     }
@@ -198,7 +198,7 @@ impl Ledger {
             RunState::RolledBack | RunState::Abandoned => self.take_back(),
         }
         if let Some(run) = self.run.take() {
-            self.history.push(EndedRun { run, state });
+            self.history.push(EndedRun { run: run.into(), state });
             keep_newest(&mut self.history);
         }
     }

@@ -16,7 +16,7 @@ impl Scene {
             "end" => {
                 let closed = maybe(case, "closed-boot")?;
                 let office = self.present_office();
-                self.granter.see(self.now, &office, &self.ledger.appointment());
+                self.granter.see(self.now, &office, self.ledger.paused());
                 let over = self.granter.end_if_over(self.now, &office, self.ledger.epoch, closed);
                 if over { "over: nothing more is granted" } else { "not over: must not be proposed" }
                     .to_owned()
@@ -118,7 +118,7 @@ impl Scene {
 
     fn takeover(&mut self) -> String {
         let office = self.present_office();
-        self.granter.see(self.now, &office, &self.ledger.appointment());
+        self.granter.see(self.now, &office, self.ledger.paused());
         match self.granter.takeover_at(&office) {
             None => "no takeover is this node's to decide".to_owned(),
             Some(at) if at <= self.now => format!("since {at}"),

@@ -138,7 +138,7 @@ impl Scene {
 
     fn decide(&mut self) -> String {
         let office = self.present_office();
-        self.granter.see(self.now, &office, &self.ledger.appointment());
+        self.granter.see(self.now, &office, self.ledger.paused());
         let takeover_at = self.granter.takeover_at(&office);
         let released = self.ledger.released.as_ref().map(|released| released.boot);
         let released_at = released.and_then(|boot| self.granter.released_at(&office, boot));

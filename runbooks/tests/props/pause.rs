@@ -352,7 +352,7 @@ impl Model {
         let leader = self.leader.clone();
         let (now, office) = (self.local(leader.node, self.now), self.office(&leader));
         let granter = &mut self.granters[leader.node];
-        granter.see(now, &office, &leader.view.appointment());
+        granter.see(now, &office, leader.view.paused());
         if let Some(pause) = &leader.view.pause {
             let wait_ms = TERMS.pause_wait_ms(FOR_MS);
             let over = match self.variant {

@@ -68,15 +68,14 @@ impl Words {
     /// The takeover that passes its pivot with this entry, and the loss that was accepted for it.
     pub fn carried(&mut self, before: &Ledger, after: &Ledger) -> Option<(NodeId, Option<u64>)> {
         let (id, at_most_ms) = self.used?;
-        let run = |ledger: &Ledger| ledger.run.as_ref().filter(|run| run.id == id).cloned();
-        let was = run(before)?.is_past_pivot();
-        let now = run(after).or_else(|| after.history.last().map(|ended| ended.run.clone()))?;
+        let was = before.run.as_ref().filter(|run| run.id == id)?.is_past_pivot();
+        let now = after.newest_run().map(|(run, _)| run)?;
         if was || now.id != id || !now.is_past_pivot() {
             return None;
         }
         self.used = None;
         self.carried += 1;
-        Some((now.plan.to, at_most_ms))
+        Some((now.plan.to.clone(), at_most_ms))
     }
 }
 

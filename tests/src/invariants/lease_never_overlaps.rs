@@ -25,12 +25,9 @@ impl Released {
 
     /// Two agents believe that they may serve.
     pub fn check(&self, at: u64, one: &Node, other: &Node) -> Result<(), String> {
-        let epoch = |node: &Node| {
-            let valid = node.agent.is_some() && node.holder.is_valid(node.local(at));
-            node.holder.epoch().filter(|_| valid)
-        };
-        let (Some(a), Some(b)) = (epoch(one), epoch(other)) else { return Ok(()) };
-        if self.epochs.contains(&a.min(b)) {
+        let (Some(a), Some(b)) = (one.holder.epoch(), other.holder.epoch()) else { return Ok(()) };
+        let is_valid = |node: &Node| node.agent.is_some() && node.holder.is_valid(node.local(at));
+        if !is_valid(one) || !is_valid(other) || self.epochs.contains(&a.min(b)) {
             return Ok(());
         }
         Err(format!("{} and {} both hold a valid lease, epochs {a} and {b}", one.name, other.name))

@@ -15,19 +15,15 @@ pub struct Proposals {
 
 impl Proposals {
     /// A node proposes something.
-    pub const fn proposed(&mut self, node: usize) {
-        self.counts[node] += 1;
-    }
-
-    /// Looks at the counts.
-    pub fn check(&mut self, at: u64) -> Result<(), String> {
+    pub fn proposed(&mut self, at: u64, node: usize) -> Result<(), String> {
         if at / 1_000 != self.second {
             self.second = at / 1_000;
             self.counts = [0; 3];
         }
-        match self.counts.iter().position(|count| *count > PROPOSALS_MAX) {
-            None => Ok(()),
-            Some(node) => Err(format!("node {node} makes more than {PROPOSALS_MAX} proposals in a second")),
+        self.counts[node] += 1;
+        if self.counts[node] <= PROPOSALS_MAX {
+            return Ok(());
         }
+        Err(format!("node {node} makes more than {PROPOSALS_MAX} proposals in a second"))
     }
 }

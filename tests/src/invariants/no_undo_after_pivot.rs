@@ -10,7 +10,7 @@ pub const NAME: &str = "no_undo_after_pivot";
 
 /// An entry was committed.
 pub fn committed(after: &Ledger) -> Result<(), String> {
-    let Some(run) = after.run.as_ref().or(after.history.last().map(|ended| &ended.run)) else {
+    let Some(run) = after.run.as_ref().or(after.history.last().map(|ended| &*ended.run)) else {
         return Ok(());
     };
     let undone = run.journal.iter().any(|entry| entry.event == Event::UndoStarted);
@@ -22,7 +22,7 @@ pub fn committed(after: &Ledger) -> Result<(), String> {
 
 /// A hand touched the world.
 pub fn effect(effect: &Effect, newest: &Ledger) -> Result<(), String> {
-    let ended = newest.history.iter().map(|ended| &ended.run);
+    let ended = newest.history.iter().map(|ended| &*ended.run);
     let run = ended.chain(&newest.run).find(|run| run.id == effect.run);
     if effect.undo && run.is_some_and(Run::is_past_pivot) {
         return Err(format!("{} of run {} was taken back after the pivot", effect.step, effect.run));

@@ -38,7 +38,7 @@ impl Runs {
         self.needs_operator_since = needs.then(|| self.needs_operator_since.unwrap_or(at));
         let Some(run) = &before.run else { return Ok(()) };
         let ended = after.history.iter().rev().find(|ended| ended.run.id == run.id);
-        let now = after.run.as_ref().filter(|now| now.id == run.id).or(ended.map(|ended| &ended.run));
+        let now = after.run.as_ref().filter(|now| now.id == run.id).or(ended.map(|ended| &*ended.run));
         let Some(now) = now else { return Err(format!("run {} is in the ledger no more", run.id)) };
         if ended.is_some_and(|ended| !ended.state.is_ended()) {
             return Err(format!("run {} is in the history and has not ended", run.id));

@@ -153,12 +153,11 @@ impl World {
             self.queue.put(due, Event::Replay(node));
         }
         if source.source {
-            let (acked, waiting) =
-                std::mem::take(&mut source.waiting).into_iter().partition(|one| db.received.has(one.tx));
-            source.waiting = waiting;
-            let acked: Vec<Waiting> = acked;
-            source.yes_tx += acked.len() as u64;
-            for one in acked {
+            // In the order in which they were written, so what the replica has comes first.
+            let acked = source.waiting.iter().take_while(|one| db.received.has(one.tx)).count();
+            source.yes_tx += acked as u64;
+            for _ in 0..acked {
+                let one = self.db_mut(other).waiting.remove(0);
                 self.commit_ends(other, one);
             }
         }

@@ -1,5 +1,6 @@
 //! The driver's side of the contract (`baton_runbooks`, crate documentation): inputs in, outputs carried out in order.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use baton_runbooks::agent::{Input, LeaseFacts, Output, Stamped};
@@ -14,6 +15,7 @@ use super::node::{NAMES, Standing};
 use super::planted::Planted;
 use super::raft::Proposal;
 use super::world::World;
+use crate::invariants::no_storm;
 
 /// A proposal that nobody answers has an unknown fate after this long, in milliseconds.
 const ANSWER_MS: u64 = 500;
@@ -82,7 +84,7 @@ impl World {
                     let why: Vec<String> = wish.why.iter().map(ToString::to_string).collect();
                     format!("{} is to be {:?}: {}", NAMES[node], wish.role, why.join(", "))
                 });
-                self.nodes[node].wish = Some(wish);
+                self.nodes[node].wish = Some(wish.into());
                 self.reconcile(node);
             }
             Output::Keep { keep } => self.keep(node, &keep),
@@ -145,7 +147,8 @@ impl World {
         ends: Option<Epoch>,
     ) {
         self.tell(|| format!("{} proposes {command}", NAMES[node]));
-        self.invariants.no_storm.proposed(node);
+        let storm = self.invariants.no_storm.proposed(self.now, node);
+        self.invariants.hold(self.now, no_storm::NAME, storm);
         let boot = self.nodes[node].boot;
         let due = self.now + 2 + self.rng.range(0, self.swarm.propose_ms);
         let trouble = self.now >= super::swarm::START_MS;
@@ -230,8 +233,7 @@ impl World {
     /// passes with every input, so the real driver too feeds one for both.
     pub(super) fn tick(&mut self, node: usize) {
         self.lapse(node);
-        let standing = self.standing(node);
-        let office = self.office_of(node, standing);
+        let (standing, office) = self.stands(node);
         let released = self.applied(node).released.as_ref().map(|released| released.boot);
         let paused = self.paused_lease(node, &office);
         let it = &mut self.nodes[node];
@@ -257,7 +259,7 @@ impl World {
         }
         if self.nodes[node].standing.is_none_or(|told| told.is_outdated(standing)) {
             self.nodes[node].standing = Some(standing);
-            self.feed(node, Input::Office { office });
+            self.feed(node, Input::Office { office: Office::clone(&office) });
         } else {
             self.feed(node, Input::Tick);
         }
@@ -276,9 +278,20 @@ impl World {
     }
 
     /// This node's standing in Raft, as its lease thread sees it at this moment.
-    pub(super) fn office(&mut self, node: usize) -> Office {
+    pub(super) fn office(&mut self, node: usize) -> Rc<Office> {
+        self.stands(node).1
+    }
+
+    /// The same as the core hears of it. Most of the time it is what it was.
+    fn stands(&mut self, node: usize) -> (Standing, Rc<Office>) {
         let standing = self.standing(node);
-        self.office_of(node, standing)
+        let known = self.nodes[node].office.as_ref().filter(|(known, _)| *known == standing);
+        if let Some((_, office)) = known.filter(|_| self.options.planted.is_none()) {
+            return (standing, Rc::clone(office));
+        }
+        let office = Rc::new(self.office_of(node, standing));
+        self.nodes[node].office = Some((standing, Rc::clone(&office)));
+        (standing, office)
     }
 
     fn office_of(&self, node: usize, standing: Standing) -> Office {
@@ -341,7 +354,9 @@ impl World {
         }
         let report = Arc::new(report);
         for peer in (0..3).filter(|peer| *peer != node) {
-            self.send(node, peer, Mail::Report(Arc::clone(&report)));
+            if let Some(due) = self.arrives(node, peer) {
+                self.queue.put(due, Event::News(peer, Arc::clone(&report)));
+            }
         }
         self.feed(node, Input::Report { report });
     }
@@ -357,25 +372,34 @@ impl World {
 
     /// A message leaves.
     pub(super) fn send(&mut self, from: usize, to: usize, mail: Mail) {
-        if self.passes(from, to) {
-            let due = self.now + self.rng.range(1, self.swarm.mail_ms) + self.slowness(from, to);
+        if let Some(due) = self.arrives(from, to) {
             self.queue.put(due, Event::Mail(to, Box::new(mail)));
         }
     }
 
-    /// A message arrives; an agent that is frozen reads it when it thaws.
-    pub(super) fn deliver(&mut self, to: usize, mail: Box<Mail>) {
+    /// When a message that leaves now arrives; `None`: it is lost.
+    fn arrives(&mut self, from: usize, to: usize) -> Option<u64> {
+        let passes = self.passes(from, to);
+        passes.then(|| self.now + self.rng.range(1, self.swarm.mail_ms) + self.slowness(from, to))
+    }
+
+    /// A message has arrived; an agent that is frozen reads it when it thaws.
+    pub(super) fn arrived<T>(&mut self, to: usize, what: T, again: fn(usize, T) -> Event) -> Option<T> {
         let it = &self.nodes[to];
         if it.agent.is_none() || self.now < it.host_down_until {
-            return;
+            return None;
         }
         if self.now < it.frozen_until {
             let thawed = it.frozen_until;
-            self.queue.put(thawed, Event::Mail(to, mail));
-            return;
+            self.queue.put(thawed, again(to, what));
+            return None;
         }
-        match *mail {
-            Mail::Report(report) => self.feed(to, Input::Report { report }),
+        Some(what)
+    }
+
+    /// What the lease threads say to each other.
+    pub(super) fn deliver(&mut self, to: usize, mail: Mail) {
+        match mail {
             Mail::Renew { renewal, relay } => self.answer(to, renewal, relay),
             Mail::Surrender { surrender, relayed } => self.hear_surrender(to, surrender, relayed),
             Mail::Grant { grant, to: holder } if holder == to => self.granted(to, &grant),

@@ -37,7 +37,9 @@ pub enum Event {
     Canary(usize, u64),
     /// An input of the core.
     Input(usize, u64, Box<Input>),
-    /// A message arrives.
+    /// A node's report arrives.
+    News(usize, Arc<NodeReport>),
+    /// A message of a lease thread arrives.
     Mail(usize, Box<Mail>),
     /// A permit that was computed before its agent froze.
     Permit(usize, u64, Box<Permit>),
@@ -88,11 +90,9 @@ pub struct Job {
     pub silent: bool,
 }
 
-/// What travels between nodes beside Raft.
+/// What travels between the lease threads.
 #[derive(Debug, Clone)]
 pub enum Mail {
-    /// A node's report.
-    Report(Arc<NodeReport>),
     /// A question for a grant; `relay` passes it on, since the leader may not hear the holder itself.
     Renew {
         /// The question.
@@ -135,7 +135,7 @@ pub struct Permit {
 }
 
 /// Instants that the ring covers; what is due later waits beside it.
-const RING: usize = 4_096;
+const RING: usize = 1_024;
 
 /// Instants per word of [`Queue::busy`].
 const WORD: usize = 64;
@@ -271,11 +271,9 @@ impl Queue {
             let Event::Mail(to, mail) = event else { return None };
             match mail.as_ref() {
                 Mail::Grant { grant, to: holder } if *to == node && *holder == node => Some(grant),
-                Mail::Grant { .. }
-                | Mail::Refused { .. }
-                | Mail::Report(_)
-                | Mail::Renew { .. }
-                | Mail::Surrender { .. } => None,
+                Mail::Grant { .. } | Mail::Refused { .. } | Mail::Renew { .. } | Mail::Surrender { .. } => {
+                    None
+                }
             }
         })
     }
@@ -303,13 +301,13 @@ mod tests {
     fn events_come_in_the_order_of_their_instants_then_of_their_making() {
         let mut queue = Queue::default();
         // The far future, what comes near while others are put at the same instant, and what is due already.
-        let dues = [70, 3, 9_000, 70, 3, 4_095, 4_096, 20_000, 64, 63, 9_000, 0];
+        let dues = [70, 3, 9_000, 70, 3, 1_023, 1_024, 20_000, 64, 63, 9_000, 0];
         for (number, due) in dues.into_iter().enumerate() {
             queue.put(due, Event::Live(number));
         }
         assert_eq!(drain(&mut queue, 63), [(0, 11), (3, 1), (3, 4), (63, 9)]);
         queue.put(5, Event::Live(90));
-        assert_eq!(drain(&mut queue, 4_999), [(63, 90), (64, 8), (70, 0), (70, 3), (4_095, 5), (4_096, 6)]);
+        assert_eq!(drain(&mut queue, 4_999), [(63, 90), (64, 8), (70, 0), (70, 3), (1_023, 5), (1_024, 6)]);
         queue.put(9_000, Event::Live(91));
         assert_eq!(drain(&mut queue, 19_999), [(9_000, 2), (9_000, 10), (9_000, 91)]);
         assert_eq!(drain(&mut queue, 30_000), [(20_000, 7)]);

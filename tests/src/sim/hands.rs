@@ -26,11 +26,11 @@ impl World {
         if self.appoint(node, wish.renew) && self.has(Planted::SurrenderBeforeClosing) {
             return;
         }
-        match wish.role {
+        match &wish.role {
             Role::Witness | Role::Acquiring { .. } | Role::Receiving { .. } => {}
             Role::Closed { follow } => {
                 self.close(node, &BOTH);
-                let source = follow.and_then(|name| NAMES.iter().position(|n| *n == name.as_str()));
+                let source = follow.as_ref().and_then(|name| NAMES.iter().position(|n| *n == name.as_str()));
                 self.close_redis(node, source);
                 if self.db(node).answers(self.now) {
                     self.close_database(node);
@@ -41,13 +41,13 @@ impl World {
             }
             Role::Serving { ports, semi_sync, .. } => {
                 self.open(node, Door::Vip);
-                if !ports {
+                if !*ports {
                     self.close(node, &[Door::Ports]);
                     return;
                 }
                 self.serve_redis(node);
                 if self.db(node).answers(self.now) {
-                    self.open_database(node, semi_sync);
+                    self.open_database(node, *semi_sync);
                     self.open(node, Door::Ports);
                 }
             }

@@ -1,11 +1,13 @@
 //! One node: its clock, host, agent process, lease thread, database. What it does is in the modules beside this one.
 
+use std::rc::Rc;
+
 use baton_runbooks::agent::{Agent, LeaseFacts, Setup};
 use baton_runbooks::decide::Policy;
 use baton_runbooks::decide::local::Wish;
 use baton_runbooks::detect::Patience;
 use baton_runbooks::lease::Terms;
-use baton_runbooks::lease::granter::Granter;
+use baton_runbooks::lease::granter::{Granter, Office};
 use baton_runbooks::lease::holder::Holder;
 use baton_runbooks::model::{Mono, NodeId};
 use baton_runbooks::run::table::Scope;
@@ -106,9 +108,11 @@ pub struct Node {
     /// The kernel.
     pub gate: Gate,
     /// What the node is to be.
-    pub wish: Option<Wish>,
+    pub wish: Option<Rc<Wish>>,
     /// What the core knows of Raft.
     pub standing: Option<Standing>,
+    /// This node's standing when it was last looked at, and the same for the lease thread.
+    pub office: Option<(Standing, Rc<Office>)>,
     /// What the core knows of the lease.
     pub lease: LeaseFacts,
     /// When the newest view of the lease reaches the core.
@@ -148,6 +152,7 @@ impl Node {
             gate: Gate::new(planted),
             wish: None,
             standing: None,
+            office: None,
             lease: LeaseFacts::default(),
             lease_due: 0,
             canary_newest: 0,

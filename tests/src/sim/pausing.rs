@@ -131,11 +131,11 @@ impl World {
 
     /// What the lease thread tells the core of a pause.
     pub(super) fn paused_lease(&mut self, node: usize, office: &Office) -> LeaseFacts {
-        let appointment = self.applied(node).appointment();
+        let paused = self.applied(node).paused();
         let hasty = self.has(Planted::PauseNotWaitedOut);
         let it = &mut self.nodes[node];
         let now = it.local(self.now);
-        it.granter.see(now, office, &appointment);
+        it.granter.see(now, office, paused);
         let over = it.granter.pause_over(office);
         LeaseFacts {
             pause_over: over.map(|(id, at)| {

@@ -9,7 +9,7 @@ use super::swarm::START_MS;
 use super::world::World;
 use crate::invariants::{
     Effect, accepted_loss, acked_at_replica, epoch_monotonic, lease_never_overlaps,
-    no_effect_without_journal, no_lost_write, no_storm, no_undo_after_pivot, one_change, one_holder, redis,
+    no_effect_without_journal, no_lost_write, no_undo_after_pivot, one_change, one_holder, redis,
     run_settles, served_again, stale_actor, undo_before_pivot,
 };
 
@@ -30,8 +30,6 @@ impl World {
         }
         let closed = it.run_settles.check(at, &self.nodes);
         it.hold(at, run_settles::NAME, closed);
-        let storm = it.no_storm.check(at);
-        it.hold(at, no_storm::NAME, storm);
         if let Some(owed) = self.invariants.undo_before_pivot.owes(at) {
             self.must_serve(&owed);
         }

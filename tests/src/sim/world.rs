@@ -243,7 +243,16 @@ impl World {
                     self.feed(node, *input);
                 }
             }
-            Event::Mail(node, mail) => self.deliver(node, mail),
+            Event::News(node, report) => {
+                if let Some(report) = self.arrived(node, report, Event::News) {
+                    self.feed(node, Input::Report { report });
+                }
+            }
+            Event::Mail(node, mail) => {
+                if let Some(mail) = self.arrived(node, mail, Event::Mail) {
+                    self.deliver(node, *mail);
+                }
+            }
             Event::Permit(node, boot, permit) => {
                 if let Some(permit) = self.if_able(node, boot, permit, Event::Permit) {
                     self.permit(node, permit.slot, &permit.doors, permit.timeout_ms);

@@ -97,7 +97,7 @@ impl Thread {
     /// and a renewal may have been granted since.
     fn end(&mut self, epoch: Epoch) -> bool {
         let office = self.office();
-        self.granter.see(self.setup.clock.now(), &office, &self.appointment());
+        self.granter.see(self.setup.clock.now(), &office, self.appointment().paused);
         let released = self.setup.committed.borrow().ledger.released.clone();
         let closed = released.filter(|released| released.epoch == epoch).map(|released| released.boot);
         self.granter.end_if_over(self.setup.clock.now(), &office, epoch, closed)
@@ -106,7 +106,7 @@ impl Thread {
     /// Whoever decided that looked at a copy, perhaps of another term.
     fn is_pause_over(&mut self, pause: PauseId) -> bool {
         let (now, office) = (self.setup.clock.now(), self.office());
-        self.granter.see(now, &office, &self.appointment());
+        self.granter.see(now, &office, self.appointment().paused);
         self.granter.pause_over(&office).is_some_and(|(id, over)| id == pause && over <= now)
     }
 
