@@ -12,11 +12,14 @@
 
 pub mod agents;
 pub mod cast;
+pub mod certificates;
 mod gaps;
 pub mod gate;
 pub mod meter;
 pub mod pulse;
 mod record;
+#[cfg(test)]
+mod sample;
 pub mod screen;
 pub mod steps;
 pub mod stop;
@@ -233,6 +236,7 @@ impl Drill<'_> {
         let newest = agents.client.history().await.ok();
         let newest = newest.and_then(|history| history.runs.last().map(|run| run.number.0)).unwrap_or(0);
         shared.lock().begin(self.seen.status.clone(), newest);
+        shared.lock().certificates.before = certificates::least(&self.seen.status, &self.seen.views);
         let bearing = Bearing::default();
         let pulse =
             self.number.map(|number| Pulse::start(agents.clone(), number, bearing.clone(), stops.clone()));
@@ -320,6 +324,12 @@ impl Drill<'_> {
             }
         }
         acted.client.end_us = end_us;
+        if certificates::are_wanted(self.experiment())
+            && let Ok(status) = stage.agents.status().await
+        {
+            let views = certificates::ask(&stage.agents, &status).await;
+            stage.shared.lock().certificates.after = certificates::least(&status, &views);
+        }
         if let Some(seat) = seat {
             acted.client.finals = seat.contents().await;
             if let Err(why) = seat.clean().await {
@@ -411,6 +421,7 @@ impl Drill<'_> {
             window,
             record.holder_changes,
         );
+        record.probes.extend(certificates::wanted_by_methods(experiment, watched.certificates));
         if experiment.level > Level::L1 {
             record.invariants = record::invariants(&record.clients, judged, &arp, &watched, after, left);
         }

@@ -20,8 +20,9 @@ use rustls::pki_types::pem::PemObject;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Validity of the authority. Ten years: longer than a pair of servers lives.
 const CA_DAYS: u32 = 3653;
-/// Validity of a node's certificate. Two years: `status` warns long before.
-const NODE_DAYS: u32 = 731;
+/// Validity of a node's certificate, days, unless another is asked for. Two years: `doctor` and the drill `certificates` warn
+/// long before.
+pub const NODE_DAYS: u32 = 731;
 /// Certificates are valid from a little before they are made, since the clocks of a new cluster may differ.
 const BACKDATE: Duration = Duration::from_secs(3600);
 
@@ -86,6 +87,14 @@ pub fn init(dir: &Path) -> Result<(), PkiError> {
 /// # Errors
 /// See [`PkiError`].
 pub fn issue(dir: &Path, node: &NodeId) -> Result<(), PkiError> {
+    issue_for(dir, node, NODE_DAYS)
+}
+
+/// The same, with a certificate that ends after `days`.
+///
+/// # Errors
+/// See [`PkiError`].
+pub fn issue_for(dir: &Path, node: &NodeId, days: u32) -> Result<(), PkiError> {
     let name = node.as_str();
     // A name that looks like an address would become an address entry, and an empty or odd one could leave `dir`.
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_');
@@ -106,7 +115,7 @@ pub fn issue(dir: &Path, node: &NodeId) -> Result<(), PkiError> {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    set_validity(&mut params, NODE_DAYS);
+    set_validity(&mut params, days);
     let cert = params.signed_by(&key, &issuer).map_err(make)?;
     write_new(&key_file, &key.serialize_pem(), 0o600)?;
     write_new(&cert_file, &cert.pem(), 0o644)
@@ -119,8 +128,12 @@ pub fn issue(dir: &Path, node: &NodeId) -> Result<(), PkiError> {
 pub fn days_left(pem: &[u8]) -> Result<i64, PkiError> {
     let der = CertificateDer::from_pem_slice(pem).map_err(|_| PkiError::NotACertificate)?;
     let (_, cert) = x509_parser::parse_x509_certificate(&der).map_err(|_| PkiError::NotACertificate)?;
-    let seconds = cert.validity().not_after.timestamp() - i64::try_from(now().as_secs()).unwrap_or(i64::MAX);
-    Ok(seconds.div_euclid(24 * 3600))
+    Ok(days_until(cert.validity().not_after.timestamp()))
+}
+
+/// Whole days from now until `end`, seconds since 1970; negative once it is over.
+pub(crate) fn days_until(end: i64) -> i64 {
+    (end - i64::try_from(now().as_secs()).unwrap_or(i64::MAX)).div_euclid(24 * 3600)
 }
 
 fn now() -> Duration {

@@ -224,8 +224,26 @@ fn certificates_are_private_bounded_and_never_overwritten() {
     let days = |file: &str| pki::days_left(&std::fs::read(dir.path().join(file)).unwrap()).unwrap();
     assert!((3650..=3653).contains(&days("ca.pem")), "{}", days("ca.pem"));
     assert!((729..=731).contains(&days("db1.pem")), "{}", days("db1.pem"));
+    pki::issue_for(dir.path(), &"db2".into(), 10).unwrap();
+    assert!((9..=10).contains(&days("db2.pem")), "{}", days("db2.pem"));
     for name in ["", "../db1", "10.0.0.1", "ca", "a b"] {
         assert!(matches!(pki::issue(dir.path(), &name.into()), Err(PkiError::Name { .. })), "{name:?}");
     }
     assert!(pki::days_left(b"nonsense").is_err());
+}
+
+#[test]
+fn what_was_read_counts_and_not_what_the_files_hold_by_now() {
+    let dir = tempfile::tempdir().unwrap();
+    make_pki(dir.path(), &[]);
+    let file = |name: &str| dir.path().join(name);
+    pki::issue_for(dir.path(), &"db1".into(), 10).unwrap();
+    let short = tls(dir.path(), "shop", "db1");
+    std::fs::remove_file(file("db1.pem")).unwrap();
+    std::fs::remove_file(file("db1.key")).unwrap();
+    pki::issue(dir.path(), &"db1".into()).unwrap();
+    let left = short.days_left().unwrap();
+    assert!((9..=10).contains(&left.own) && (3650..=3653).contains(&left.authority), "{left:?}");
+    let renewed = tls(dir.path(), "shop", "db1").days_left().unwrap();
+    assert!((729..=731).contains(&renewed.own), "{renewed:?}");
 }

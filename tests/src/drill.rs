@@ -185,6 +185,21 @@ pub fn whole(lab: &Lab) -> Result<()> {
     came.inspect_err(|_| lab.keep())
 }
 
+/// The drill passed, its evidence verifies against the head that the ledger holds, and nothing is left.
+///
+/// # Errors
+/// It is not so.
+pub fn passed(lab: &Lab, outcome: &Outcome) -> Result<()> {
+    let record = outcome.record.as_ref().with_context(|| format!("no record: {}", outcome.said))?;
+    let text = format!("{}\n{:#?}\n{:#?}", outcome.said, record.judgement, record.faults);
+    println!("{text}");
+    ensure!(record.judgement.verdict.is_pass() && outcome.code == 0, "{text}");
+    whole(lab).context("after the drill")?;
+    let (code, said) = verb(lab, SEAT, &["verify"])?;
+    ensure!(code == 0, "the evidence does not verify: {said}");
+    Ok(())
+}
+
 /// Starts the database of a node again when it has ended, once, as its service manager would.
 #[derive(Debug)]
 pub struct Restarter(Option<std::thread::JoinHandle<Result<()>>>);

@@ -95,6 +95,8 @@ pub struct Options {
     pub resync_by_itself: bool,
     /// The deepest drill that nodes allow, `L0` to `L5`.
     pub drills: &'static str,
+    /// More lines of `[drill]`; `{lab}` stands for the lab's directory, `{node}` for the node's name.
+    pub drill_keys: String,
     /// Agents can be told to die or to be held at a step: see [`Lab::arm`].
     pub failpoints: bool,
     /// What commands say is not printed.
@@ -112,6 +114,7 @@ impl Options {
             small_disk: false,
             resync_by_itself: false,
             drills: "L2",
+            drill_keys: String::new(),
             failpoints: false,
             quiet: false,
         }
@@ -218,6 +221,7 @@ impl Lab {
                 docker: self.options.docker,
                 resync_by_itself: self.options.resync_by_itself,
                 drills: self.options.drills,
+                drill_keys: &self.options.drill_keys,
             };
             self.config = Some(agents::prepare(&self.dir, options)?);
             if self.options.failpoints {

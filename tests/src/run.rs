@@ -91,6 +91,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
         small_disk: plan.fault.needs_small_disk(),
         resync_by_itself: plan.fault == Fault::ResyncAutomatic,
         drills: "L2",
+        drill_keys: String::new(),
         failpoints: plan.fault.needs_failpoints(),
         quiet: false,
     };

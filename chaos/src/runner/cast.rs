@@ -12,6 +12,8 @@ use crate::experiment::{Experiment, Fault, Method, Role};
 pub enum Aim {
     /// Agents are asked.
     Rehearsal,
+    /// Agents are asked for their certificates.
+    Certificates,
     /// The baton is passed.
     Switchover {
         /// To whom.
@@ -34,7 +36,8 @@ pub fn aim(status: &Status, experiment: &Experiment, method: &Method) -> Result<
     let kind = match method.fault {
         Fault::Rehearsal => return Ok(Aim::Rehearsal),
         Fault::Switchover => return Ok(Aim::Switchover { node: one(status, experiment, &method.target)? }),
-        Fault::CertificateExpiring | Fault::ContainerUnhealthy | Fault::PowerOff => {
+        Fault::CertificateExpiring => return Ok(Aim::Certificates),
+        Fault::ContainerUnhealthy | Fault::PowerOff => {
             return Err(format!("this version plans {} and does not run it", method.fault));
         }
         Fault::MysqldKill => FaultKind::MysqldKill,

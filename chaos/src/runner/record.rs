@@ -118,6 +118,9 @@ pub fn probes(
                 (Probe::RedisWrites, mode) => share(clients, Kind::Redis, window.of(*mode)),
                 (Probe::HolderChanges, Mode::Before) => Some(0.0),
                 (Probe::HolderChanges, Mode::Continuous | Mode::After) => Some(f64::from(holder_changes)),
+                (Probe::CertificateDays, Mode::Before) => watched.certificates.before,
+                // Days only get fewer: the end says the worst.
+                (Probe::CertificateDays, Mode::Continuous | Mode::After) => watched.certificates.after,
                 (Probe::VipOwners, Mode::Continuous) if window.two_holders_ms > 0 => Some(2.0),
                 (probe, Mode::Continuous) => watched.worst.get(&probe).copied(),
                 (probe, Mode::Before) => of_status(probe, before),

@@ -101,12 +101,13 @@ impl Stage {
         let refuse = |why: String| Ending::Aborted { by: "runner".into(), why };
         match aim(&status, &self.experiment, method).map_err(refuse)? {
             Aim::Rehearsal => Ok(self.rehearse(index, method, &status).await),
+            Aim::Certificates => Ok(self.read_certificates(index, method, &status).await),
             Aim::Switchover { node } => self.switch(index, method, &status, node).await,
             Aim::Fault { node, spec } => self.strike(index, method, &status, node, spec, stays).await,
         }
     }
 
-    fn begin(&mut self, index: usize, method: &Method, status: &Status, node: &NodeId) -> usize {
+    pub(super) fn begin(&mut self, index: usize, method: &Method, status: &Status, node: &NodeId) -> usize {
         self.faults.push(FaultRecord {
             method: u32::try_from(index).unwrap_or(u32::MAX),
             fault: method.fault,
@@ -129,7 +130,6 @@ impl Stage {
     /// Every agent says whether a takeover would work now.
     async fn rehearse(&mut self, index: usize, method: &Method, status: &Status) -> bool {
         let place = self.begin(index, method, status, &status.node);
-        let now = self.now_ms();
         let mut obstacles = Vec::new();
         for row in &status.nodes {
             let words = if row.silent { "is silent".to_owned() } else { row.obstacles.join("; ") };
@@ -144,23 +144,23 @@ impl Stage {
             self.note("ledger", format!("{}: {}", alarm.code, alarm.text));
         }
         let answered = heard(status) == status.nodes.len();
-        let fault = &mut self.faults[place];
-        fault.effect = format!(
-            "{} of {} agents answered; {}{}",
-            heard(status),
-            status.nodes.len(),
-            status.sentence,
-            if obstacles.is_empty() {
-                String::new()
-            } else {
-                format!(" Obstacles: {}", obstacles.join(", "))
-            }
-        );
-        let seen = Some(now);
-        (fault.armed_ms, fault.armed_verified_ms, fault.injected_ms) = (seen, seen, seen);
-        fault.verified_ms = answered.then_some(now);
-        (fault.healed_ms, fault.heal_verified_ms) = (seen, seen);
+        let mut effect =
+            format!("{} of {} agents answered; {}", heard(status), status.nodes.len(), status.sentence);
+        if !obstacles.is_empty() {
+            effect.push_str(&format!(" Obstacles: {}", obstacles.join(", ")));
+        }
+        self.was_asked(place, answered, effect);
         answered
+    }
+
+    /// What only asks has no heal: it is over when it was done.
+    pub(super) fn was_asked(&mut self, place: usize, answered: bool, effect: String) {
+        let seen = Some(self.now_ms());
+        let fault = &mut self.faults[place];
+        fault.effect = effect;
+        (fault.armed_ms, fault.armed_verified_ms, fault.injected_ms) = (seen, seen, seen);
+        fault.verified_ms = seen.filter(|_| answered);
+        (fault.healed_ms, fault.heal_verified_ms) = (seen, seen);
     }
 
     /// The baton is passed by the command that operators use.

@@ -9,6 +9,7 @@ use baton_node::config::NodeId;
 use tokio::task::JoinHandle;
 
 use super::agents::{Agents, heard, is_in_sync};
+use super::certificates;
 use super::meter::Meter;
 use super::screen::{Panel, Screen};
 use super::stop::Stops;
@@ -32,6 +33,8 @@ pub struct Watched {
     pub runs: Vec<RunRecord>,
     /// Worst value of each probe that is taken from the status, all the time.
     pub worst: BTreeMap<Probe, f64>,
+    /// Days until the first certificate ends, before and after.
+    pub certificates: certificates::Seen,
     /// Nodes that a method has hit.
     pub hit: BTreeSet<NodeId>,
     /// Nodes whose loss a method explains.

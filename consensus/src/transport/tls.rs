@@ -9,7 +9,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+
+use crate::pki::days_until;
 
 /// The certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +71,23 @@ struct Inner {
     me: NodeId,
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
+    ends: Option<Ends>,
+}
+
+/// When what this node greets with ends, seconds since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    own: i64,
+    authority: i64,
+}
+
+/// Whole days until the certificates end that this node uses, negative once they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DaysLeft {
+    /// Of its own.
+    pub own: i64,
+    /// Of the authority that has signed it. While two of the same name are in the file, the first that ends counts.
+    pub authority: i64,
 }
 
 impl std::fmt::Debug for Tls {
@@ -89,7 +109,8 @@ impl Tls {
         me: NodeId,
     ) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
-        for root in certificates(ca)? {
+        let authorities = certificates(ca)?;
+        for root in authorities.clone() {
             roots.add(root).map_err(|_| TlsError::NoAuthority { file: ca.to_owned() })?;
         }
         if roots.is_empty() {
@@ -101,10 +122,11 @@ impl Tls {
         if names != [me.as_str()] {
             return Err(TlsError::Name { file: cert.to_owned(), found: names.join(", "), me });
         }
+        let ends = ends(&chain, &authorities);
         let pem = |source| TlsError::Pem { file: key.to_owned(), source };
         let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(pem)?;
         let (client, server) = configs(roots, chain, key).map_err(|source| TlsError::Unfit { source })?;
-        Ok(Self { inner: Arc::new(Inner { cluster: cluster.into(), me, client, server }) })
+        Ok(Self { inner: Arc::new(Inner { cluster: cluster.into(), me, client, server, ends }) })
     }
 
     /// Name of the cluster.
@@ -117,6 +139,14 @@ impl Tls {
     #[must_use]
     pub fn me(&self) -> &NodeId {
         &self.inner.me
+    }
+
+    /// Days until the certificates end that were read when this was made: what is in use, whatever the files hold by now.
+    /// `None`: they cannot be understood.
+    #[must_use]
+    pub fn days_left(&self) -> Option<DaysLeft> {
+        let Ends { own, authority } = self.inner.ends?;
+        Some(DaysLeft { own: days_until(own), authority: days_until(authority) })
     }
 
     pub(super) fn connector(&self) -> TlsConnector {
@@ -147,6 +177,17 @@ fn configs(
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
     Ok((Arc::new(client), Arc::new(server)))
+}
+
+/// When the chain ends, and when the authority ends that has signed it.
+fn ends(chain: &[CertificateDer<'_>], authorities: &[CertificateDer<'_>]) -> Option<Ends> {
+    let parse = |der| x509_parser::parse_x509_certificate(der).ok().map(|(_, cert)| cert);
+    let end = |cert: &X509Certificate<'_>| cert.validity().not_after.timestamp();
+    let chain = chain.iter().map(|der| parse(der.as_ref())).collect::<Option<Vec<_>>>()?;
+    let authorities = authorities.iter().filter_map(|der| parse(der.as_ref())).collect::<Vec<_>>();
+    let issuer = chain.last()?.issuer();
+    let signers = authorities.iter().filter(|one| one.subject() == issuer);
+    Some(Ends { own: chain.iter().map(end).min()?, authority: signers.map(end).min()? })
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -23,7 +23,7 @@ use baton_runbooks::model::NodeId;
 use jiff::Timestamp;
 
 use super::{Context, clock, operator, resync};
-use crate::api::drill::{DrillOrder, DrillRequest, DrillView, FaultPhase, FaultState};
+use crate::api::drill::{CertificateDays, DrillOrder, DrillRequest, DrillView, FaultPhase, FaultState};
 use crate::api::server::CommandError;
 use crate::api::view::timestamp;
 use crate::chain::chain;
@@ -226,6 +226,10 @@ async fn view(context: &Context) -> DrillView {
         fault: context.drills.state(),
         leftovers: fault::leftovers(context).await,
         versions: versions(),
+        certificate_days: context
+            .tls
+            .days_left()
+            .map(|left| CertificateDays { own: left.own, authority: left.authority }),
     }
 }
 

@@ -259,6 +259,16 @@ pub struct DrillView {
     pub at: Timestamp,
     /// Version of its agent.
     pub version: String,
+/// Whole days until the certificates end that an agent uses; negative once they have. One that was renewed counts when its
+/// agent was started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateDays {
+    /// Of the node's own.
+    pub own: i64,
+    /// Of the authority that has signed it.
+    pub authority: i64,
+}
+
     /// The deepest level that it allows.
     pub allow: DrillLevel,
     /// Why no fault may be injected by the clock now; `None`: it may.
@@ -291,6 +301,9 @@ pub struct DrillView {
 mod tests {
     use super::*;
 
+    /// How long its certificates last; `None`: it does not know.
+    #[serde(default)]
+    pub certificate_days: Option<CertificateDays>,
     #[test]
     fn orders_are_written_and_read() {
         let fault = FaultSpec {

@@ -28,6 +28,9 @@ enum What {
         /// Directory of the authority
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
+        /// How many days it is valid
+        #[arg(long, value_name = "DAYS", default_value_t = pki::NODE_DAYS, value_parser = clap::value_parser!(u32).range(1..=3_653))]
+        days: u32,
     },
 }
 
@@ -41,11 +44,11 @@ pub(super) fn run(global: &Global, args: &PkiArgs) -> Result<Exit, Failure> {
                 dir.display()
             )
         }
-        What::Issue { dir } => {
+        What::Issue { dir, days } => {
             let Some(name) = &global.node else {
                 return Err(Failure::new(Exit::Usage, "say for which node with --node"));
             };
-            pki::issue(dir, &NodeId::new(name.as_str())).map_err(failed)?;
+            pki::issue_for(dir, &NodeId::new(name.as_str()), *days).map_err(failed)?;
             format!("made {0}/{name}.pem and {0}/{name}.key; copy them and ca.pem to {name}", dir.display())
         }
     };

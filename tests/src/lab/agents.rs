@@ -46,6 +46,8 @@ pub struct Options<'a> {
     pub resync_by_itself: bool,
     /// `drill.allow`.
     pub drills: &'a str,
+    /// More lines of `[drill]`, in which `{lab}` is the lab's directory.
+    pub drill_keys: &'a str,
 }
 
 /// Makes the certificates, the password files and the configuration file.
@@ -71,10 +73,25 @@ pub fn prepare(dir: &Path, options: Options<'_>) -> Result<PathBuf> {
     Ok(file)
 }
 
+/// Gives a node another certificate, which ends after `days`. Its agent reads it when it is started again.
+///
+/// # Errors
+/// A file cannot be removed, or `baton pki` fails.
+pub fn renew(dir: &Path, node: Port, days: u32) -> Result<()> {
+    let pki = dir.join("pki");
+    for ending in ["pem", "key"] {
+        std::fs::remove_file(pki.join(node.name()).with_extension(ending))?;
+    }
+    let (baton, pki) = (program()?.display().to_string(), pki.display().to_string());
+    let args = ["pki", "issue", "--dir", &pki, "--node", node.name(), "--days", &days.to_string()];
+    shell::run(&baton, &args).map(drop)
+}
+
 fn configuration(dir: &Path, options: Options<'_>) -> String {
-    let Options { profile, docker: with_docker, resync_by_itself, drills } = options;
+    let Options { profile, docker: with_docker, resync_by_itself, drills, drill_keys } = options;
     let resync = if resync_by_itself { "automatic" } else { "by-hand" };
     let dir = dir.display();
+    let drill_keys = drill_keys.replace("{lab}", &dir.to_string());
     let nodes = NODES.map(|node| {
         let kind = if node == Port::Mon { "witness" } else { "data" };
         format!("[[node]]\nname = \"{}\"\nkind = \"{kind}\"\naddress = \"{}\"\n", node.name(), node.address())
@@ -105,6 +122,7 @@ fn configuration(dir: &Path, options: Options<'_>) -> String {
          [redis]\nport = {}\nsocket = \"{dir}/{{node}}/redis.sock\"\n\
          [drill]\nallow = \"{drills}\"\ncooldown = \"0s\"\nevidence = \"{dir}/{{node}}/drills\"\narp_senders = \"{ARP_SENDERS}\"\n\
          user = \"{}\"\npassword_file = \"{dir}/password\"\n\
+         {drill_keys}\n\
          {services}",
         nodes.concat(),
         Port::Client.address(),

@@ -1,0 +1,65 @@
+//! Drills that need more than servers: certificates, a container engine, a hook that cuts the power, a schedule.
+//!
+//! They run one after the other, also with the other tests of the lab. They need root and the programs `baton` and
+//! `baton-drill`, built before.
+
+use std::fs::File;
+
+use anyhow::{Context, Result, ensure};
+use baton_chaos::verdict::Verdict;
+use baton_tests::drill::{self, Outcome, SEAT, passed};
+use baton_tests::lab::{Driver, Lab, Options, Port, agents, wait};
+use nix::sys::signal::Signal;
+
+/// Held for the length of a test; other test programs that measure hold the same file.
+fn alone() -> File {
+    assert!(nix::unistd::geteuid().is_root(), "the lab needs root");
+    let file = File::create("/tmp/baton-lab.lock").expect("the lock file can be made");
+    file.lock().expect("the lock can be had");
+    file
+}
+
+fn plain() -> Options {
+    Options { resync_by_itself: true, ..Options::plain(Driver::Agents { profile: "standard".into() }) }
+}
+
+fn up(options: Options) -> Result<Lab> {
+    let lab = Lab::up(options)?;
+    drill::whole(&lab)?;
+    Ok(lab)
+}
+
+/// The reasons of a drill that ended with this verdict.
+fn reasons(outcome: &Outcome, verdict: Verdict) -> Result<String> {
+    let judgement = &outcome.record.as_ref().with_context(|| outcome.said.clone())?.judgement;
+    println!("{judgement:?}");
+    ensure!(judgement.verdict == verdict, "{judgement:?}\n{}", outcome.said);
+    ensure!(outcome.code == i32::from(verdict.exit_code()), "{}", outcome.code);
+    Ok(judgement.reasons.join("; "))
+}
+
+#[test]
+fn certificates_pass_until_one_ends_soon_or_a_node_cannot_be_asked() -> Result<()> {
+    let _alone = alone();
+    let lab = up(Options { drills: "L1", ..plain() })?;
+    passed(&lab, &drill::run(&lab, SEAT, "certificates")?)?;
+
+    agents::renew(&lab.dir, Port::Db2, 10)?;
+    passed(&lab, &drill::run(&lab, SEAT, "certificates")?).context("the old one is still in use")?;
+    let agent = lab.host(Port::Db2).process("agent")?;
+    let starts = agent.starts();
+    agent.signal(Signal::SIGKILL)?;
+    wait::until_true("the agent of db2 to be started again", wait::EVERY * 600, || {
+        Ok(agent.starts() > starts)
+    })?;
+    drill::whole(&lab)?;
+    let short = drill::run(&lab, SEAT, "certificates")?;
+    let why = reasons(&short, Verdict::Fail)?;
+    ensure!(why.contains("no certificate ends soon (after): "), "{why}");
+
+    lab.kill_driver(Port::Db1)?;
+    let silent = drill::run(&lab, SEAT, "certificates")?;
+    let why = reasons(&silent, Verdict::Fail)?;
+    ensure!(why.contains("every agent is heard"), "{why}");
+    Ok(())
+}
