@@ -45,6 +45,15 @@ pub struct Note {
     /// Bytes that stay free whatever else is written meanwhile.
     #[serde(default)]
     pub leave_bytes: u64,
+    /// Socket of the engine whose containers are kept stopped.
+    #[serde(default)]
+    pub engine: Option<PathBuf>,
+    /// Names of those containers: whatever takes the place of a stopped process is stopped as well.
+    #[serde(default)]
+    pub containers: Vec<String>,
+    /// File with more processes that are or may be stopped, one per line: the watchdog adds each before it stops it.
+    #[serde(default)]
+    pub more_stopped: Option<PathBuf>,
     /// The watchdog, as `pid@ticks`.
     pub watchdog: Option<String>,
 }
@@ -53,6 +62,20 @@ pub struct Note {
 #[must_use]
 pub fn note_path(state_dir: &Path) -> PathBuf {
     state_dir.join(NOTE)
+}
+
+/// Where the list of more processes is that goes with the note at `path`.
+#[must_use]
+pub fn more_path(path: &Path) -> PathBuf {
+    path.with_extension("stopped")
+}
+
+/// Removes a file. Idempotent.
+fn gone(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 impl Note {
@@ -77,15 +100,49 @@ impl Note {
         crate::agent::write_synced(path, &text)
     }
 
-    /// Removes it. Idempotent.
+    /// Removes it, and the list of processes that goes with it. Idempotent.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn remove(path: &Path) -> io::Result<()> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+        Self::remove_more(&more_path(path))?;
+        gone(path)
+    }
+
+    /// Removes the list of more processes. Idempotent.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove_more(path: &Path) -> io::Result<()> {
+        gone(path)
+    }
+
+    /// Adds a process to the list of those that may be stopped, synced.
+    ///
+    /// # Errors
+    /// There is no list, or the disk refuses.
+    pub fn add_stopped(&self, process: ServerId) -> io::Result<()> {
+        let path = self.more_stopped.as_ref().ok_or_else(|| io::Error::other("there is no list"))?;
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+        io::Write::write_all(&mut file, format!("{process}\n").as_bytes())?;
+        file.sync_data()
+    }
+
+    /// Every process that is or may be stopped.
+    fn all_stopped(&self) -> io::Result<Vec<String>> {
+        let mut all = self.stopped.clone();
+        match self.more_stopped.as_ref().map(std::fs::read_to_string) {
+            None => {}
+            // A line that a crash has left unfinished is of a process that was not stopped yet.
+            Some(Ok(text)) => {
+                all.extend(
+                    text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned),
+                );
+            }
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Some(Err(error)) => return Err(error),
         }
+        Ok(all)
     }
 
     /// Thaws what is stopped and removes what fills the disk; what the kernel ends is not touched. Idempotent. Says
@@ -96,7 +153,11 @@ impl Note {
     pub fn heal(&self) -> Result<String, String> {
         let mut seen = Vec::new();
         let mut left = Vec::new();
-        for process in self.stopped.iter().filter(|_| self.is_of_this_boot()) {
+        let stopped = self.all_stopped().unwrap_or_else(|error| {
+            left.push(format!("the list of stopped processes cannot be read: {error}"));
+            self.stopped.clone()
+        });
+        for process in stopped.iter().filter(|_| self.is_of_this_boot()) {
             match thaw(process) {
                 Ok(what) => seen.push(what),
                 Err(error) => left.push(format!("{process} is not thawed: {error}")),
@@ -142,7 +203,10 @@ impl Note {
     #[must_use]
     pub const fn needs_watchdog(kind: FaultKind) -> bool {
         match kind {
-            FaultKind::MysqldFreeze | FaultKind::AgentFreeze | FaultKind::ReplicaDiskFull => true,
+            FaultKind::MysqldFreeze
+            | FaultKind::AgentFreeze
+            | FaultKind::ContainerUnhealthy
+            | FaultKind::ReplicaDiskFull => true,
             FaultKind::MysqldKill
             | FaultKind::RedisKill
             | FaultKind::AgentKill
@@ -248,6 +312,7 @@ mod tests {
             phase: FaultPhase::Armed,
             armed_at: Timestamp::UNIX_EPOCH,
             bit_at: None,
+            shows_at: None,
             healed_at: None,
             heal: String::new(),
             effect: String::new(),
@@ -260,6 +325,9 @@ mod tests {
             filler: None,
             filler_bytes: 0,
             leave_bytes: 0,
+            engine: None,
+            containers: Vec::new(),
+            more_stopped: None,
             watchdog: None,
         }
     }
@@ -295,6 +363,32 @@ mod tests {
         read.heal().expect("an ended process is not stopped");
         Note::remove(&path).unwrap();
         assert_eq!(Note::read(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_stopped_later_is_thawed_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = note_path(dir.path());
+        let (mut child, id) = sleeper();
+        let note = Note { more_stopped: Some(more_path(&path)), ..note(FaultKind::ContainerUnhealthy, 1) };
+        note.write(&path).unwrap();
+        note.heal().expect("no list is no process");
+        note.add_stopped(id).unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(more_path(&path))
+            .and_then(|mut file| io::Write::write_all(&mut file, b"77"))
+            .unwrap();
+        Watch::open(id).unwrap().unwrap().signal(Signal::SIGSTOP as i32).unwrap();
+        while server::state(id) != Some('T') {
+            std::thread::yield_now();
+        }
+        Note::read(&path).unwrap().unwrap().heal().expect("half a line names nobody");
+        assert!(server::state(id).is_some_and(|state| state != 'T'));
+        Note::remove(&path).unwrap();
+        assert!(!path.exists() && !more_path(&path).exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fs::File;
 use anyhow::{Context, Result, ensure};
 use baton_chaos::verdict::Verdict;
 use baton_tests::drill::{self, Outcome, SEAT, passed};
-use baton_tests::lab::{Driver, Lab, Options, Port, agents, wait};
+use baton_tests::lab::{Driver, Lab, Options, Port, agents, docker, wait};
 use nix::sys::signal::Signal;
 
 /// Held for the length of a test; other test programs that measure hold the same file.
@@ -61,5 +61,32 @@ fn certificates_pass_until_one_ends_soon_or_a_node_cannot_be_asked() -> Result<(
     let silent = drill::run(&lab, SEAT, "certificates")?;
     let why = reasons(&silent, Verdict::Fail)?;
     ensure!(why.contains("every agent is heard"), "{why}");
+    Ok(())
+}
+
+/// The service is held down for a minute: the engine notices, the holder waits, the baton moves, and stays.
+#[test]
+fn a_service_that_never_gets_healthy_moves_the_baton_once() -> Result<()> {
+    let _alone = alone();
+    let lab = up(Options { drills: "L3", docker: true, ..plain() })?;
+    let healthy = || docker::health(&lab.host(Port::Db1).dir);
+    wait::until_true("the service to be healthy", wait::EVERY * 3_000, || Ok(healthy()? == "healthy"))?;
+    let shorter = [("\"2m\"", "\"75s\""), ("\"60s\"", "\"30s\"")];
+    let drill = drill::altered(&lab, "container-never-healthy", &shorter)?;
+    let outcome = std::thread::scope(|scope| -> Result<Outcome> {
+        let running = scope.spawn(|| drill::run(&lab, SEAT, &drill));
+        // Somebody restarts it: that must not mend it.
+        let unhealthy = || Ok(running.is_finished() || healthy()? == "unhealthy");
+        wait::until_true("the service to be unhealthy", wait::EVERY * 3_000, unhealthy)?;
+        docker::ask(&lab.host(Port::Db1).dir, &["restart", "-t", "1", docker::CONTAINER])?;
+        wait::until_true("the service to be unhealthy again", wait::EVERY * 3_000, unhealthy)?;
+        running.join().map_err(|_| anyhow::anyhow!("the drill's thread died"))?
+    })?;
+    passed(&lab, &outcome)?;
+    let record = outcome.record.context("checked before")?;
+    ensure!(record.holder_changes == 1, "{} changes of holder", record.holder_changes);
+    let effect = &record.faults[0].effect;
+    ensure!(effect.contains("the engine says that web is unhealthy"), "{effect}");
+    ensure!(lab.serving()? == Some(Port::Db2), "the baton is not on db2");
     Ok(())
 }

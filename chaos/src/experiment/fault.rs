@@ -31,7 +31,8 @@ pub enum Fault {
     WitnessLoss,
     /// `SIGKILL` to a role-bound container.
     ContainerKill,
-    /// A role-bound container's health check fails as long as it stands.
+    /// `SIGSTOP` to a role-bound container's main process, and to whatever takes its place: its health check fails as long
+    /// as it stands.
     ContainerUnhealthy,
     /// All packets between the target and the other agents' hosts are dropped, both ways, clients' too.
     Partition,
@@ -255,7 +256,9 @@ impl Fault {
             Self::AgentFreeze => "stops the agent (SIGSTOP)",
             Self::WitnessLoss => "stops the witness's agent (SIGSTOP): two votes are left",
             Self::ContainerKill => "kills a role-bound container (SIGKILL)",
-            Self::ContainerUnhealthy => "lets the health check of a role-bound container fail",
+            Self::ContainerUnhealthy => {
+                "stops a role-bound container's main process (SIGSTOP), and each that takes its place"
+            }
             Self::Partition => "drops all packets between the target and everybody else, both ways",
             Self::PartitionPair => "drops all packets between the target and one peer, both ways",
             Self::OneWay => "drops packets from the target to one peer; the other way is open",

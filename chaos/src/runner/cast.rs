@@ -37,7 +37,7 @@ pub fn aim(status: &Status, experiment: &Experiment, method: &Method) -> Result<
         Fault::Rehearsal => return Ok(Aim::Rehearsal),
         Fault::Switchover => return Ok(Aim::Switchover { node: one(status, experiment, &method.target)? }),
         Fault::CertificateExpiring => return Ok(Aim::Certificates),
-        Fault::ContainerUnhealthy | Fault::PowerOff => {
+        Fault::PowerOff => {
             return Err(format!("this version plans {} and does not run it", method.fault));
         }
         Fault::MysqldKill => FaultKind::MysqldKill,
@@ -46,6 +46,7 @@ pub fn aim(status: &Status, experiment: &Experiment, method: &Method) -> Result<
         Fault::AgentKill => FaultKind::AgentKill,
         Fault::AgentFreeze | Fault::WitnessLoss => FaultKind::AgentFreeze,
         Fault::ContainerKill => FaultKind::ContainerKill,
+        Fault::ContainerUnhealthy => FaultKind::ContainerUnhealthy,
         Fault::Partition | Fault::PartitionPair => FaultKind::Partition,
         Fault::OneWay => FaultKind::OneWay,
         Fault::ReplicationLag => FaultKind::ReplicationLag,

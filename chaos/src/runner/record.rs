@@ -87,7 +87,10 @@ pub fn timeline(
             node.is_some_and(|node| fault.node == node.as_str())
                 && fault.injected_ms.is_some_and(|ms| ms <= at_ms)
         });
-        came_before.next_back().and_then(|fault| fault.injected_ms)
+        let last = came_before.next_back()?;
+        // The engine's checks take their time before anybody can know of it.
+        let shown = last.verified_ms.filter(|_| last.fault == Fault::ContainerUnhealthy);
+        shown.or(last.injected_ms)
     };
     let runs = watched.runs.iter().flat_map(|run| {
         let since = run.at.as_millisecond() - started.as_millisecond();

@@ -265,6 +265,9 @@ impl Stage {
                     .await
                     .map(|seen| format!("{said}; {seen}"))
             }
+            Ok(_) if kind == FaultKind::ContainerUnhealthy => {
+                self.shows(&node, method.verify.within.duration()).await
+            }
             Ok(view) => {
                 let late = self.now_ms() - injected_ms > method.verify.within.ms();
                 let effect = view.fault.map(|fault| fault.effect).unwrap_or_default();
@@ -395,6 +398,27 @@ impl Stage {
             };
             if Instant::now() >= until {
                 return Err(last);
+            }
+            self.pass(LOOK).await;
+        }
+    }
+
+    /// What a fault causes, when its node has seen that too.
+    async fn shows(&self, node: &NodeId, within: Duration) -> Result<String, String> {
+        let until = Instant::now() + within;
+        self.shared.doing(format!("waiting until what was injected on {node} shows"));
+        loop {
+            let last = match self.agents.look(node).await {
+                Ok(view) => match view.fault.filter(|fault| fault.drill == self.number) {
+                    Some(fault) if fault.shows_at.is_some() => return Ok(fault.effect),
+                    Some(fault) if fault.phase == FaultPhase::Healed => return Err(fault.healed),
+                    Some(fault) => fault.effect,
+                    None => "the node knows nothing of it".to_owned(),
+                },
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= until {
+                return Err(format!("seen so far: {last}"));
             }
             self.pass(LOOK).await;
         }

@@ -11,6 +11,7 @@
 //! waits for a drill.
 
 mod admit;
+mod container;
 mod fault;
 mod warden;
 mod watch;
@@ -225,11 +226,11 @@ async fn view(context: &Context) -> DrillView {
         ended: ended[ended.len().saturating_sub(ENDED_SHOWN)..].to_vec(),
         fault: context.drills.state(),
         leftovers: fault::leftovers(context).await,
-        versions: versions(),
         certificate_days: context
             .tls
             .days_left()
             .map(|left| CertificateDays { own: left.own, authority: left.authority }),
+        versions: versions(),
     }
 }
 

@@ -7,6 +7,7 @@ use baton_runbooks::observe::ServiceState;
 
 use crate::chain::chain;
 use crate::config::{Config, RunsOn, Workload};
+use crate::hands::containers::mains::Main;
 use crate::hands::containers::{Containers, Service, Target};
 
 /// One look at the engine.
@@ -110,14 +111,31 @@ impl Services {
         if failed.is_empty() { Ok(names) } else { bail!("{}", failed.join("; ")) }
     }
 
-    /// Kills what runs of one service, as its own crash would; `None`: the first one that the holder runs. Returns its
-    /// name, and how many containers were killed.
-    pub(super) async fn kill(&self, name: Option<&str>) -> anyhow::Result<(String, usize)> {
+    /// One service; `None`: the first one that the holder runs.
+    fn named(&self, name: Option<&str>) -> anyhow::Result<&Service> {
         let is_it =
             |bound: &&Bound| name.map_or(bound.runs_on == RunsOn::Holder, |name| bound.service.name == name);
         let found = self.bound.iter().find(is_it).context("there is no such role-bound service")?;
-        let count = self.containers.kill(&found.service.target, STOP_DEADLINE).await?;
-        Ok((found.service.name.clone(), count))
+        Ok(&found.service)
+    }
+
+    /// Kills what runs of one service, as its own crash would; `None`: the first one that the holder runs. Returns its
+    /// name, and how many containers were killed.
+    pub(super) async fn kill(&self, name: Option<&str>) -> anyhow::Result<(String, usize)> {
+        let found = self.named(name)?;
+        Ok((found.name.clone(), self.containers.kill(&found.target, STOP_DEADLINE).await?))
+    }
+
+    /// Main processes of one service's containers that run and have a health check, and its name.
+    pub(super) async fn mains(&self, name: Option<&str>) -> anyhow::Result<(String, Vec<Main>)> {
+        let found = self.named(name)?;
+        Ok((found.name.clone(), self.containers.checked_mains(&found.target, LOOK).await?))
+    }
+
+    /// Name and state of one service.
+    pub(super) async fn state(&self, name: Option<&str>) -> anyhow::Result<(String, ServiceState)> {
+        let found = self.named(name)?;
+        Ok((found.name.clone(), self.containers.state(&found.target, LOOK).await))
     }
 
     /// Stops what runs of a role, dependents first.

@@ -28,6 +28,8 @@ pub enum FaultKind {
     AgentFreeze,
     /// SIGKILL to the containers of a role-bound service.
     ContainerKill,
+    /// SIGSTOP to the main processes of a role-bound service, and to those that take their place; a watchdog thaws them.
+    ContainerUnhealthy,
     /// Packets of the peers that are named are dropped, both ways.
     Partition,
     /// Packets to the peers that are named are dropped; what they send arrives.
@@ -40,13 +42,14 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::MysqldKill,
         Self::MysqldFreeze,
         Self::RedisKill,
         Self::AgentKill,
         Self::AgentFreeze,
         Self::ContainerKill,
+        Self::ContainerUnhealthy,
         Self::Partition,
         Self::OneWay,
         Self::ReplicationLag,
@@ -62,7 +65,8 @@ impl FaultKind {
             | Self::RedisKill
             | Self::AgentKill
             | Self::AgentFreeze
-            | Self::ContainerKill => DrillLevel::L3,
+            | Self::ContainerKill
+            | Self::ContainerUnhealthy => DrillLevel::L3,
             Self::Partition | Self::OneWay | Self::ReplicationLag => DrillLevel::L4,
             Self::ReplicaDiskFull => DrillLevel::L5,
         }
@@ -77,6 +81,7 @@ impl FaultKind {
             | Self::MysqldFreeze
             | Self::RedisKill
             | Self::ContainerKill
+            | Self::ContainerUnhealthy
             | Self::Partition
             | Self::OneWay
             | Self::ReplicationLag
@@ -94,6 +99,7 @@ impl FaultKind {
             Self::AgentKill => "agent-kill",
             Self::AgentFreeze => "agent-freeze",
             Self::ContainerKill => "container-kill",
+            Self::ContainerUnhealthy => "container-unhealthy",
             Self::Partition => "partition",
             Self::OneWay => "one-way",
             Self::ReplicationLag => "replication-lag",
@@ -120,7 +126,7 @@ pub struct FaultSpec {
     /// [`FaultKind::ReplicationLag`].
     #[serde(default)]
     pub peers: Vec<NodeId>,
-    /// Which service, for [`FaultKind::ContainerKill`]; `None`: the first.
+    /// Which service, for [`FaultKind::ContainerKill`] and [`FaultKind::ContainerUnhealthy`]; `None`: the first.
     #[serde(default)]
     pub service: Option<String>,
     /// MiB that are left free, for [`FaultKind::ReplicaDiskFull`].
@@ -159,6 +165,9 @@ pub struct FaultState {
     /// When it was seen to bite.
     #[serde(default)]
     pub bit_at: Option<Timestamp>,
+    /// When what it causes was seen too, for [`FaultKind::ContainerUnhealthy`]: the engine's own checks take their time.
+    #[serde(default)]
+    pub shows_at: Option<Timestamp>,
     /// When it was seen to be healed.
     #[serde(default)]
     pub healed_at: Option<Timestamp>,
@@ -250,15 +259,6 @@ pub struct DrillRequest {
     pub order: DrillOrder,
 }
 
-/// What a node knows of drills: the answer of `POST /v1/drill`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrillView {
-    /// The node.
-    pub node: NodeId,
-    /// Its wall clock.
-    pub at: Timestamp,
-    /// Version of its agent.
-    pub version: String,
 /// Whole days until the certificates end that an agent uses; negative once they have. One that was renewed counts when its
 /// agent was started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,6 +269,15 @@ pub struct CertificateDays {
     pub authority: i64,
 }
 
+/// What a node knows of drills: the answer of `POST /v1/drill`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillView {
+    /// The node.
+    pub node: NodeId,
+    /// Its wall clock.
+    pub at: Timestamp,
+    /// Version of its agent.
+    pub version: String,
     /// The deepest level that it allows.
     pub allow: DrillLevel,
     /// Why no fault may be injected by the clock now; `None`: it may.
@@ -292,6 +301,9 @@ pub struct CertificateDays {
     /// What of drills is left in its kernel or on its disks; empty: nothing.
     #[serde(default)]
     pub leftovers: Vec<String>,
+    /// How long its certificates last; `None`: it does not know.
+    #[serde(default)]
+    pub certificate_days: Option<CertificateDays>,
     /// What this node knows of what runs on it, for the record: `kernel`.
     #[serde(default)]
     pub versions: std::collections::BTreeMap<String, String>,
@@ -301,9 +313,6 @@ pub struct CertificateDays {
 mod tests {
     use super::*;
 
-    /// How long its certificates last; `None`: it does not know.
-    #[serde(default)]
-    pub certificate_days: Option<CertificateDays>,
     #[test]
     fn orders_are_written_and_read() {
         let fault = FaultSpec {

@@ -3,6 +3,7 @@
 //! Its words go to standard output, one per line: `ready`, `bites …`, `fails …`. It reads one line, `go`. Before that line it has
 //! broken nothing, and ends when its input ends. After it, only the deadline or a SIGTERM counts, and both heal.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Note;
 use crate::api::drill::FaultKind;
+use crate::hands::containers::{Containers, Target};
 use crate::hands::server::{self, ServerId, Watch};
 
 /// What the watchdog says when it stands ready.
@@ -34,6 +36,11 @@ const WAITS_FOR_GO: Duration = Duration::from_secs(60);
 const FILL_STEP: u64 = 256 << 20;
 /// Between two steps.
 const FILL_PAUSE: Duration = Duration::from_millis(1);
+/// Between two looks for a process that has taken the place of a stopped one. A service that is restarted needs longer than
+/// this to pass a health check.
+const GUARD_EVERY: Duration = Duration::from_millis(200);
+/// An engine that serves answers within milliseconds.
+const ENGINE_WITHIN: Duration = Duration::from_secs(2);
 /// What could not be healed at the deadline is tried again this often.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -60,6 +67,7 @@ pub async fn run(path: &Path) -> io::Result<()> {
             tokio::select! {
                 () = tokio::time::sleep_until(deadline.into()) => {}
                 _ = terminate.recv() => {}
+                () = guard(&note) => {}
             }
         }
         Err(error) => {
@@ -118,6 +126,35 @@ async fn inject(
         seen.push(format!("{} has {} MiB", filler.display(), bytes >> 20));
     }
     Ok(seen.join("; "))
+}
+
+/// Stops whatever takes the place of a stopped process of a container, until it is dropped. Each is written down before it
+/// is stopped: whoever heals in this process's place must know it. An engine that does not answer is asked again.
+async fn guard(note: &Note) {
+    let Some(engine) = &note.engine else { return std::future::pending().await };
+    let engine = Containers::new(engine);
+    let mut known: BTreeSet<String> = note.stopped.iter().cloned().collect();
+    loop {
+        tokio::time::sleep(GUARD_EVERY).await;
+        for name in &note.containers {
+            let target = Target::Container(name.clone());
+            let mains = engine.checked_mains(&target, ENGINE_WITHIN).await.unwrap_or_default();
+            for process in mains.into_iter().filter_map(|main| main.process.ok()) {
+                if !known.contains(&process.to_string()) && replace(note, process).await.is_ok() {
+                    known.insert(process.to_string());
+                }
+            }
+        }
+    }
+}
+
+async fn replace(note: &Note, process: ServerId) -> io::Result<()> {
+    let noted = note.clone();
+    super::disk(move || noted.add_stopped(process)).await?;
+    match Watch::open(process)? {
+        Some(watch) => watch.signal(Signal::SIGSTOP as i32),
+        None => Ok(()),
+    }
 }
 
 /// Takes the room without writing it, in steps, so that it can be told to stop. A file system that cannot do that says so

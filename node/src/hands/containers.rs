@@ -24,6 +24,7 @@ use bollard::query_parameters::{
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::time::Instant;
 
+pub mod mains;
 pub mod order;
 
 /// What a service consists of.

@@ -95,3 +95,11 @@ pub fn prepare(host_dir: &Path, archive: &Path) -> Result<()> {
 pub fn state(host_dir: &Path) -> Result<String> {
     Ok(ask(host_dir, &["inspect", "-f", "{{.State.Status}}", CONTAINER])?.trim().to_owned())
 }
+
+/// Health of the service's container, as its engine says: `starting`, `healthy`, `unhealthy`.
+///
+/// # Errors
+/// The engine does not answer.
+pub fn health(host_dir: &Path) -> Result<String> {
+    Ok(ask(host_dir, &["inspect", "-f", "{{.State.Health.Status}}", CONTAINER])?.trim().to_owned())
+}

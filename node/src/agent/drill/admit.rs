@@ -100,6 +100,7 @@ const fn takes_a_vote(kind: FaultKind) -> bool {
         | FaultKind::MysqldFreeze
         | FaultKind::RedisKill
         | FaultKind::ContainerKill
+        | FaultKind::ContainerUnhealthy
         | FaultKind::ReplicationLag
         | FaultKind::ReplicaDiskFull => false,
     }
@@ -133,8 +134,12 @@ fn fits(context: &Context, ledger: &Ledger, spec: &FaultSpec) -> Result<(), Stri
     match spec.kind {
         FaultKind::MysqldKill | FaultKind::MysqldFreeze if !has_mysql => lacks("MySQL"),
         FaultKind::RedisKill if context.hands.redis.is_none() => lacks("Redis"),
-        FaultKind::ContainerKill if context.hands.services.is_none() => lacks("role-bound service"),
-        FaultKind::ContainerKill if !runs_here(config, spec.service.as_deref(), holds) => {
+        FaultKind::ContainerKill | FaultKind::ContainerUnhealthy if context.hands.services.is_none() => {
+            lacks("role-bound service")
+        }
+        FaultKind::ContainerKill | FaultKind::ContainerUnhealthy
+            if !runs_here(config, spec.service.as_deref(), holds) =>
+        {
             Err(format!("the service does not run on {node}: its role is another node's"))
         }
         FaultKind::ReplicationLag | FaultKind::ReplicaDiskFull if !has_mysql || holds => {
@@ -149,6 +154,7 @@ fn fits(context: &Context, ledger: &Ledger, spec: &FaultSpec) -> Result<(), Stri
         | FaultKind::AgentKill
         | FaultKind::AgentFreeze
         | FaultKind::ContainerKill
+        | FaultKind::ContainerUnhealthy
         | FaultKind::Partition
         | FaultKind::OneWay
         | FaultKind::ReplicationLag

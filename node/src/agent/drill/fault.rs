@@ -9,10 +9,10 @@ use baton_runbooks::ledger::DrillId;
 use jiff::Timestamp;
 
 use super::warden::Warden;
-use super::{Borne, Context, admit};
+use super::{Borne, Context, admit, container};
 use crate::api::drill::{FaultKind, FaultPhase, FaultSpec, FaultState};
 use crate::chain::chain;
-use crate::drill::{FILLER, Note, disk, note_path, remove_filler};
+use crate::drill::{FILLER, Note, disk, more_path, note_path, remove_filler};
 use crate::hands::server::{self, ServerId, Watch};
 
 /// A killed process is gone within milliseconds, unless it hangs in the kernel.
@@ -48,6 +48,7 @@ pub(super) async fn arm(context: &Context, number: DrillId, spec: FaultSpec) -> 
             phase: FaultPhase::Armed,
             armed_at: Timestamp::now(),
             bit_at: None,
+            shows_at: None,
             healed_at: None,
             heal: String::new(),
             effect: String::new(),
@@ -58,6 +59,9 @@ pub(super) async fn arm(context: &Context, number: DrillId, spec: FaultSpec) -> 
         filler: None,
         filler_bytes: 0,
         leave_bytes: 0,
+        engine: None,
+        containers: Vec::new(),
+        more_stopped: None,
         watchdog: None,
     };
     aim(context, &mut note).await?;
@@ -96,6 +100,9 @@ async fn aim(context: &Context, note: &mut Note) -> Result<(), String> {
     match note.state.spec.kind {
         FaultKind::MysqldFreeze => note.stopped = vec![mysqld(context).await?.to_string()],
         FaultKind::AgentFreeze => note.stopped = vec![own_id()?.to_string()],
+        FaultKind::ContainerUnhealthy => {
+            container::aim(context, note, more_path(&note_path(&config.state_dir))).await?;
+        }
         FaultKind::ReplicaDiskFull => {
             let dir = &config.mysql.as_ref().ok_or("no MySQL")?.data_dir;
             let free = free_bytes(dir).await?;
@@ -150,7 +157,10 @@ async fn make_ready(context: &Context, note: &mut Note) -> Result<Option<Warden>
         }
         FaultKind::AgentKill => "nothing stands: whoever supervises the agent starts it again".to_owned(),
         FaultKind::ContainerKill => "nothing stands: the holder's agent starts the service again".to_owned(),
-        FaultKind::MysqldFreeze | FaultKind::AgentFreeze | FaultKind::ReplicaDiskFull => String::new(),
+        FaultKind::MysqldFreeze
+        | FaultKind::AgentFreeze
+        | FaultKind::ContainerUnhealthy
+        | FaultKind::ReplicaDiskFull => String::new(),
     };
     Ok(None)
 }
@@ -185,6 +195,9 @@ pub(super) async fn inject(context: &Context, number: DrillId) -> Result<(), Str
     let note = borne.note.clone();
     *context.drills.fault() = Some(borne);
     let noted = write(&note, &note_path(&context.config.state_dir)).await;
+    if bit.is_ok() && spec.kind == FaultKind::ContainerUnhealthy {
+        tokio::spawn(container::see(context.clone(), number, spec.service));
+    }
     bit.map(drop).and(noted)
 }
 
@@ -219,7 +232,7 @@ async fn bite(context: &Context, borne: &mut Borne) -> Result<String, String> {
             watchdog.go().await?;
             Ok(format!("the watchdog stops {} in {} ms", own_id()?, LAST_WORDS.as_millis()))
         }
-        FaultKind::MysqldFreeze | FaultKind::ReplicaDiskFull => {
+        FaultKind::MysqldFreeze | FaultKind::ContainerUnhealthy | FaultKind::ReplicaDiskFull => {
             let watchdog = borne.watchdog.as_mut().ok_or("no watchdog")?;
             watchdog.go().await?;
             let seen = watchdog.bites().await?;
@@ -257,6 +270,7 @@ async fn severed(context: &Context, spec: &FaultSpec) -> Result<String, String> 
         | FaultKind::AgentKill
         | FaultKind::AgentFreeze
         | FaultKind::ContainerKill
+        | FaultKind::ContainerUnhealthy
         | FaultKind::ReplicaDiskFull => &[Way::From, Way::To],
     };
     let both: Vec<(IpAddr, Way)> =
@@ -335,7 +349,10 @@ async fn undo(context: &Context, borne: &mut Borne) -> Result<String, String> {
         FaultKind::RedisKill => Ok("nothing of the drill is left".to_owned()),
         FaultKind::ContainerKill => Ok("nothing of the drill is left".to_owned()),
         FaultKind::AgentKill => Ok("the agent was not killed".to_owned()),
-        FaultKind::MysqldFreeze | FaultKind::AgentFreeze | FaultKind::ReplicaDiskFull => Ok(seen),
+        FaultKind::MysqldFreeze
+        | FaultKind::AgentFreeze
+        | FaultKind::ContainerUnhealthy
+        | FaultKind::ReplicaDiskFull => Ok(seen),
     }
 }
 

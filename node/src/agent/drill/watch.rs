@@ -145,6 +145,10 @@ fn may_be_needed(context: &Context, ledger: &Ledger, unserved: Duration) -> Opti
     let fault = context.drills.fault();
     let spec = &fault.as_ref().filter(|borne| !borne.is_over())?.note.state.spec;
     let cuts = matches!(spec.kind, FaultKind::Partition | FaultKind::OneWay);
+    // A service that does not run here delays no takeover; one that must run here is thawed when the run begins.
+    if spec.kind == FaultKind::ContainerUnhealthy {
+        return None;
+    }
     let hides = cuts && ledger.holder.as_ref().is_some_and(|holder| spec.peers.contains(holder));
     (!hides).then(|| format!("nobody was heard serving for {} ms", unserved.as_millis()))
 }
