@@ -13,6 +13,7 @@
 pub mod agents;
 pub mod cast;
 pub mod certificates;
+mod effects;
 mod gaps;
 pub mod gate;
 pub mod meter;

@@ -213,7 +213,8 @@ impl Note {
             | FaultKind::ContainerKill
             | FaultKind::Partition
             | FaultKind::OneWay
-            | FaultKind::ReplicationLag => false,
+            | FaultKind::ReplicationLag
+            | FaultKind::PowerOff => false,
         }
     }
 }

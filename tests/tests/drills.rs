@@ -224,12 +224,12 @@ fn every_shipped_drill_passes() -> Result<()> {
         let judgement = outcome.record.as_ref().map(|record| &record.judgement);
         println!("{id}: {judgement:?}");
         let verdict = judgement.map(|judgement| judgement.verdict);
-        let says = |words: &str| {
-            judgement.is_some_and(|judgement| judgement.reasons.iter().any(|why| why.contains(words)))
-        };
-        // What no agent can inject yet is refused for that reason, and not because something else is amiss.
+        // This lab has no command that cuts the power: the node that lacks it is named.
         let is_right = match id {
-            "power-cut" => verdict == Some(Verdict::Refused) && says("this version plans"),
+            "power-cut" => {
+                let reasons = judgement.map(|judgement| judgement.reasons.join("; ")).unwrap_or_default();
+                verdict == Some(Verdict::Refused) && reasons.contains("drill.power_off")
+            }
             _ => verdict.is_some_and(Verdict::is_pass),
         };
         if !is_right {

@@ -31,15 +31,12 @@ pub enum Aim {
 /// Resolves a method.
 ///
 /// # Errors
-/// Nobody, or more than one, has the role; or this runner does not do it.
+/// Nobody, or more than one, has the role; or the method names no peer.
 pub fn aim(status: &Status, experiment: &Experiment, method: &Method) -> Result<Aim, String> {
     let kind = match method.fault {
         Fault::Rehearsal => return Ok(Aim::Rehearsal),
         Fault::Switchover => return Ok(Aim::Switchover { node: one(status, experiment, &method.target)? }),
         Fault::CertificateExpiring => return Ok(Aim::Certificates),
-        Fault::PowerOff => {
-            return Err(format!("this version plans {} and does not run it", method.fault));
-        }
         Fault::MysqldKill => FaultKind::MysqldKill,
         Fault::MysqldFreeze => FaultKind::MysqldFreeze,
         Fault::RedisKill => FaultKind::RedisKill,
@@ -51,6 +48,7 @@ pub fn aim(status: &Status, experiment: &Experiment, method: &Method) -> Result<
         Fault::OneWay => FaultKind::OneWay,
         Fault::ReplicationLag => FaultKind::ReplicationLag,
         Fault::ReplicaDiskFull => FaultKind::ReplicaDiskFull,
+        Fault::PowerOff => FaultKind::PowerOff,
     };
     let node = one(status, experiment, &method.target)?;
     let peers = match method.fault {
@@ -94,5 +92,36 @@ fn one(status: &Status, experiment: &Experiment, target: &str) -> Result<NodeId,
         (Some(node), true) => Ok(node),
         (Some(_), false) => Err(format!("{target} is more than one node")),
         (None, _) => Err(format!("nobody is the {role} now")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::shipped;
+    use crate::runner::sample::status;
+
+    #[test]
+    fn every_method_of_every_shipped_drill_has_an_aim() {
+        for id in shipped::ids() {
+            let experiment = shipped::named(id).unwrap().experiment;
+            for method in &experiment.method {
+                let aim = aim(&status(), &experiment, method).unwrap_or_else(|why| panic!("{id}: {why}"));
+                let Aim::Fault { spec, .. } = aim else { continue };
+                assert_eq!(spec.kind.level(), super::super::gate::node_level(method.fault.level()), "{id}");
+                assert_eq!(spec.duration_ms, method.duration.ms(), "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_service_that_is_named_is_passed_on() {
+        let mut experiment = shipped::named("container-never-healthy").unwrap().experiment;
+        experiment.method[0].service = Some("web".into());
+        let Ok(Aim::Fault { node, spec }) = aim(&status(), &experiment, &experiment.method[0]) else {
+            panic!("no fault");
+        };
+        assert_eq!((node.as_str(), spec.kind), ("db1", FaultKind::ContainerUnhealthy));
+        assert_eq!(spec.service.as_deref(), Some("web"));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use baton_node::api::client::ClientError;
-use baton_node::api::drill::{DrillId, DrillOrder, DrillView, FaultKind, FaultPhase, FaultSpec, FaultState};
+use baton_node::api::drill::{DrillId, DrillOrder, DrillView, FaultPhase, FaultSpec, FaultState};
 use baton_node::api::types::{RunResult, Status, SwitchoverRequest};
 use baton_node::config::NodeId;
 
@@ -14,15 +14,11 @@ use super::pulse::Bearing;
 use super::screen::Screen;
 use super::watch::Shared;
 use crate::evidence::{Ending, Event, FaultRecord};
-use crate::experiment::{Experiment, Fault, Method, Start};
+use crate::experiment::{Experiment, Fault, Heal, Method, Start};
 use crate::history::Origin;
 
 /// Time between two looks.
-const LOOK: Duration = Duration::from_millis(100);
-/// What is seen by another node's silence is seen this much later than what the node itself sees.
-const SILENCE_LATER: Duration = Duration::from_secs(2);
-/// A node of which nothing was heard for so long is silent; agents report several times a second.
-const SILENT_MS: u64 = 700;
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// How long a heal may take to be seen, beyond the fault's own time.
 const HEALED_WITHIN: Duration = Duration::from_secs(20);
 /// The outcome of what does not stand is over when the service was steady for so long.
@@ -91,7 +87,7 @@ impl Stage {
         Ok(())
     }
 
-    async fn pass(&self, time: Duration) {
+    pub(super) async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
 
@@ -258,23 +254,7 @@ impl Stage {
         let order = self.agents.order(Some(&node), DrillOrder::Inject { number }).await;
         self.faults[place].injected_ms = Some(injected_ms);
         let began = Instant::now();
-        let seen = match order {
-            Ok(view) if kind.silences_its_agent() => {
-                let said = view.fault.map(|fault| fault.effect).unwrap_or_default();
-                self.goes_silent(&node, kind, method.verify.within.duration() + SILENCE_LATER)
-                    .await
-                    .map(|seen| format!("{said}; {seen}"))
-            }
-            Ok(_) if kind == FaultKind::ContainerUnhealthy => {
-                self.shows(&node, method.verify.within.duration()).await
-            }
-            Ok(view) => {
-                let late = self.now_ms() - injected_ms > method.verify.within.ms();
-                let effect = view.fault.map(|fault| fault.effect).unwrap_or_default();
-                if late { Err(format!("seen too late: {effect}")) } else { Ok(effect) }
-            }
-            Err(error) => Err(error.to_string()),
-        };
+        let seen = self.effect(&node, kind, method, order, injected_ms).await;
         let bites = seen.is_ok();
         self.faults[place].verified_ms = bites.then(|| self.now_ms());
         self.faults[place].effect = seen.unwrap_or_else(|why| why);
@@ -289,7 +269,7 @@ impl Stage {
         if bites {
             self.stand(method, began).await;
         }
-        let stood = self.heal(place).await?;
+        let stood = self.heal(place, self.patience(method.fault)).await?;
         self.faults[place].stood_ms = stood.filter(|_| bites && method.fault.stands());
         Ok(bites)
     }
@@ -335,7 +315,7 @@ impl Stage {
         for place in 0..self.faults.len() {
             let fault = &self.faults[place];
             if fault.injected_ms.is_some() && fault.heal_verified_ms.is_none() {
-                self.heal(place).await?;
+                self.heal(place, self.patience(self.faults[place].fault)).await?;
             }
         }
         Ok(())
@@ -345,11 +325,14 @@ impl Stage {
     ///
     /// # Errors
     /// It is not seen to be healed.
-    async fn heal(&mut self, place: usize) -> Result<Option<u64>, Ending> {
+    async fn heal(&mut self, place: usize, within: Duration) -> Result<Option<u64>, Ending> {
         let fault = self.faults[place].clone();
         let node = NodeId::new(fault.node.as_str());
         self.shared.doing(format!("healing {} on {node}", fault.fault));
-        match self.healed(&node, fault.duration_ms).await {
+        if fault.fault.heal() == Heal::Site {
+            self.note(node.as_str(), "somebody has to switch it on again; it is waited for");
+        }
+        match self.healed(&node, fault.duration_ms, within).await {
             Ok((words, stood_ms)) => {
                 let now = self.now_ms();
                 (self.faults[place].healed_ms, self.faults[place].heal_verified_ms) = (Some(now), Some(now));
@@ -364,6 +347,15 @@ impl Stage {
         }
     }
 
+    /// How long a heal may take to be seen, beyond the fault's own time. Who has to walk to a switch has as long as
+    /// redundancy has.
+    fn patience(&self, fault: Fault) -> Duration {
+        match fault.heal() {
+            Heal::Site => HEALED_WITHIN.max(self.experiment.after.wait_redundancy.duration()),
+            Heal::Nothing | Heal::Kernel | Heal::Watchdog | Heal::Supervisor => HEALED_WITHIN,
+        }
+    }
+
     /// Heals whatever is left, however the drill ended. Says what could not be seen to be healed.
     pub async fn heal_all(&mut self) -> Vec<String> {
         let mut left = Vec::new();
@@ -371,8 +363,8 @@ impl Stage {
             let fault = &self.faults[place];
             if fault.armed_ms.is_some()
                 && fault.heal_verified_ms.is_none()
-                && fault.fault.heal() != crate::experiment::Heal::Nothing
-                && self.heal(place).await.is_err()
+                && fault.fault.heal() != Heal::Nothing
+                && self.heal(place, HEALED_WITHIN).await.is_err()
             {
                 left.push(format!("{} on {}", self.faults[place].fault, self.faults[place].node));
             }
@@ -381,8 +373,13 @@ impl Stage {
     }
 
     /// Orders the heal, and waits until the node says that nothing is left.
-    async fn healed(&self, node: &NodeId, duration_ms: u64) -> Result<(String, Option<u64>), String> {
-        let until = Instant::now() + HEALED_WITHIN + Duration::from_millis(duration_ms);
+    async fn healed(
+        &self,
+        node: &NodeId,
+        duration_ms: u64,
+        within: Duration,
+    ) -> Result<(String, Option<u64>), String> {
+        let until = Instant::now() + within + Duration::from_millis(duration_ms);
         loop {
             let order = DrillOrder::Heal { reason: "its time is over".into() };
             let last = match self.agents.order(Some(node), order).await {
@@ -400,50 +397,6 @@ impl Stage {
                 return Err(last);
             }
             self.pass(LOOK).await;
-        }
-    }
-
-    /// What a fault causes, when its node has seen that too.
-    async fn shows(&self, node: &NodeId, within: Duration) -> Result<String, String> {
-        let until = Instant::now() + within;
-        self.shared.doing(format!("waiting until what was injected on {node} shows"));
-        loop {
-            let last = match self.agents.look(node).await {
-                Ok(view) => match view.fault.filter(|fault| fault.drill == self.number) {
-                    Some(fault) if fault.shows_at.is_some() => return Ok(fault.effect),
-                    Some(fault) if fault.phase == FaultPhase::Healed => return Err(fault.healed),
-                    Some(fault) => fault.effect,
-                    None => "the node knows nothing of it".to_owned(),
-                },
-                Err(error) => error.to_string(),
-            };
-            if Instant::now() >= until {
-                return Err(format!("seen so far: {last}"));
-            }
-            self.pass(LOOK).await;
-        }
-    }
-
-    /// An agent that is taken away is not heard by the others, or is heard as a new one.
-    async fn goes_silent(&self, node: &NodeId, kind: FaultKind, within: Duration) -> Result<String, String> {
-        let until = Instant::now() + within;
-        let mut watch = self.agents.client.status().await.ok();
-        loop {
-            let row = watch.and_then(|status| status.nodes.into_iter().find(|row| row.name == *node));
-            if let Some(ms) = row.and_then(|row| row.heard_ms_ago).filter(|ms| *ms >= SILENT_MS) {
-                return Ok(format!("nothing was heard of it for {ms} ms"));
-            }
-            if kind == FaultKind::AgentKill
-                && let Ok(view) = self.agents.look(node).await
-                && let Some(FaultState { phase: FaultPhase::Healed, healed, .. }) = view.fault
-            {
-                return Ok(healed);
-            }
-            if Instant::now() >= until {
-                return Err(format!("{node} is heard as before"));
-            }
-            self.pass(LOOK).await;
-            watch = self.agents.client.status().await.ok();
         }
     }
 

@@ -212,7 +212,9 @@ fn unproven(fault: &FaultRecord) -> Option<String> {
     if fault.verified_ms.is_none() {
         return Some(format!("{name} was not seen to take effect: {}", fault.effect));
     }
-    if let Some(stood_ms) = fault.stood_ms.filter(|_| fault.fault.stands())
+    // Who switches a host on again chooses the time.
+    let is_timed = fault.fault.stands() && fault.heal != Heal::Site;
+    if let Some(stood_ms) = fault.stood_ms.filter(|_| is_timed)
         && stood_ms + SEEN_WITHIN_MS < fault.duration_ms / 10 * 9
     {
         return Some(format!("{name} stood for {stood_ms} ms instead of {} ms", fault.duration_ms));

@@ -13,6 +13,7 @@
 mod admit;
 mod container;
 mod fault;
+mod power;
 mod warden;
 mod watch;
 
@@ -37,6 +38,8 @@ const ENDED_SHOWN: usize = 16;
 const WORDS_MAX: usize = 400;
 /// Bounds of a drill's lease.
 const LEASE_MS: std::ops::RangeInclusive<u64> = 2_000..=60_000;
+/// Agents report several times a second: one that was not heard for so long is not heard now.
+const HEARD_NOW: Duration = Duration::from_secs(1);
 /// A stop has more to close, and all of it within ten seconds.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How long the ledger's answer is waited for to come back as a view.
@@ -226,6 +229,11 @@ async fn view(context: &Context) -> DrillView {
         ended: ended[ended.len().saturating_sub(ENDED_SHOWN)..].to_vec(),
         fault: context.drills.state(),
         leftovers: fault::leftovers(context).await,
+        power_off: power::hook(context).is_ok(),
+        not_heard: others(context)
+            .filter(|other| context.hands.peer_lately(other, HEARD_NOW).is_none())
+            .cloned()
+            .collect(),
         certificate_days: context
             .tls
             .days_left()

@@ -38,11 +38,13 @@ pub enum FaultKind {
     ReplicationLag,
     /// A file of bounded size fills the file system of the database's data.
     ReplicaDiskFull,
+    /// The site's own command cuts the node's power.
+    PowerOff,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::MysqldKill,
         Self::MysqldFreeze,
         Self::RedisKill,
@@ -54,6 +56,7 @@ impl FaultKind {
         Self::OneWay,
         Self::ReplicationLag,
         Self::ReplicaDiskFull,
+        Self::PowerOff,
     ];
 
     /// How deep it reaches.
@@ -68,7 +71,7 @@ impl FaultKind {
             | Self::ContainerKill
             | Self::ContainerUnhealthy => DrillLevel::L3,
             Self::Partition | Self::OneWay | Self::ReplicationLag => DrillLevel::L4,
-            Self::ReplicaDiskFull => DrillLevel::L5,
+            Self::ReplicaDiskFull | Self::PowerOff => DrillLevel::L5,
         }
     }
 
@@ -76,7 +79,7 @@ impl FaultKind {
     #[must_use]
     pub const fn silences_its_agent(self) -> bool {
         match self {
-            Self::AgentKill | Self::AgentFreeze => true,
+            Self::AgentKill | Self::AgentFreeze | Self::PowerOff => true,
             Self::MysqldKill
             | Self::MysqldFreeze
             | Self::RedisKill
@@ -104,6 +107,7 @@ impl FaultKind {
             Self::OneWay => "one-way",
             Self::ReplicationLag => "replication-lag",
             Self::ReplicaDiskFull => "replica-disk-full",
+            Self::PowerOff => "power-off",
         }
     }
 }
@@ -301,6 +305,12 @@ pub struct DrillView {
     /// What of drills is left in its kernel or on its disks; empty: nothing.
     #[serde(default)]
     pub leftovers: Vec<String>,
+    /// It has a command that cuts its power, `drill.power_off`, and the program is there.
+    #[serde(default)]
+    pub power_off: bool,
+    /// Other nodes that it does not hear now.
+    #[serde(default)]
+    pub not_heard: Vec<NodeId>,
     /// How long its certificates last; `None`: it does not know.
     #[serde(default)]
     pub certificate_days: Option<CertificateDays>,

@@ -59,6 +59,10 @@ pub(super) fn run(global: &Global) -> Result<Exit, Failure> {
     if config.is_data_node() {
         findings.extend(data_node(&config));
     }
+    let power_off = config.drill.power_off.as_ref();
+    findings.extend(
+        power_off.map(|hook| executable("drill-power-off", &hook.program, "correct drill.power_off")),
+    );
     findings.extend(kernel());
     findings.push(agent(global, &config)?);
     let failed = findings.iter().any(|finding| finding.grade == Grade::Fail);
@@ -176,7 +180,9 @@ fn data_node(config: &Config) -> Vec<Finding> {
     findings.extend(config.redis.as_ref().map(|redis| socket("redis-socket", &redis.socket, Grade::Warn)));
     findings
         .extend(config.docker.as_ref().map(|docker| socket("docker-socket", &docker.socket, Grade::Warn)));
-    findings.extend(config.fence_hook.as_ref().map(|hook| executable("fence-hook", &hook.program)));
+    findings.extend(
+        config.fence_hook.as_ref().map(|hook| executable("fence-hook", &hook.program, "correct hooks.fence")),
+    );
     findings
 }
 
@@ -208,13 +214,13 @@ fn socket(code: &'static str, path: &Path, grade: Grade) -> Finding {
     }
 }
 
-fn executable(code: &'static str, path: &Path) -> Finding {
+fn executable(code: &'static str, path: &Path, way_out: &'static str) -> Finding {
     match fs::metadata(path) {
         Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => {
             good(code, path.display().to_string())
         }
         Ok(_) => bad(code, Grade::Fail, format!("{} cannot be executed", path.display()), "chmod +x"),
-        Err(e) => bad(code, Grade::Fail, format!("{}: {e}", path.display()), "correct hooks.fence"),
+        Err(e) => bad(code, Grade::Fail, format!("{}: {e}", path.display()), way_out),
     }
 }
 

@@ -10,7 +10,7 @@ use jiff::civil::{Time, Weekday};
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
-use super::{Ms, Secret, read_secret};
+use super::{Hook, Ms, Secret, read_secret};
 
 /// How deep a drill reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ pub struct Drill {
     pub cooldown: Ms,
     /// No fault stands longer.
     pub duration_max: Ms,
+    /// The site's own command that cuts this node's power; `None`: no drill does.
+    pub power_off: Option<Hook>,
     /// Where evidence of drills that are run on this node is kept.
     pub evidence: PathBuf,
     /// The account with which a drill writes through the VIP; `None`: `mysql.check_user`.

@@ -405,7 +405,8 @@ pub const SECTIONS: &[Section] = &[
                 "allow",
                 "\"L0\" to \"L5\"",
                 Value("\"L2\""),
-                "The deepest level: L1 asks, L2 passes the baton, L3 kills or stops a process, L4 drops packets, L5 fills a disk.",
+                "The deepest level: L1 asks, L2 passes the baton, L3 kills or stops a process, L4 drops packets, L5 fills a disk \
+                 or, with `power_off`, cuts the power.",
             ),
             key(
                 "window",
@@ -424,6 +425,13 @@ pub const SECTIONS: &[Section] = &[
                 "span, \"90s\" or \"1500ms\"",
                 Value("\"120s\""),
                 "No fault stands longer; 600 s at most.",
+            ),
+            key(
+                "power_off",
+                "list: absolute path, then arguments",
+                Value("[]"),
+                "Cuts this node's own power, for the drill `power-cut`; only with `allow = \"L5\"`. It runs on the node that is struck, \
+                 with a time limit, and nothing switches the node on again. Empty: no drill cuts it.",
             ),
             key(
                 "evidence",

@@ -164,6 +164,7 @@ pub struct RawDrill {
     pub window: Option<String>,
     pub cooldown: Option<Ms>,
     pub duration_max: Option<Ms>,
+    pub power_off: Option<Vec<String>>,
     pub evidence: Option<PathBuf>,
     pub arp_senders: Option<std::net::Ipv4Addr>,
     pub user: Option<String>,

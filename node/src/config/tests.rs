@@ -329,3 +329,25 @@ fn socket_is_found_in_a_file_that_is_not_valid() {
     let missing = socket_of(&dir.path().join("none.toml"), &"db2".into()).unwrap_err();
     assert!(missing.to_string().contains("baton config default"));
 }
+
+#[test]
+fn a_command_that_cuts_the_power_is_absolute_and_only_for_l5() {
+    let none = ["", "[drill]\nallow = \"L5\"", "[drill]\npower_off = []"];
+    for tail in none {
+        assert_eq!(parse(&with(tail)).unwrap().drill.power_off, None, "{tail}");
+    }
+    let config = parse(&with("[drill]\nallow = \"L5\"\npower_off = [\"/bin/off\", \"{node}\"]")).unwrap();
+    let hook = config.drill.power_off.unwrap();
+    assert_eq!((hook.program, hook.args), (PathBuf::from("/bin/off"), vec!["db1".to_owned()]));
+    for (tail, says) in [
+        ("[drill]\npower_off = [\"/bin/off\"]", "drill.allow is L2"),
+        ("[drill]\nallow = \"L4\"\npower_off = [\"/bin/off\"]", "drill.allow is L4"),
+        ("[drill]\nallow = \"L5\"\npower_off = [\"off\"]", "is not an absolute path"),
+    ] {
+        let problem = only_problem(&with(tail));
+        assert!(problem.contains("drill.power_off") && problem.contains(says), "{problem}");
+    }
+    assert!(parse(&with("[drill]\nallow = \"L5\"\npower_off = \"/bin/off\"")).is_err(), "a line for a shell");
+    let other = parse(&with("[drill]\nallow = \"L5\"\npower_off = [\"/bin/off\"]")).unwrap();
+    assert_eq!(other.hash, parse(MINIMAL).unwrap().hash, "it is this node's own word");
+}

@@ -145,8 +145,19 @@ fn drill(raw: &RawDrill, node: &NodeId, problems: &mut Problems) -> Drill {
     if let Some(schema) = raw.schema.as_ref().filter(|name| name.is_empty() || !name.chars().all(plain)) {
         problems.add("drill.schema", schema, "is not a plain schema name", "use letters, digits and '_'");
     }
+    let allow = raw.allow.unwrap_or(DrillLevel::L2);
+    let power_off = command("drill.power_off", raw.power_off.as_deref(), node, problems);
+    if power_off.is_some() && allow < DrillLevel::L5 {
+        problems.add(
+            "drill.power_off",
+            "a command",
+            format!("is for drills of level L5, and drill.allow is {allow}"),
+            "write allow = \"L5\", or remove the key",
+        );
+    }
     Drill {
-        allow: raw.allow.unwrap_or(DrillLevel::L2),
+        allow,
+        power_off,
         window: window.ok().flatten(),
         cooldown: raw.cooldown.unwrap_or(Ms(60_000)),
         duration_max,

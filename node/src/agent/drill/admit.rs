@@ -6,7 +6,7 @@ use baton_runbooks::ledger::{DrillId, Ledger};
 use baton_runbooks::model::{NodeId, NodeKind};
 use jiff::{Timestamp, Zoned};
 
-use super::{Context, ledger, others, when};
+use super::{Context, ledger, others, power, when};
 use crate::api::drill::{FaultKind, FaultSpec};
 use crate::config::{Drill, DrillLevel};
 
@@ -95,7 +95,11 @@ fn allowed(context: &Context, level: DrillLevel) -> Result<(), String> {
 /// The node's vote is lost or in doubt while it stands.
 const fn takes_a_vote(kind: FaultKind) -> bool {
     match kind {
-        FaultKind::AgentKill | FaultKind::AgentFreeze | FaultKind::Partition | FaultKind::OneWay => true,
+        FaultKind::AgentKill
+        | FaultKind::AgentFreeze
+        | FaultKind::Partition
+        | FaultKind::OneWay
+        | FaultKind::PowerOff => true,
         FaultKind::MysqldKill
         | FaultKind::MysqldFreeze
         | FaultKind::RedisKill
@@ -148,6 +152,7 @@ fn fits(context: &Context, ledger: &Ledger, spec: &FaultSpec) -> Result<(), Stri
         FaultKind::Partition | FaultKind::OneWay | FaultKind::ReplicationLag if spec.peers.is_empty() => {
             Err(format!("{} needs the names of the peers", spec.kind))
         }
+        FaultKind::PowerOff => power::hook(context).map(drop),
         FaultKind::MysqldKill
         | FaultKind::MysqldFreeze
         | FaultKind::RedisKill

@@ -9,7 +9,7 @@ use baton_runbooks::ledger::DrillId;
 use jiff::Timestamp;
 
 use super::warden::Warden;
-use super::{Borne, Context, admit, container};
+use super::{Borne, Context, admit, container, power};
 use crate::api::drill::{FaultKind, FaultPhase, FaultSpec, FaultState};
 use crate::chain::chain;
 use crate::drill::{FILLER, Note, disk, more_path, note_path, remove_filler};
@@ -126,7 +126,8 @@ async fn aim(context: &Context, note: &mut Note) -> Result<(), String> {
         | FaultKind::ContainerKill
         | FaultKind::Partition
         | FaultKind::OneWay
-        | FaultKind::ReplicationLag => {}
+        | FaultKind::ReplicationLag
+        | FaultKind::PowerOff => {}
     }
     Ok(())
 }
@@ -157,6 +158,7 @@ async fn make_ready(context: &Context, note: &mut Note) -> Result<Option<Warden>
         }
         FaultKind::AgentKill => "nothing stands: whoever supervises the agent starts it again".to_owned(),
         FaultKind::ContainerKill => "nothing stands: the holder's agent starts the service again".to_owned(),
+        FaultKind::PowerOff => "nothing heals it: somebody switches the node on again".to_owned(),
         FaultKind::MysqldFreeze
         | FaultKind::AgentFreeze
         | FaultKind::ContainerUnhealthy
@@ -227,6 +229,12 @@ async fn bite(context: &Context, borne: &mut Borne) -> Result<String, String> {
             });
             Ok(format!("{own} kills itself in {} ms", LAST_WORDS.as_millis()))
         }
+        FaultKind::PowerOff => {
+            let hook = power::hook(context)?.clone();
+            let said = format!("{} cuts the power in {} ms", hook.program.display(), LAST_WORDS.as_millis());
+            tokio::spawn(power::cut(context.clone(), borne.note.state.drill, hook, LAST_WORDS));
+            Ok(said)
+        }
         FaultKind::AgentFreeze => {
             let watchdog = borne.watchdog.as_mut().ok_or("no watchdog")?;
             watchdog.go().await?;
@@ -271,7 +279,8 @@ async fn severed(context: &Context, spec: &FaultSpec) -> Result<String, String> 
         | FaultKind::AgentFreeze
         | FaultKind::ContainerKill
         | FaultKind::ContainerUnhealthy
-        | FaultKind::ReplicaDiskFull => &[Way::From, Way::To],
+        | FaultKind::ReplicaDiskFull
+        | FaultKind::PowerOff => &[Way::From, Way::To],
     };
     let both: Vec<(IpAddr, Way)> =
         peers.iter().flat_map(|peer| ways.iter().map(|way| (*peer, *way))).collect();
@@ -349,6 +358,7 @@ async fn undo(context: &Context, borne: &mut Borne) -> Result<String, String> {
         FaultKind::RedisKill => Ok("nothing of the drill is left".to_owned()),
         FaultKind::ContainerKill => Ok("nothing of the drill is left".to_owned()),
         FaultKind::AgentKill => Ok("the agent was not killed".to_owned()),
+        FaultKind::PowerOff => Ok("the power was not cut".to_owned()),
         FaultKind::MysqldFreeze
         | FaultKind::AgentFreeze
         | FaultKind::ContainerUnhealthy
