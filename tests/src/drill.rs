@@ -1,6 +1,6 @@
 //! Drills in the lab: the program `baton-drill` at the client's seat, and what must be left when it is gone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -84,6 +84,16 @@ pub fn begin(lab: &Lab, at: Port, drill: &str) -> Result<Child> {
     let log = std::fs::File::create(lab.dir.join("drill.log"))?;
     let mut command = command(lab, at, &["run", drill, "--yes", "--by", "the lab"])?;
     Ok(command.stdout(Stdio::null()).stderr(log).spawn()?)
+}
+
+/// Starts the one who runs drills when they are due, by this file; what it says goes to a file of the lab.
+///
+/// # Errors
+/// It cannot be started.
+pub fn keep_schedule(lab: &Lab, at: Port, timetable: &Path) -> Result<Child> {
+    let log = std::fs::File::create(lab.dir.join("schedule.log"))?;
+    let mut command = command(lab, at, &["schedule", "--run", "--timetable"])?;
+    Ok(command.arg(timetable).stdout(Stdio::null()).stderr(log).spawn()?)
 }
 
 /// A drill of one's own: a shipped one, with other words in its file. Returns its path.

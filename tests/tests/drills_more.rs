@@ -7,9 +7,12 @@ use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use baton_chaos::schedule::Obstacle;
+use baton_chaos::timetable::{self, Note, What};
 use baton_chaos::verdict::Verdict;
 use baton_tests::drill::{self, Outcome, SEAT, passed};
 use baton_tests::lab::{Driver, Lab, Options, Port, agents, docker, wait};
+use jiff::{SignedDuration, Zoned};
 use nix::sys::signal::Signal;
 
 /// Held for the length of a test; other test programs that measure hold the same file.
@@ -123,5 +126,60 @@ fn a_holder_whose_power_is_cut_is_replaced_and_comes_back() -> Result<()> {
     ensure!(record.holder_changes == 1, "{} changes of holder", record.holder_changes);
     let effect = &record.faults[0].effect;
     ensure!(effect.contains("neither of 2 other agents hears db1"), "{effect}");
+    Ok(())
+}
+
+/// Hours from now, as a timetable writes them.
+fn hours(from: i64, to: i64) -> String {
+    let at = |hours: i64| (Zoned::now() + SignedDuration::from_hours(hours)).strftime("%H:%M").to_string();
+    format!("{}-{}", at(from), at(to))
+}
+
+#[test]
+fn what_is_due_runs_by_itself_and_what_a_node_does_not_allow_now_is_skipped_with_its_reason() -> Result<()> {
+    let _alone = alone();
+    let (open, closed) = (hours(-1, 2), hours(6, 7));
+    let lab = up(Options { drills: "L2", drill_keys: format!("window = \"{closed}\""), ..plain() })?;
+    let line = |name: &str, window: &str| {
+        format!("[[drill]]\nname = \"{name}\"\nevery = \"1d\"\nwindow = \"{window}\"\ncooldown = \"0s\"\n")
+    };
+    let timetable = lab.dir.join("schedule.toml");
+    let lines = [line("rehearsal", &open), line("switchover-and-back", &open), line("certificates", &closed)];
+    std::fs::write(&timetable, lines.concat())?;
+    let before = lab.standing()?;
+
+    let mut scheduler = drill::keep_schedule(&lab, SEAT, &timetable)?;
+    let diary = || timetable::diary(&lab.host(SEAT).dir.join("drills"));
+    let skipped = |note: &Note| matches!(note.what, What::Skipped(_));
+    let came = wait::until_true("the schedule to be worked through", wait::EVERY * 3_000, || {
+        Ok(diary().iter().any(skipped) || scheduler.try_wait()?.is_some())
+    });
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(scheduler.id())?), Signal::SIGTERM)?;
+    ensure!(
+        scheduler.wait()?.code() == Some(0),
+        "{}",
+        std::fs::read_to_string(lab.dir.join("schedule.log"))?
+    );
+    came?;
+
+    let notes = diary();
+    println!("{notes:#?}");
+    let of = |name: &str| {
+        notes.iter().filter(|note| note.drill == name).map(|note| &note.what).collect::<Vec<_>>()
+    };
+    let record = drill::newest_record(&lab, SEAT)?;
+    ensure!(record.experiment.id == "rehearsal" && record.who.operator == "schedule", "{record:?}");
+    let verdict = record.judgement.verdict;
+    ensure!(verdict.is_pass(), "{:?}", record.judgement);
+    ensure!(of("rehearsal") == [&What::Begun, &What::Ran { record: record.number, verdict }], "{notes:?}");
+    let [What::Skipped(Obstacle::NotReady { why })] = of("switchover-and-back")[..] else {
+        anyhow::bail!("not skipped once: {notes:?}");
+    };
+    ensure!(why.contains("window") && why.contains("drills are for"), "{why}");
+    ensure!(of("certificates").is_empty(), "its own window is closed: it is not due");
+    let (code, said) =
+        drill::verb(&lab, SEAT, &["schedule", "--timetable", &timetable.display().to_string()])?;
+    ensure!(code == 0 && said.contains("skipped") && said.contains(why), "{said}");
+    ensure!(lab.standing()?.epoch == before.epoch, "the holder changed");
     Ok(())
 }
