@@ -50,8 +50,9 @@ fn main_of(container: &ContainerInspectResponse) -> Option<Main> {
     Some(Main { container: name, process: process(pid, &id_of(container)) })
 }
 
-/// 1. The identity of whoever has the id now. 2. That one stands in the container's control group, which no other process
-/// does. 3. It is still the same: so what was seen in 2 was of the identity of 1.
+/// 1. The identity of whoever has the id now.
+/// 2. That one stands in the container's control group, which no other process does.
+/// 3. It is still the same, so that what was seen in 2 was seen of the identity of 1.
 fn process(pid: i32, container: &str) -> io::Result<ServerId> {
     let id = server::of_pid(pid)?;
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
