@@ -339,6 +339,8 @@ pub struct Quarantine {
 pub struct ExportFacts {
     /// The file, on that node.
     pub file: String,
+    /// Transactions that the binary log still had.
+    pub transactions: u64,
     /// Rows changed.
     pub rows: u64,
     /// Tables with changed rows.

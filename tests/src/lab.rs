@@ -26,6 +26,7 @@ pub mod sentinel;
 mod servers;
 pub mod shell;
 mod sweep;
+pub mod turn;
 pub mod wait;
 pub mod wire;
 

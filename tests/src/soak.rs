@@ -19,13 +19,12 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::lab::{Driver, Flavour, Lab, Options, target_dir, wait};
+use crate::lab::{Driver, Flavour, Lab, Options, target_dir, turn, wait};
 use crate::run::Outcome;
 pub use coverage::Tally;
 pub use draw::{Begun, Round, Stand};
@@ -77,7 +76,7 @@ struct Soak {
 pub fn soak(order: &Order, mut say: impl FnMut(&str)) -> Result<Summary> {
     let dir = target_dir().join("soak");
     std::fs::create_dir_all(&dir)?;
-    let _alone = alone()?;
+    let _turn = turn::alone()?;
     let mut soak = Soak {
         order: order.clone(),
         dir,
@@ -99,15 +98,6 @@ pub fn soak(order: &Order, mut say: impl FnMut(&str)) -> Result<Summary> {
         }
         Ok(()) | Err(_) => Ok(summary),
     }
-}
-
-/// Held for as long as a lab stands: two labs on one machine disturb each other's timing.
-fn alone() -> Result<File> {
-    let file = File::create("/tmp/baton-lab.lock")?;
-    while file.try_lock().is_err() {
-        wait::pass(Duration::from_millis(200))?;
-    }
-    Ok(file)
 }
 
 impl Soak {

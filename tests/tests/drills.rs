@@ -4,7 +4,6 @@
 //! `baton-drill`, built before. `BATON_DRILL_KILLS` says how often the runner is killed (4), `BATON_FLAVOUR`
 //! on which database (`mariadb`, or `mysql`).
 
-use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,15 +13,7 @@ use baton_node::api::drill::{DrillId, DrillOrder, FaultKind, FaultSpec};
 use baton_node::config::DrillLevel;
 use baton_tests::drill::{self, Restarter, SEAT, passed};
 use baton_tests::lab::wire::{INTERFACE, VIP};
-use baton_tests::lab::{DATA, Driver, Flavour, Lab, Options, Port, database, shell, wait};
-
-/// Held for the length of a test; other test programs that measure hold the same file.
-fn alone() -> File {
-    assert!(nix::unistd::geteuid().is_root(), "the lab needs root");
-    let file = File::create("/tmp/baton-lab.lock").expect("the lock file can be made");
-    file.lock().expect("the lock can be had");
-    file
-}
+use baton_tests::lab::{DATA, Driver, Flavour, Lab, Options, Port, database, shell, turn, wait};
 
 fn lab(allow: &'static str) -> Result<Lab> {
     let driver = Driver::Agents { profile: "standard".into() };
@@ -34,7 +25,7 @@ fn lab(allow: &'static str) -> Result<Lab> {
 
 #[test]
 fn a_rehearsal_passes_and_changes_nothing() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = lab("L1")?;
     let before = lab.standing()?;
     let outcome = drill::run(&lab, SEAT, "rehearsal")?;
@@ -47,7 +38,7 @@ fn a_rehearsal_passes_and_changes_nothing() -> Result<()> {
 
 #[test]
 fn a_switchover_drill_passes_and_the_ledger_has_its_head() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = lab("L2")?;
     let outcome = drill::run(&lab, SEAT, "switchover-and-back")?;
     passed(&lab, &outcome)?;
@@ -61,7 +52,7 @@ fn a_switchover_drill_passes_and_the_ledger_has_its_head() -> Result<()> {
 
 #[test]
 fn a_killed_database_passes() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = lab("L3")?;
     let restarter = Restarter::of_mysql(&lab, Port::Db1)?;
     let outcome = drill::run(&lab, SEAT, "mysqld-killed")?;
@@ -71,7 +62,7 @@ fn a_killed_database_passes() -> Result<()> {
 
 #[test]
 fn a_frozen_agent_passes() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = lab("L3")?;
     let outcome = drill::run(&lab, SEAT, "agent-frozen")?;
     passed(&lab, &outcome)
@@ -79,7 +70,7 @@ fn a_frozen_agent_passes() -> Result<()> {
 
 #[test]
 fn an_isolated_holder_passes() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = lab("L4")?;
     let outcome = drill::run(&lab, SEAT, "holder-isolated")?;
     passed(&lab, &outcome)
@@ -87,7 +78,7 @@ fn an_isolated_holder_passes() -> Result<()> {
 
 #[test]
 fn a_node_refuses_what_is_above_its_level_whoever_asks() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = lab("L2")?;
     let outcome = drill::run(&lab, SEAT, "mysqld-killed")?;
     ensure!(outcome.code == 2, "{}: {}", outcome.code, outcome.said);
@@ -128,7 +119,7 @@ const SHORT: [(&str, &str); 2] = [("60s", "15s"), ("within = \"30s\"", "within =
 /// By the command on another node, by Ctrl-C, and node by node without ending the drill.
 #[test]
 fn an_operator_ends_a_drill_and_everything_is_healed() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = lab("L4")?;
     let aborted = Verdict::Aborted.exit_code();
     let mut runner = drill::begin(&lab, SEAT, "replication-lags")?;
@@ -168,7 +159,7 @@ fn an_operator_ends_a_drill_and_everything_is_healed() -> Result<()> {
 /// A drill that could not fail would prove nothing.
 #[test]
 fn a_second_machine_with_the_address_and_a_lost_write_each_fail_a_drill() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = lab("L4")?;
     let short = drill::altered(&lab, "replication-lags", &SHORT)?;
     let failed = |mut runner: std::process::Child, because: &str| -> Result<()> {
@@ -206,7 +197,7 @@ fn backup(lab: &Lab) -> Result<Port> {
 #[test]
 #[ignore = "some twenty minutes: cargo test --workspace --test drills -- --ignored"]
 fn every_shipped_drill_passes() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let driver = Driver::Agents { profile: "standard".into() };
     let lab =
         Lab::up(Options { drills: "L5", resync_by_itself: true, docker: true, ..Options::plain(driver) })?;
@@ -244,7 +235,7 @@ fn every_shipped_drill_passes() -> Result<()> {
 /// The runner is killed at instants spread over all of a drill; each time the agents heal what it left.
 #[test]
 fn a_killed_runner_leaves_nothing() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let kills: u64 = std::env::var("BATON_DRILL_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
     let lab = lab("L4")?;
     let drills = ["holder-isolated", "agent-frozen", "mysqld-frozen"];

@@ -6,18 +6,9 @@
 //! All run on MariaDB, or on MySQL with `BATON_FLAVOUR=mysql` (`make test-mysql`), and then the node that was away must also be
 //! back in the end: it follows, or is resynced. One runs on MySQL whatever the variable says.
 
-use std::fs::File;
-
 use baton_tests::fault::{Fault, SWITCHOVER_STEPS, TARGET_STEPS};
-use baton_tests::lab::{Driver, Flavour};
+use baton_tests::lab::{Driver, Flavour, turn};
 use baton_tests::run::{self, Outcome, Plan};
-
-fn alone() -> File {
-    assert!(nix::unistd::geteuid().is_root(), "the lab needs root");
-    let file = File::create("/tmp/baton-lab.lock").expect("the lock file can be made");
-    file.lock().expect("the lock can be had");
-    file
-}
 
 fn standard() -> Driver {
     Driver::Agents { profile: "standard".into() }
@@ -45,7 +36,7 @@ fn there(flavour: Flavour) -> Option<Flavour> {
 
 fn survives(fault: Fault) {
     let Some(flavour) = flavour() else { return };
-    let _alone = alone();
+    let _turn = turn::beside_another().expect("a place for a lab");
     // The container engines take part where they are what is tested: in the usual loss of power.
     let docker = fault == Fault::PowerLoss;
     // A MySQL that cannot write its log ends itself, and no service manager starts it again here.
@@ -58,7 +49,7 @@ fn survives(fault: Fault) {
 /// one of the two in turn, for the sake of time. `BATON_EVERY_POINT=1` strikes at both everywhere, and a soak at any.
 fn survives_at_every_step(fault: Fault) {
     let Some(flavour) = flavour() else { return };
-    let _alone = alone();
+    let _turn = turn::beside_another().expect("a place for a lab");
     // Without container engines the plan has no steps for services.
     let steps: Vec<&str> = if fault.is_of_a_switchover() {
         SWITCHOVER_STEPS.into()
@@ -85,7 +76,7 @@ fn survives_at_every_step(fault: Fault) {
 #[test]
 fn power_return_on_mysql() {
     let Some(flavour) = there(Flavour::Mysql) else { return };
-    let _alone = alone();
+    let _turn = turn::beside_another().expect("a place for a lab");
     let plan = Plan { flavour, docker: false, ..Plan::usual(standard(), Fault::PowerReturn) };
     assert_eq!(passes(&plan), Ok(()));
 }

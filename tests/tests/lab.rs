@@ -3,7 +3,6 @@
 //! Nothing of the product takes part: nodes are opened by hand or by keepalived. These tests guard the guard. They need
 //! root, and run one after the other, since two labs on one machine disturb each other's timing.
 
-use std::fs::File;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,18 +11,12 @@ use baton_chaos::check::{Bounds, Verdict, check};
 use baton_chaos::history::{History, Kind, Origin};
 use baton_chaos::load::Load;
 use baton_tests::fault::{Fault, Scene};
-use baton_tests::lab::{DATA, Driver, Lab, Options, Port, database, docker, process, redis, shell, wait};
+use baton_tests::lab::{
+    DATA, Driver, Lab, Options, Port, database, docker, process, redis, shell, turn, wait,
+};
 use baton_tests::run::{self, Outcome, Plan};
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// Held for the length of a test; other test programs that measure hold the same file.
-fn alone() -> File {
-    assert!(nix::unistd::geteuid().is_root(), "the lab needs root");
-    let file = File::create("/tmp/baton-lab.lock").expect("the lock file can be made");
-    file.lock().expect("the lock can be had");
-    file
-}
 
 fn by_hand(docker: bool, small_disk: bool) -> Result<Lab> {
     let lab = Lab::up(Options { docker, small_disk, ..Options::plain(Driver::Nobody) })?;
@@ -62,7 +55,7 @@ fn safe(verdict: &Verdict) -> bool {
 
 #[test]
 fn servers_come_up_replicate_and_pass_the_check() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = by_hand(true, false)?;
     let (history, bounds) = observed(&lab, || Ok(()))?;
 
@@ -103,7 +96,7 @@ fn servers_come_up_replicate_and_pass_the_check() -> Result<()> {
 
 #[test]
 fn servers_boot_closed() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = Lab::up(Options::plain(Driver::Nobody))?;
     for port in DATA {
         let host = lab.host(port);
@@ -119,7 +112,7 @@ fn servers_boot_closed() -> Result<()> {
 
 #[test]
 fn a_split_brain_is_found() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = by_hand(false, false)?;
     let (history, bounds) = observed(&lab, || {
         // The other node is opened and takes the address, as a manager does that does not know better.
@@ -142,7 +135,7 @@ fn a_split_brain_is_found() -> Result<()> {
 
 #[test]
 fn keepalived_takes_over_after_a_power_loss_and_is_measured() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let driver = Driver::Keepalived { advert_ms: 100 };
     let report = run::run(&Plan { docker: false, ..Plan::usual(driver, Fault::PowerLoss) })?;
     println!("{}", report.text());
@@ -157,7 +150,7 @@ fn keepalived_takes_over_after_a_power_loss_and_is_measured() -> Result<()> {
 
 #[test]
 fn faults_of_links_bite_and_heal() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = by_hand(false, false)?;
     let scene = Scene::new(&lab, Port::Db1);
     let linked = || {
@@ -188,7 +181,7 @@ fn faults_of_links_bite_and_heal() -> Result<()> {
 
 #[test]
 fn faults_of_processes_and_disks_bite_and_heal() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = by_hand(false, true)?;
     let scene = Scene::new(&lab, Port::Db1);
     let writes =

@@ -16,7 +16,7 @@ use baton_chaos::history::{History, Kind};
 use super::draw::Round;
 use super::memory::Remembered;
 use super::summary::Played;
-use crate::fault::Scene;
+use crate::fault::{Scene, back};
 use crate::lab::{Driver, Lab, Port, agents, wait};
 use crate::run::{self, Outcome, Plan, Report, Terms};
 
@@ -69,6 +69,10 @@ pub fn play(lab: &Lab, round: &Round, first_id: u64, history: PathBuf) -> Result
         },
         afterwards: &|scene| {
             scene.lab.restore()?;
+            if !scene.lab.resyncs_by_itself() {
+                // Somebody has to order it, if the fault has left transactions that the holder lacks.
+                back::whole(scene.lab, WHOLE_WITHIN)?;
+            }
             scene.lab.whole(WHOLE_WITHIN)?;
             order.end()?;
             // The order may have gone on when the cluster was whole for a moment.

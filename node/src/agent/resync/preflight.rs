@@ -262,11 +262,16 @@ fn space(mysql: &MysqlConfig, offer: &Offer) -> Result<String, String> {
 /// Whether everything that is overwritten is saved; what that is; whether the old data must be kept beside that.
 async fn saved(context: &Context, offer: Option<&Offer>) -> (Result<String, String>, Option<String>, bool) {
     if let Some((extra, export)) = context.ward.case() {
-        let seen = export.map_or_else(
-            || Err(format!("{extra} are not saved yet; the agent tries again and again, and its log says why it cannot")),
-            |export| Ok(contents(&export)),
-        );
-        return (seen, Some(extra), false);
+        // What the binary log has not is nowhere but in the old data.
+        let keep = export.as_ref().is_some_and(|export| export.transactions == 0);
+        let seen = match export {
+            None => Err(format!(
+                "{extra} are not saved yet; the agent tries again and again, and its log says why it cannot"
+            )),
+            Some(_) if keep => Ok(format!("the binary log has none of {extra}; the old data are kept")),
+            Some(export) => Ok(contents(&export)),
+        };
+        return (seen, Some(extra), keep);
     }
     let unknown = |why: &str| {
         (

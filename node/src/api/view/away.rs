@@ -70,6 +70,11 @@ fn quarantined(name: &NodeId, quarantine: &Quarantine, holder: &str) -> String {
     let Quarantine { extra, transactions, export, problem } = quarantine;
     let has = format!("{name} could not take over, it is in quarantine: it has");
     match (export, problem) {
+        (Some(export), _) if export.transactions == 0 => format!(
+            "{has} up to {transactions} transactions that {holder} lacks ({extra}). Its binary log has none of them: they \
+             were purged, or never written. `baton resync {name}` replaces its database by a copy of {holder}, and keeps \
+             the old data beside it."
+        ),
         (Some(export), _) => format!(
             "{has} {transactions} transactions that {holder} lacks ({extra}). They are saved in {} on {name} ({} rows in \
              {} tables, {} statements). Look at them, then `baton resync {name}` replaces its database by a copy of \

@@ -58,7 +58,8 @@ fn quarantine(export: Option<ExportFacts>, problem: Option<&str>) -> Status {
 #[test]
 fn a_node_in_quarantine_says_what_it_has_and_the_way_out() {
     let file = "/var/lib/baton/quarantine/extra-1.sql".to_owned();
-    let status = quarantine(Some(ExportFacts { file, rows: 6, tables: 2, statements: 0 }), None);
+    let status =
+        quarantine(Some(ExportFacts { file, transactions: 4, rows: 6, tables: 2, statements: 0 }), None);
     assert!(!status.ok);
     assert_eq!(
         status.sentence,
@@ -84,6 +85,16 @@ fn resync(phase: ResyncPhase, note: Option<&str>) -> Status {
             note: note.map(str::to_owned),
         });
     })
+}
+
+#[test]
+fn quarantine_of_what_the_binary_log_has_not_leads_out() {
+    let file = "/var/lib/baton/quarantine/extra.sql".to_owned();
+    let none = ExportFacts { file, transactions: 0, rows: 0, tables: 0, statements: 0 };
+    let status = quarantine(Some(none), None);
+    assert!(status.sentence.contains("Its binary log has none of them"), "{}", status.sentence);
+    assert!(status.sentence.contains("`baton resync db2` replaces its database"), "{}", status.sentence);
+    assert!(status.sentence.ends_with("keeps the old data beside it."), "{}", status.sentence);
 }
 
 #[test]

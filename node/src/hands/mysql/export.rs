@@ -52,7 +52,8 @@ pub struct Export {
     pub extra: String,
     /// The SQL.
     pub file: PathBuf,
-    /// Transactions found in the binary log.
+    /// Transactions found in the binary log. 0: it has none of them, since they were purged or never got there (MariaDB
+    /// counts a transaction whose write failed on a full disk); only the data directory may tell then.
     pub transactions: u64,
     /// Transactions that were looked for; on MariaDB at most that many, since numbers are shared among servers.
     pub transactions_max: u64,
@@ -83,6 +84,7 @@ impl Export {
     #[must_use]
     pub fn facts(&self) -> ExportFacts {
         ExportFacts {
+            transactions: self.transactions,
             file: self.file.display().to_string(),
             rows: self.rows(),
             tables: u64::try_from(self.tables.len()).unwrap_or(u64::MAX),
@@ -163,10 +165,6 @@ impl Mysql {
         let read = tokio::task::spawn_blocking(move || write_sql(work));
         let counts = read.await.map_err(|error| MysqlError::answer(what, error.to_string()))?;
         let Counts { transactions, statements, tables } = counts.map_err(failed)?;
-        if transactions == 0 && transactions_max > 0 {
-            let detail = "the binary log has none of them any more; save the data directory itself";
-            return Err(MysqlError::answer(what, detail));
-        }
         let export = Export {
             extra: extra.to_owned(),
             file: sql,
