@@ -21,10 +21,12 @@ pub mod driver;
 pub mod event;
 pub mod executor;
 pub mod fault;
+pub mod forcing;
 pub mod handover;
 pub mod hands;
 pub mod kernel;
 pub mod leases;
+pub mod mail;
 pub mod mysql;
 pub mod node;
 pub mod operator;
@@ -65,6 +67,10 @@ pub struct Outcome {
     pub losses: u64,
     /// Number of long leases that a pause gave.
     pub long_leases: u64,
+    /// Number of logs that were founded by force.
+    pub forced: usize,
+    /// The operator's word that the others were off was not true.
+    pub mistaken: bool,
     /// Number of inputs that cores took.
     pub inputs: u64,
     /// Writes of clients that were acknowledged.
@@ -117,8 +123,10 @@ fn outcome(world: World) -> Outcome {
         taken_back,
         switched,
         switch_taken_back,
-        losses: world.invariants.accepted_loss.carried,
+        losses: world.invariants.carried(),
         long_leases: world.long_leases,
+        forced: world.raft.newest_log(),
+        mistaken: world.mistaken,
         inputs: world.inputs,
         acked: world.ack_times.len(),
         lasted_ms: world.now,

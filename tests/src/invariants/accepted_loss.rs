@@ -11,7 +11,7 @@ pub const NAME: &str = "accepted_loss";
 const SLACK_MS: u64 = 250;
 
 /// What operators have accepted.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Words {
     /// For whom it stands, and how much.
     standing: Option<(NodeId, Option<u64>)>,
@@ -63,6 +63,12 @@ impl Words {
             | Command::ExpirePause { .. } => {}
         }
         Ok(())
+    }
+
+    /// The cluster was forced, and `word` is the survivor that takes over with what it has.
+    pub fn forced(&mut self, word: Option<NodeId>) {
+        self.standing = word.map(|node| (node, None));
+        self.used = None;
     }
 
     /// The takeover that passes its pivot with this entry, and the loss that was accepted for it.

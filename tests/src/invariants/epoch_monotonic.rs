@@ -2,11 +2,27 @@
 //! the pivot of a switchover, and the holder changes only with it or by becoming nobody.
 
 use baton_runbooks::ledger::{Command, Ledger};
+use baton_runbooks::model::NodeId;
 use baton_runbooks::plan::Runbook;
 use baton_runbooks::run::Run;
 
 /// Its name.
 pub const NAME: &str = "epoch_monotonic";
+
+/// The cluster was forced: the survivor keeps the epoch, and the baton if it has it; nobody is called complete.
+pub fn forced(before: &Ledger, after: &Ledger, survivor: &NodeId) -> Result<(), String> {
+    let kept = (after.epoch, after.runs) == (before.epoch, before.runs);
+    let holder = before.holder.as_ref().filter(|holder| *holder == survivor);
+    let complete = after.in_sync.values().any(|known| !known.is_accepted());
+    if kept && after.holder.as_ref() == holder && after.sync_generation > before.sync_generation && !complete
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "force made epoch {} of epoch {}, with another holder, or with complete nodes",
+        after.epoch, before.epoch
+    ))
+}
 
 /// An entry was committed.
 pub fn committed(command: &Command, before: &Ledger, after: &Ledger) -> Result<(), String> {

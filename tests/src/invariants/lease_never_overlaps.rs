@@ -10,7 +10,7 @@ use crate::sim::node::Node;
 pub const NAME: &str = "lease_never_overlaps";
 
 /// Epochs that ended by a release.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Released {
     epochs: Vec<Epoch>,
 }
@@ -21,6 +21,11 @@ impl Released {
         if after.epoch != before.epoch && before.has_released() {
             self.epochs.push(before.epoch);
         }
+    }
+
+    /// The cluster was forced: what was released later counts no more.
+    pub fn forced(&mut self, before: &Ledger) {
+        self.epochs.retain(|epoch| *epoch < before.epoch);
     }
 
     /// Two agents believe that they may serve.

@@ -8,7 +8,7 @@ use crate::sim::mysql::{Mysql, Tx, TxSet};
 pub const NAME: &str = "no_lost_write";
 
 /// What clients were told.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Acknowledged {
     acked: TxSet,
     /// Node and start of the database that acknowledged last.

@@ -8,7 +8,7 @@ use baton_runbooks::model::NodeId;
 pub const NAME: &str = "one_change";
 
 /// Nodes that were given the baton since the fault.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Changes {
     holders: Vec<NodeId>,
 }

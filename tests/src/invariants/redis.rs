@@ -12,7 +12,7 @@ use crate::sim::node::Node;
 pub const NAME: &str = "redis";
 
 /// What clients were told.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Acknowledged {
     acked: TxSet,
 }
@@ -21,6 +21,13 @@ impl Acknowledged {
     /// A client was told so.
     pub fn acknowledged(&mut self, tx: Tx) {
         self.acked.add(tx);
+    }
+
+    /// The cluster was forced, and the survivor holds the baton with what it has.
+    pub fn forced(&mut self, survivor: &Node) {
+        if let Some(redis) = &survivor.redis {
+            self.acked = self.acked.meet(&redis.data);
+        }
     }
 
     /// An entry was committed. With the pivot of a takeover, what replication had not carried is lost; with that of a

@@ -15,7 +15,7 @@ pub const NAME: &str = "run_settles";
 const CLOSED_MS: u64 = 2 * TERMS.lease_ms;
 
 /// What is remembered of runs.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Runs {
     needs_operator_since: Option<u64>,
 }
@@ -24,6 +24,11 @@ impl Runs {
     /// A run needs an operator.
     pub const fn needs_operator(&self) -> bool {
         self.needs_operator_since.is_some()
+    }
+
+    /// The cluster was forced.
+    pub fn forced(&mut self, at: u64, after: &Ledger) {
+        self.needs_operator_since = after.run.as_ref().is_some_and(needs_operator).then_some(at);
     }
 
     /// An entry was committed.
@@ -53,14 +58,12 @@ impl Runs {
     }
 
     /// Looks at the doors.
-    pub fn check(&self, at: u64, nodes: &[Node]) -> Result<(), String> {
-        if self.needs_operator_since.is_none_or(|since| at < since + CLOSED_MS) {
-            return Ok(());
+    pub fn check(&self, at: u64, node: &Node) -> Result<(), String> {
+        let closes = self.needs_operator_since.is_some_and(|since| at >= since + CLOSED_MS);
+        if closes && node.gate.is_open(Door::Ports, at) {
+            return Err(format!("a run needs an operator, and {} is open", node.name));
         }
-        match nodes.iter().find(|node| node.gate.is_open(Door::Ports, at)) {
-            None => Ok(()),
-            Some(open) => Err(format!("a run needs an operator, and {} is open", open.name)),
-        }
+        Ok(())
     }
 }
 

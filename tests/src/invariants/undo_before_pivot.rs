@@ -18,7 +18,7 @@ pub const NAME: &str = "undo_before_pivot";
 const SERVES_MS: u64 = 1_500;
 
 /// Effects of the newest run, in the order in which they happened first.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Effects {
     run: RunId,
     done: Vec<Step>,
@@ -45,6 +45,14 @@ impl Effects {
         if self.run == run { &self.undone } else { &[] }
     }
 
+    /// The cluster was forced: a run that the survivor does not have never was.
+    pub fn forced(&mut self, after: &Ledger) {
+        self.owed = None;
+        if after.run.as_ref().is_none_or(|run| run.id != self.run) {
+            *self = Self::default();
+        }
+    }
+
     /// A hand touched the world.
     pub fn effect(&mut self, effect: &Effect) -> Result<(), String> {
         if self.run != effect.run {
@@ -68,13 +76,13 @@ impl Effects {
         }
     }
 
-    /// An entry was committed.
-    pub fn committed(
+    /// An entry was committed; `nodes` have its log.
+    pub fn committed<'a>(
         &mut self,
         at: u64,
         before: &Ledger,
         after: &Ledger,
-        nodes: &[Node],
+        mut nodes: impl Iterator<Item = &'a Node>,
     ) -> Result<(), String> {
         if after.run.is_some() || after.has_released() {
             self.owed = None;
@@ -89,7 +97,7 @@ impl Effects {
             self.owed =
                 after.holder.clone().filter(|_| !after.has_released()).map(|old| (at + SERVES_MS, old));
         }
-        let target = nodes.iter().find(|node| node.name == plan.to);
+        let target = nodes.find(|node| node.name == plan.to);
         let Some((node, db)) = target.and_then(|node| node.db.as_ref().map(|db| (node, db))) else {
             return Ok(());
         };

@@ -24,9 +24,28 @@ const STEER_MS: u64 = 1_500;
 impl World {
     fn followers(&self, leader: usize) -> impl Iterator<Item = usize> + '_ {
         let term = self.raft.views[leader].term;
+        self.peers(leader).filter(move |node| self.raft.views[*node].term <= term)
+    }
+
+    /// Who has the same log, takes part in it, and is reached.
+    fn peers(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
+        let log = self.raft.views[node].log;
         (0..3)
-            .filter(move |node| *node != leader && self.able(*node) && self.talk(leader, *node))
-            .filter(move |node| self.raft.views[*node].term <= term)
+            .filter(move |peer| *peer != node && self.takes_part(*peer) && self.talk(node, *peer))
+            .filter(move |peer| self.raft.views[*peer].log == log)
+    }
+
+    /// A leader reaches a majority of those who vote.
+    fn has_quorum(&self, leader: usize) -> bool {
+        self.raft.log(leader).is_majority(self.followers(leader).chain([leader]))
+    }
+
+    fn votes(&self, node: usize) -> bool {
+        self.votes_in(self.raft.views[node].log, node)
+    }
+
+    fn votes_in(&self, log: usize, node: usize) -> bool {
+        self.raft.logs[log].voters[node]
     }
 
     /// The leader of a term reaches whom it can.
@@ -38,14 +57,10 @@ impl World {
         }
         let frozen = self.nodes[leader].frozen_until;
         self.queue.put((at + HEARTBEAT_MS).max(frozen), Event::Heartbeat(leader, term));
-        if !self.able(leader) {
+        if !self.takes_part(leader) {
             return;
         }
-        let newer = (0..3)
-            .filter(|n| self.able(*n) && self.talk(leader, *n))
-            .map(|n| self.raft.views[n].term)
-            .max()
-            .filter(|newer| *newer > term);
+        let newer = self.peers(leader).map(|n| self.raft.views[n].term).max().filter(|newer| *newer > term);
         if let Some(newer) = newer {
             let view = &mut self.raft.views[leader];
             (view.leader, view.term, view.heard_at) = (None, newer, at);
@@ -59,31 +74,47 @@ impl World {
 
     fn reach(&mut self, leader: usize, term: u64) {
         let at = self.now;
-        let mut reached = false;
+        let last = self.raft.log(leader).last();
         for node in 0..3 {
             if node == leader || !self.followers(leader).any(|follower| follower == node) {
                 continue;
             }
-            reached = true;
             let patience = self.rng.range(300, 600);
             self.raft.views[leader].reached_at[node] = at;
             let view = &mut self.raft.views[node];
             (view.term, view.leader, view.heard_at, view.patience) = (term, Some(leader), at, patience);
+            view.logged = last;
+            view.uncommitted.clear();
             self.schedule_apply(node);
         }
-        if !reached {
+        if !self.has_quorum(leader) {
             return;
         }
+        self.take_in(leader);
         let due = at + self.rng.range(0, self.swarm.ack_ms);
         let view = &mut self.raft.views[leader];
         view.acks.push_back((due, at));
+        view.uncommitted.clear();
         if view.own_from == 0 {
             // The first entry of its own term.
-            let last = self.raft.newest().clone();
-            self.raft.states.push(last);
-            self.raft.views[leader].own_from = self.raft.last();
+            let log = &mut self.raft.logs[view.log];
+            let last = log.newest().clone();
+            log.states.push(last);
+            (view.own_from, view.logged) = (log.last(), log.last());
         }
         self.schedule_apply(leader);
+    }
+
+    /// Who was taken in votes as soon as it has everything.
+    fn take_in(&mut self, leader: usize) {
+        let (log, last) = (self.raft.views[leader].log, self.raft.log(leader).last());
+        for node in 0..3 {
+            let is_ready = !self.votes_in(log, node) && self.raft.views[node].applied == last;
+            if is_ready && self.followers(leader).any(|follower| follower == node) {
+                self.raft.logs[log].voters[node] = true;
+                self.tell(|| format!("{} votes again", NAMES[node]));
+            }
+        }
     }
 
     /// The witness should lead; and a leader that does not reach the holder lets the other data node try.
@@ -105,11 +136,11 @@ impl World {
         let lost = lost.filter(|_| renews);
         let other = lost.map(|holder| 1 - holder).filter(|other| *other != leader);
         let next = other.or((leader != 2 && lost.is_none()).then_some(2));
-        let next = next.filter(|next| self.followers(leader).any(|node| node == *next));
+        let next = next.filter(|next| self.followers(leader).any(|node| node == *next) && self.votes(*next));
         // Whoever is to lead must reach the holder better than this one does.
         let better = next.filter(|next| holder.is_none_or(|h| h == *next || self.talk(*next, h)));
         if let Some(next) = better {
-            self.elect(next, leader);
+            self.elect(next, Some(leader));
         }
     }
 
@@ -117,7 +148,7 @@ impl World {
     pub(super) fn campaign(&mut self, node: usize) {
         let at = self.now;
         self.raft.views[node].campaigning = false;
-        if !self.able(node) {
+        if !self.takes_part(node) || !self.votes(node) {
             let later = (at + 100).max(self.nodes[node].frozen_until);
             self.schedule_campaign(node, later);
             return;
@@ -137,36 +168,44 @@ impl World {
             let since = if theirs.leader == Some(*voter) { theirs.acked_at } else { Some(theirs.heard_at) };
             since.is_none_or(|since| at - since >= 250)
         };
-        let voter = (0..3).filter(|n| *n != node && self.able(*n) && self.talk(node, *n)).find(free);
-        match voter {
-            Some(voter) => self.elect(node, voter),
-            None => self.schedule_campaign(node, at + again),
+        let voter = self.peers(node).filter(|peer| self.votes(*peer)).find(free);
+        if self.raft.log(node).is_majority(voter.into_iter().chain([node])) {
+            self.elect(node, voter);
+        } else {
+            self.schedule_campaign(node, at + again);
         }
     }
 
     /// For no reason that the agents know.
     pub(super) fn move_leader(&mut self, to: usize) {
-        let voter = (0..3).find(|n| *n != to && self.able(*n) && self.talk(to, *n));
-        if let Some(voter) = voter.filter(|_| self.able(to) && !self.raft.leads(to)) {
-            self.elect(to, voter);
+        let voter = self.peers(to).find(|peer| self.votes(*peer));
+        let can = self.takes_part(to) && self.votes(to) && !self.raft.leads(to);
+        if let Some(voter) = voter.filter(|_| can) {
+            self.elect(to, Some(voter));
         }
     }
 
     /// One of a quorum has every committed entry, so the winner has too; what was only appended may be lost.
-    fn elect(&mut self, node: usize, voter: usize) {
+    fn elect(&mut self, node: usize, voter: Option<usize>) {
         let at = self.now;
         self.raft.term += 1;
         let term = self.raft.term;
-        for member in [node, voter] {
+        let log = &mut self.raft.logs[self.raft.views[node].log];
+        log.term = term;
+        let last = log.last();
+        for member in [node].into_iter().chain(voter) {
             let view = &mut self.raft.views[member];
             (view.term, view.heard_at, view.leader) = (term, at, Some(node));
         }
         let view = &mut self.raft.views[node];
         (view.elected_at, view.acked_at, view.own_from, view.reached_at) = (at, None, 0, [at; 3]);
+        view.logged = last;
         view.acks.clear();
         self.queue.put(at + self.rng.range(1, HEARTBEAT_MS), Event::Heartbeat(node, term));
-        let due = at + self.raft.views[voter].patience;
-        self.schedule_campaign(voter, due);
+        if let Some(voter) = voter {
+            let due = at + self.raft.views[voter].patience;
+            self.schedule_campaign(voter, due);
+        }
         self.tell(|| format!("{} leads in term {term}", NAMES[node]));
     }
 
@@ -179,13 +218,18 @@ impl World {
 
     /// A proposal reaches whoever leads, or nobody.
     pub(super) fn append(&mut self, mut proposal: Proposal) {
-        let from = proposal.from;
+        let (from, log) = (proposal.from, proposal.log);
+        if self.raft.views[from].log != log {
+            // It was put aside, or founded anew, with everything that was on its way.
+            return;
+        }
         let forwarded = self.has(Planted::TakeoverIsForwarded);
         let leader = match proposal.as_leader.filter(|_| !forwarded) {
             Some(term) => Some(from).filter(|n| self.raft.leads(*n) && self.raft.views[*n].term == term),
             None => self.raft.views[from].leader.filter(|leader| *leader == from || self.talk(from, *leader)),
         };
-        let leader = leader.filter(|leader| self.able(*leader) && self.raft.leads(*leader));
+        let leads = |leader: &usize| self.raft.leads(*leader) && self.raft.views[*leader].log == log;
+        let leader = leader.filter(|leader| self.takes_part(*leader) && leads(leader));
         if !self.able(from) && proposal.as_leader.is_some() {
             // The process that would append it stands still; it goes on when that does.
             if self.nodes[from].agent.is_some() && self.now < self.nodes[from].frozen_until {
@@ -205,28 +249,35 @@ impl World {
             self.reply(&proposal, None);
             return;
         }
-        if self.followers(leader).next().is_none() {
+        if !self.has_quorum(leader) {
             // Appended without a quorum: committed later, or lost with the term. For the end of an epoch the driver waits.
             if proposal.ends.is_none() {
                 self.reply(&proposal, None);
                 proposal.silent = true;
             }
-            proposal.appended = Some(term);
+            if proposal.appended.replace(term) != Some(term) {
+                self.raft.views[leader].uncommitted.push(proposal.command.clone());
+            }
             self.queue.put(self.now + AGAIN_MS, Event::Append(Box::new(proposal)));
             return;
         }
-        let accepted = self.commit(proposal.command.clone());
+        for node in 0..3 {
+            if node == leader || self.followers(leader).any(|follower| follower == node) {
+                self.raft.views[node].logged = self.raft.log(leader).last() + 1;
+            }
+        }
+        let accepted = self.commit(log, proposal.command.clone());
         self.reply(&proposal, Some(accepted));
     }
 
     /// An entry that a quorum has. Invariants look at it before anybody acts on it.
-    pub(super) fn commit(&mut self, command: Command) -> bool {
-        let committed = self.raft.commit(command.clone(), self.options.planted);
+    pub(super) fn commit(&mut self, log: usize, command: Command) -> bool {
+        let committed = self.raft.commit(log, command.clone(), self.options.planted);
         self.tell(|| {
             let refused = if committed.accepted { "" } else { " (refused)" };
             format!("ledger {}: {command}{refused}", standing(&committed.after))
         });
-        self.committed(&command, &committed);
+        self.committed(log, &command, &committed);
         let moved = !Arc::ptr_eq(&committed.before, &committed.after);
         match &command {
             Command::StartRun { plan, .. } if moved => {
@@ -266,7 +317,7 @@ impl World {
     }
 
     fn schedule_apply(&mut self, node: usize) {
-        let newest = self.raft.last();
+        let newest = self.raft.log(node).last();
         let view = &mut self.raft.views[node];
         if view.applying || view.applied >= newest {
             return;
@@ -280,16 +331,20 @@ impl World {
 
     /// A node applies what its leader tells it is committed.
     pub(super) fn apply(&mut self, node: usize) {
-        let newest = self.raft.last();
         self.raft.views[node].applying = false;
-        let view = &self.raft.views[node];
-        let Some(leader) = view.leader.filter(|_| view.applied < newest && self.able(node)) else { return };
-        let fresh = self.raft.views[leader].term == self.raft.term && self.able(leader);
+        let (view, log) = (&self.raft.views[node], self.raft.log(node));
+        let (newest, founded_on) = (log.last(), log.founded_on);
+        let Some(leader) = view.leader.filter(|_| view.applied < newest && self.takes_part(node)) else {
+            return;
+        };
+        let led = &self.raft.views[leader];
+        let fresh = led.log == view.log && led.term == log.term && self.takes_part(leader);
         let near = leader == node || self.talk(node, leader);
-        if fresh && near && (leader != node || self.followers(node).next().is_some()) {
+        if fresh && near && (leader != node || self.has_quorum(node)) {
             let step = if self.rng.chance(20) { 1 } else { newest };
-            let applied = (self.raft.views[node].applied + step).min(newest);
-            self.raft.views[node].applied = applied;
+            let view = &mut self.raft.views[node];
+            view.applied = (view.applied + step).min(newest).max(founded_on);
+            view.logged = view.logged.max(view.applied);
             self.tell_committed(node);
             self.schedule_apply(node);
         }

@@ -10,7 +10,7 @@ use baton_runbooks::model::{Epoch, Term, WallMs};
 use baton_runbooks::observe::{DiskFacts, NodeReport, Observation, ProbeFailure};
 use baton_runbooks::run::Event as Entered;
 
-use super::event::{Event, Mail};
+use super::event::Event;
 use super::node::{NAMES, Standing};
 use super::planted::Planted;
 use super::raft::Proposal;
@@ -149,7 +149,7 @@ impl World {
         self.tell(|| format!("{} proposes {command}", NAMES[node]));
         let storm = self.invariants.no_storm.proposed(self.now, node);
         self.invariants.hold(self.now, no_storm::NAME, storm);
-        let boot = self.nodes[node].boot;
+        let (boot, log) = (self.nodes[node].boot, self.raft.views[node].log);
         let due = self.now + 2 + self.rng.range(0, self.swarm.propose_ms);
         let trouble = self.now >= super::swarm::START_MS;
         let lost = trouble && self.rng.chance(self.swarm.lost);
@@ -159,6 +159,7 @@ impl World {
             boot,
             ticket,
             command,
+            log,
             as_leader,
             ends,
             doubtful: false,
@@ -191,12 +192,13 @@ impl World {
 
     /// An operator's command goes through the agent's API; nobody waits for the answer here.
     pub(super) fn propose_for_operator(&mut self, node: usize, command: Command) {
-        let boot = self.nodes[node].boot;
+        let (boot, log) = (self.nodes[node].boot, self.raft.views[node].log);
         let proposal = Proposal {
             from: node,
             boot,
             ticket: u64::MAX,
             command,
+            log,
             as_leader: None,
             ends: None,
             doubtful: false,
@@ -224,7 +226,7 @@ impl World {
     pub(super) fn tell_committed(&mut self, node: usize) {
         let applied = self.raft.views[node].applied;
         if applied > 0 {
-            let ledger = Arc::clone(&self.raft.states[applied]);
+            let ledger = Arc::clone(self.raft.applied(node));
             self.feed(node, Input::Committed { index: applied as u64, ledger });
         }
     }
@@ -352,11 +354,12 @@ impl World {
         if self.has(Planted::FlagSurvivesRestart) {
             self.pretend_no_restart(node, &mut report);
         }
+        if self.raft.views[node].outranked.is_some() {
+            report.obstacles.push("its log is of a lower generation: `baton rejoin` on it".to_owned());
+        }
         let report = Arc::new(report);
         for peer in (0..3).filter(|peer| *peer != node) {
-            if let Some(due) = self.arrives(node, peer) {
-                self.queue.put(due, Event::News(peer, Arc::clone(&report)));
-            }
+            self.send_report(node, peer, &report);
         }
         self.feed(node, Input::Report { report });
     }
@@ -367,44 +370,6 @@ impl World {
             && let Some(mysql) = &mut report.mysql
         {
             Arc::make_mut(mysql).instance = instance.clone();
-        }
-    }
-
-    /// A message leaves.
-    pub(super) fn send(&mut self, from: usize, to: usize, mail: Mail) {
-        if let Some(due) = self.arrives(from, to) {
-            self.queue.put(due, Event::Mail(to, Box::new(mail)));
-        }
-    }
-
-    /// When a message that leaves now arrives; `None`: it is lost.
-    fn arrives(&mut self, from: usize, to: usize) -> Option<u64> {
-        let passes = self.passes(from, to);
-        passes.then(|| self.now + self.rng.range(1, self.swarm.mail_ms) + self.slowness(from, to))
-    }
-
-    /// A message has arrived; an agent that is frozen reads it when it thaws.
-    pub(super) fn arrived<T>(&mut self, to: usize, what: T, again: fn(usize, T) -> Event) -> Option<T> {
-        let it = &self.nodes[to];
-        if it.agent.is_none() || self.now < it.host_down_until {
-            return None;
-        }
-        if self.now < it.frozen_until {
-            let thawed = it.frozen_until;
-            self.queue.put(thawed, again(to, what));
-            return None;
-        }
-        Some(what)
-    }
-
-    /// What the lease threads say to each other.
-    pub(super) fn deliver(&mut self, to: usize, mail: Mail) {
-        match mail {
-            Mail::Renew { renewal, relay } => self.answer(to, renewal, relay),
-            Mail::Surrender { surrender, relayed } => self.hear_surrender(to, surrender, relayed),
-            Mail::Grant { grant, to: holder } if holder == to => self.granted(to, &grant),
-            Mail::Grant { grant, to: holder } => self.send(to, holder, Mail::Grant { grant, to: holder }),
-            Mail::Refused { refusal, to: holder } => self.refuse_long(to, holder, holder, refusal),
         }
     }
 

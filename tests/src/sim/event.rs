@@ -39,6 +39,8 @@ pub enum Event {
     Input(usize, u64, Box<Input>),
     /// A node's report arrives.
     News(usize, Arc<NodeReport>),
+    /// The greeting of a node with this log arrives.
+    Hello(usize, usize),
     /// A message of a lease thread arrives.
     Mail(usize, Box<Mail>),
     /// A permit that was computed before its agent froze.

@@ -248,7 +248,7 @@ impl World {
     /// Planted: the first step of the plan that was begun and not yet undone.
     fn first_to_undo(&self, node: usize, job: &Job) -> Step {
         let run = self.applied(node).run.as_ref();
-        let undone = self.invariants.undo_before_pivot.undone(job.run);
+        let undone = self.invariants.line(self.raft.views[node].log).undo_before_pivot.undone(job.run);
         let begun = run.into_iter().flat_map(|run| &run.journal).map(|entry| entry.step);
         let mut begun: Vec<Step> = begun.filter(|step| !undone.contains(step)).collect();
         begun.sort();

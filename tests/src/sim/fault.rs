@@ -214,6 +214,7 @@ impl World {
         it.frozen_until = 0;
         it.stop_agent();
         it.gate = super::kernel::Gate::new(planted);
+        it.ordered = None;
         if let Some(db) = &mut it.db {
             db.stop();
         }
@@ -319,5 +320,6 @@ impl World {
             }
             self.queue.put(at, Event::Live(node));
         }
+        self.return_late();
     }
 }

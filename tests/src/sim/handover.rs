@@ -153,7 +153,7 @@ impl World {
             if self.now < began + UNDO_MAX_MS {
                 return None;
             }
-            self.invariants.undo_before_pivot.gave_up(job.run);
+            self.invariants.line_mut(self.raft.views[node].log).undo_before_pivot.gave_up(job.run);
         }
         self.effect(node, job);
         Some(done())

@@ -14,6 +14,12 @@ use super::world::World;
 impl World {
     /// Ticket, clock, question.
     pub(super) fn renew(&mut self, node: usize) {
+        if self.must_close(node) {
+            // Whatever an earlier start of the agent left open, too.
+            self.close(node, &BOTH);
+            self.nodes[node].holder.appoint(None);
+            return;
+        }
         self.lapse(node);
         self.tend_pause(node);
         let at = self.now;
@@ -25,6 +31,11 @@ impl World {
         }
         let Some(renewal) = it.holder.renew(seq, it.local(at)) else { return };
         self.ask(node, &renewal);
+    }
+
+    /// The cluster has gone on without this node, which must be closed however long its leases last.
+    fn must_close(&self, node: usize) -> bool {
+        self.raft.views[node].outranked.is_some() && !self.has(Planted::OutrankedKeepsItsDoors)
     }
 
     /// Of itself, if it leads, and of both others.
@@ -62,6 +73,7 @@ impl World {
 
     /// Renews for `epoch` from now on. Whoever does not hold the baton any more has closed, and says so to everybody: true.
     pub(super) fn appoint(&mut self, node: usize, epoch: Option<Epoch>) -> bool {
+        let epoch = epoch.filter(|_| !self.must_close(node));
         let held = self.nodes[node].holder.epoch();
         if held == epoch {
             return false;

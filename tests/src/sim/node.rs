@@ -12,6 +12,7 @@ use baton_runbooks::lease::holder::Holder;
 use baton_runbooks::model::{Mono, NodeId};
 use baton_runbooks::run::table::Scope;
 
+use super::forcing::Order;
 use super::kernel::{Gate, SLOTS};
 use super::mysql::{Mysql, address};
 use super::pausing::Pausing;
@@ -69,6 +70,8 @@ pub struct Node {
     pub agent_down_until: u64,
     /// The agent has no processor until then.
     pub frozen_until: u64,
+    /// When the agent was started last.
+    pub started_at: u64,
     /// When the agent was frozen.
     pub frozen_since: u64,
     /// The disk takes no writes until then.
@@ -107,6 +110,8 @@ pub struct Node {
     pub redis_forgets: bool,
     /// The kernel.
     pub gate: Gate,
+    /// On disk: the next start of the agent goes on alone.
+    pub ordered: Option<Order>,
     /// What the node is to be.
     pub wish: Option<Rc<Wish>>,
     /// What the core knows of Raft.
@@ -131,6 +136,7 @@ impl Node {
             host_down_until: 0,
             agent_down_until: 0,
             frozen_until: 0,
+            started_at: 0,
             frozen_since: 0,
             disk_bad_until: 0,
             disk_seen_bad: false,
@@ -150,6 +156,7 @@ impl Node {
             redis_down_until: 0,
             redis_forgets: false,
             gate: Gate::new(planted),
+            ordered: None,
             wish: None,
             standing: None,
             office: None,

@@ -31,11 +31,15 @@ pub enum OperatorAct {
     Pause,
     /// `baton resume`.
     Resume,
+    /// `baton force` on the survivor of a seed that loses the two others, as long as nothing stands in its way.
+    Force,
+    /// `baton rejoin` on a node whose log is of a lower generation.
+    Rejoin,
 }
 
 impl OperatorAct {
     /// Every verb.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::AcknowledgeRun,
         Self::Switchover,
         Self::AbortRun,
@@ -43,6 +47,8 @@ impl OperatorAct {
         Self::WithdrawLoss,
         Self::Pause,
         Self::Resume,
+        Self::Force,
+        Self::Rejoin,
     ];
 
     /// In how many of a hundred seeds with an operator this verb is used again and again.
@@ -55,6 +61,8 @@ impl OperatorAct {
             Self::WithdrawLoss => 15,
             Self::Pause => 20,
             Self::Resume => 70,
+            // Only where two nodes are lost for long: see `super::forcing`.
+            Self::Force | Self::Rejoin => 0,
         }
     }
 
@@ -68,14 +76,21 @@ impl OperatorAct {
             Self::WithdrawLoss => (500, 5_000),
             Self::Pause => (1_000, 12_000),
             Self::Resume => (500, 8_000),
+            Self::Force => (200, 1_500),
+            Self::Rejoin => (500, 3_000),
         }
     }
 
     /// A repaired world comes to rest without it.
     pub const fn is_for_rest(self) -> bool {
         match self {
-            Self::AcknowledgeRun | Self::Resume => true,
-            Self::Switchover | Self::AbortRun | Self::AcceptLoss | Self::WithdrawLoss | Self::Pause => false,
+            Self::AcknowledgeRun | Self::Resume | Self::Rejoin => true,
+            Self::Switchover
+            | Self::AbortRun
+            | Self::AcceptLoss
+            | Self::WithdrawLoss
+            | Self::Pause
+            | Self::Force => false,
         }
     }
 }
@@ -83,6 +98,10 @@ impl OperatorAct {
 impl World {
     /// The operator goes to a node whose agent answers, and is told what became of it.
     pub fn operate(&mut self, act: OperatorAct) {
+        if act == OperatorAct::Force || act == OperatorAct::Rejoin {
+            self.order_recovery(act == OperatorAct::Rejoin);
+            return;
+        }
         let node = self.rng.index(3);
         if !self.able(node) {
             return;
@@ -94,7 +113,9 @@ impl World {
 
     /// A verb of the swarm, and once more after a while.
     pub(super) fn operate_again(&mut self, act: OperatorAct) {
-        let goes_on = self.healed_at.is_none() || act.is_for_rest();
+        // Nobody is called complete after a force, so a takeover that was undone needs another word.
+        let for_rest = act.is_for_rest() || (act == OperatorAct::AcceptLoss && self.raft.newest_log() > 0);
+        let goes_on = self.healed_at.is_none() || for_rest;
         if !goes_on {
             return;
         }
@@ -146,6 +167,8 @@ impl World {
                 let epoch = self.nodes[node].agent.as_ref()?.pause_preflight(now, &wanted).epoch?;
                 Some(Command::Pause { epoch, order, at })
             }
+            // No commands: see `order_recovery`.
+            OperatorAct::Force | OperatorAct::Rejoin => None,
             OperatorAct::Resume => {
                 let pause = self.applied(node).pause.as_ref()?.id;
                 Some(Command::Resume { pause, by: by(), at })

@@ -76,6 +76,12 @@ pub enum Planted {
     RunForgotten,
     /// A leader takes a pause for over after some seconds, whatever the holder may still have in its kernel.
     PauseNotWaitedOut,
+    /// Force leaves generation and founder as they were.
+    ForceKeepsGeneration,
+    /// Whoever comes back with a log of a lower generation, and is told so, goes on with it.
+    LowerGenerationGoesOn,
+    /// Whoever is told so votes no more, and does not close.
+    OutrankedKeepsItsDoors,
     /// The holder says that it lives on short leases again, and leaves the long ones in its kernel.
     PauseEndedButNotVoid,
 }

@@ -1,10 +1,11 @@
-//! A linearizable log with a leader that changes, lags, and loses its quorum. Raft itself is tested elsewhere.
+//! A linearizable log with a leader that changes, lags, and loses its quorum; by force there is more than one. Raft itself is
+//! tested elsewhere.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use baton_runbooks::ledger::{Command, Ledger};
-use baton_runbooks::model::Epoch;
+use baton_runbooks::ledger::{Command, Forced, Ledger};
+use baton_runbooks::model::{Epoch, Generation};
 
 use super::planted::Planted;
 
@@ -35,6 +36,16 @@ pub struct View {
     pub applying: bool,
     /// Log length at which its own term began, and must be applied before it grants.
     pub own_from: usize,
+    /// Which log it has.
+    pub log: usize,
+    /// Number of entries of it that it has; none: it is to be taken in.
+    pub logged: usize,
+    /// What it appended as a leader without a quorum.
+    pub uncommitted: Vec<Command>,
+    /// It was told of another log that counts more, or as much: since when, and of which generation. Stays over restarts.
+    pub outranked: Option<(u64, Generation)>,
+    /// Its agent waits for the greetings of its peers until then, before it takes part.
+    pub settled_at: u64,
 }
 
 /// A command on its way.
@@ -48,6 +59,8 @@ pub struct Proposal {
     pub ticket: u64,
     /// What.
     pub command: Command,
+    /// The log that the proposer had.
+    pub log: usize,
     /// Only as the leader of this term.
     pub as_leader: Option<u64>,
     /// The epoch for which the proposer's granter has stopped.
@@ -60,15 +73,47 @@ pub struct Proposal {
     pub appended: Option<u64>,
 }
 
-/// The log and everybody's view of it.
+/// What a cluster has decided: the first one, or one that was founded anew on what a survivor had.
+#[derive(Debug)]
+pub struct Log {
+    /// The ledger after each entry; the first is empty.
+    pub states: Vec<Arc<Ledger>>,
+    /// Number of entries that it was founded on. Whoever is taken in gets them at once.
+    pub founded_on: usize,
+    /// Who votes.
+    pub voters: [bool; 3],
+    /// Its newest term.
+    pub term: u64,
+}
+
+impl Log {
+    /// The newest committed state.
+    pub fn newest(&self) -> &Arc<Ledger> {
+        self.states.last().expect("every log begins with a ledger")
+    }
+
+    /// Number of committed entries.
+    pub fn last(&self) -> usize {
+        self.states.len() - 1
+    }
+
+    /// These are a majority of those who vote.
+    pub fn is_majority(&self, nodes: impl Iterator<Item = usize>) -> bool {
+        let votes = nodes.filter(|node| self.voters[*node]).count();
+        let voters = self.voters.iter().filter(|votes| **votes).count();
+        2 * votes > voters
+    }
+}
+
+/// The logs and everybody's view of them.
 #[derive(Debug)]
 pub struct Raft {
     /// One per node.
     pub views: Vec<View>,
-    /// The newest term of all.
+    /// The newest term of all logs: none has the term of another.
     pub term: u64,
-    /// The ledger after each entry; the first is empty.
-    pub states: Vec<Arc<Ledger>>,
+    /// The first, and those that were founded by force.
+    pub logs: Vec<Log>,
 }
 
 /// An entry that was committed.
@@ -88,23 +133,72 @@ impl Raft {
         Self {
             views: vec![View { patience: 300, ..View::default() }; nodes],
             term: 0,
-            states: vec![Arc::new(Ledger::default())],
+            logs: vec![Log {
+                states: vec![Arc::new(Ledger::default())],
+                founded_on: 0,
+                voters: [true; 3],
+                term: 0,
+            }],
         }
     }
 
-    /// The newest committed state.
-    pub fn newest(&self) -> &Arc<Ledger> {
-        self.states.last().expect("the log begins with the empty ledger")
+    /// The log of a node.
+    pub fn log(&self, node: usize) -> &Log {
+        &self.logs[self.views[node].log]
     }
 
-    /// Number of committed entries.
-    pub fn last(&self) -> usize {
-        self.states.len() - 1
+    /// The ledger as this node has applied it.
+    pub fn applied(&self, node: usize) -> &Arc<Ledger> {
+        let view = &self.views[node];
+        &self.logs[view.log].states[view.applied]
+    }
+
+    /// The log that was founded last.
+    pub const fn newest_log(&self) -> usize {
+        self.logs.len() - 1
+    }
+
+    /// The newest committed state of the log that was founded last.
+    pub fn newest(&self) -> &Arc<Ledger> {
+        self.logs[self.newest_log()].newest()
+    }
+
+    /// A log of its own for a survivor, with everything that it has, which it alone votes in.
+    pub fn fork(&mut self, node: usize) -> Vec<Command> {
+        let view = &mut self.views[node];
+        let states = self.logs[view.log].states[..=view.logged].to_vec();
+        let mut voters = [false; 3];
+        voters[node] = true;
+        self.logs.push(Log { states, founded_on: view.logged, voters, term: 0 });
+        let appended = std::mem::take(&mut view.uncommitted);
+        let (patience, heard_at) = (view.patience, view.heard_at);
+        *view = View {
+            log: self.logs.len() - 1,
+            patience,
+            heard_at,
+            campaigning: view.campaigning,
+            ..View::default()
+        };
+        appended
+    }
+
+    /// The survivor's word about it is the newest entry of its log.
+    pub fn found(&mut self, node: usize, forced: Forced) -> Committed {
+        let log = &mut self.logs[self.views[node].log];
+        let before = Arc::clone(log.newest());
+        let mut ledger = Ledger::clone(&before);
+        ledger.force(forced);
+        let after = Arc::new(ledger);
+        log.states.push(Arc::clone(&after));
+        log.founded_on = log.last();
+        let view = &mut self.views[node];
+        (view.applied, view.logged) = (log.last(), log.last());
+        Committed { before, after, accepted: true }
     }
 
     /// Appends and applies; every entry here has a quorum.
-    pub fn commit(&mut self, mut command: Command, planted: Option<Planted>) -> Committed {
-        let before = self.newest().clone();
+    pub fn commit(&mut self, log: usize, mut command: Command, planted: Option<Planted>) -> Committed {
+        let before = self.logs[log].newest().clone();
         deviate(&mut command, &before, planted);
         let mut ledger = Ledger::clone(&before);
         let accepted = ledger.apply(command).is_accepted();
@@ -113,7 +207,7 @@ impl Raft {
             keep_word(&before, &mut ledger);
         }
         let after = if ledger == *before { before.clone() } else { Arc::new(ledger) };
-        self.states.push(after.clone());
+        self.logs[log].states.push(after.clone());
         Committed { before, after, accepted }
     }
 

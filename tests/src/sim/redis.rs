@@ -89,7 +89,7 @@ impl World {
         };
         let tx = Tx { origin: redis.origin, number: redis.data.upto(redis.origin) + 1 };
         redis.data.add(tx);
-        self.invariants.redis.acknowledged(tx);
+        self.invariants.line_mut(self.raft.views[node].log).redis.acknowledged(tx);
     }
 
     /// The replica takes what its primary has: what is new, or everything if their histories differ. A server that has no

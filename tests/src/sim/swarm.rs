@@ -6,6 +6,7 @@
 //! journal instead of an instant, so that it falls between two steps.
 
 use super::fault::{Fault, Kind};
+use super::forcing::Forcing;
 use super::operator::OperatorAct;
 use super::rng::Rng;
 
@@ -79,6 +80,8 @@ pub struct Swarm {
     pub aborts: u64,
     /// Rates of the clocks, in local milliseconds per second.
     pub rates: [u64; 3],
+    /// Two nodes are lost for long, and an operator lets the third go on alone. Drawn apart from everything else.
+    pub forcing: Option<Forcing>,
 }
 
 impl Swarm {

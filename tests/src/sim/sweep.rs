@@ -48,6 +48,10 @@ pub struct Tally {
     pub losses: u64,
     /// Seeds in which a pause gave the holder a long lease.
     pub paused: u64,
+    /// Seeds in which a survivor was forced to go on alone.
+    pub forced: u64,
+    /// Those in which the others were not off.
+    pub mistaken: u64,
     /// Seeds that need an operator in the end.
     pub needs_operator: u64,
     /// Inputs that cores took.
@@ -74,6 +78,8 @@ pub struct Figures {
     switchover_taken_back: u64,
     loss_accepted: u64,
     paused: u64,
+    forced: u64,
+    forced_by_mistake: u64,
     inputs: u64,
 }
 
@@ -124,6 +130,8 @@ impl Tally {
         self.switch_taken_back += u64::from(outcome.switch_taken_back > 0);
         self.losses += u64::from(outcome.losses > 0);
         self.paused += u64::from(outcome.long_leases > 0);
+        self.forced += u64::from(outcome.forced > 0);
+        self.mistaken += u64::from(outcome.mistaken);
         self.needs_operator += u64::from(outcome.needs_operator);
         self.inputs += outcome.inputs;
         self.lasted_ms += outcome.lasted_ms;
@@ -139,6 +147,8 @@ impl Tally {
         self.switch_taken_back += other.switch_taken_back;
         self.losses += other.losses;
         self.paused += other.paused;
+        self.forced += other.forced;
+        self.mistaken += other.mistaken;
         self.needs_operator += other.needs_operator;
         self.inputs += other.inputs;
         self.lasted_ms += other.lasted_ms;
@@ -169,6 +179,8 @@ impl Tally {
             switchover_taken_back: self.switch_taken_back,
             loss_accepted: self.losses,
             paused: self.paused,
+            forced: self.forced,
+            forced_by_mistake: self.mistaken,
             inputs: self.inputs,
         }
     }
@@ -180,7 +192,7 @@ impl fmt::Display for Tally {
             f,
             "{} seeds, {} violations; holder changed in {}, a run taken back in {}, {} need an operator; \
              a switchover passed the baton in {} and was taken back in {}, a loss was accepted in {}, \
-             a pause gave a long lease in {}; \
+             a pause gave a long lease in {}, one went on alone in {}, by mistake in {}; \
              {} writes acknowledged; {:.0} schedules of {:.0} virtual seconds per second and core",
             self.seeds,
             self.violations.len(),
@@ -191,6 +203,8 @@ impl fmt::Display for Tally {
             self.switch_taken_back,
             self.losses,
             self.paused,
+            self.forced,
+            self.mistaken,
             self.acked,
             self.per_second(),
             self.lasted_ms as f64 / 1_000.0 / self.seeds.max(1) as f64

@@ -9,7 +9,7 @@ use super::swarm::START_MS;
 use super::world::World;
 use crate::invariants::{
     Effect, accepted_loss, acked_at_replica, epoch_monotonic, lease_never_overlaps,
-    no_effect_without_journal, no_lost_write, no_undo_after_pivot, one_change, one_holder, redis,
+    no_effect_without_journal, no_lost_write, no_undo_after_pivot, one_change, one_holder, outranked, redis,
     run_settles, served_again, stale_actor, undo_before_pivot,
 };
 
@@ -19,18 +19,34 @@ const LOOK_BACK_MS: u64 = 500;
 impl World {
     /// After every event.
     pub(super) fn check(&mut self) {
-        let (at, newest) = (self.now, self.raft.newest());
+        let (at, raft) = (self.now, &self.raft);
         let [one, two, ..] = self.nodes.as_slice() else { return };
         let it = &mut self.invariants;
-        it.hold(at, one_holder::NAME, one_holder::check(at, &one.gate, &two.gate));
-        let apart = it.released.check(at, one, two);
-        it.hold(at, lease_never_overlaps::NAME, apart);
-        for node in [one, two] {
-            it.hold(at, stale_actor::NAME, stale_actor::check(at, node, newest));
+        let logs = [raft.views[0].log, raft.views[1].log];
+        let same = logs[0] == logs[1];
+        // Two that go on each without the other, since an operator was mistaken, may both serve until they hear of each other.
+        if same || !self.mistaken {
+            it.hold(at, one_holder::NAME, one_holder::check(at, &one.gate, &two.gate));
+            let apart = if same {
+                it.line(logs[0]).released.check(at, one, two)
+            } else {
+                lease_never_overlaps::Released::default().check(at, one, two)
+            };
+            it.hold(at, lease_never_overlaps::NAME, apart);
         }
-        let closed = it.run_settles.check(at, &self.nodes);
-        it.hold(at, run_settles::NAME, closed);
-        if let Some(owed) = self.invariants.undo_before_pivot.owes(at) {
+        for (node, log) in [one, two].into_iter().zip(logs) {
+            it.hold(at, stale_actor::NAME, stale_actor::check(at, node, raft.logs[log].newest()));
+            let closed = it.line(log).run_settles.check(at, node);
+            it.hold(at, run_settles::NAME, closed);
+        }
+        if raft.newest_log() > 0 {
+            for (node, view) in [one, two].into_iter().zip(&raft.views) {
+                let told = view.outranked.map_or(Ok(()), |(since, _)| outranked::check(at, node, since));
+                it.hold(at, outranked::NAME, told);
+            }
+        }
+        let newest = raft.newest_log();
+        if let Some(owed) = it.line_mut(newest).undo_before_pivot.owes(at) {
             self.must_serve(&owed);
         }
     }
@@ -46,54 +62,66 @@ impl World {
         self.invariants.hold(self.now, undo_before_pivot::NAME, outcome);
     }
 
-    /// An entry was committed.
-    pub(super) fn committed(&mut self, command: &Command, entry: &Committed) {
+    /// An entry was committed in this log.
+    pub(super) fn committed(&mut self, log: usize, command: &Command, entry: &Committed) {
         let (at, before, after) = (self.now, &entry.before, &entry.after);
         let it = &mut self.invariants;
-        it.released.committed(before, after);
-        let redis = it.redis.committed(before, after, &self.nodes);
+        let is_newest = log == self.raft.newest_log();
+        it.hold(at, outranked::NAME, outranked::committed(is_newest, self.mistaken));
+        it.line_mut(log).released.committed(before, after);
+        let redis = it.line_mut(log).redis.committed(before, after, &self.nodes);
         it.hold(at, redis::NAME, redis);
         it.hold(at, epoch_monotonic::NAME, epoch_monotonic::committed(command, before, after));
         it.hold(at, stale_actor::NAME, stale_actor::committed(command, entry.accepted, before));
-        let settles = it.run_settles.committed(at, command, before, after);
+        let settles = it.line_mut(log).run_settles.committed(at, command, before, after);
         it.hold(at, run_settles::NAME, settles);
         it.hold(at, no_undo_after_pivot::NAME, no_undo_after_pivot::committed(after));
-        let undone = it.undo_before_pivot.committed(at, before, after, &self.nodes);
+        let nodes = self.nodes.iter().zip(&self.raft.views).filter(|(_, view)| view.log == log);
+        let nodes = nodes.map(|(node, _)| node);
+        let undone = it.line_mut(log).undo_before_pivot.committed(at, before, after, nodes);
         it.hold(at, undo_before_pivot::NAME, undone);
-        let words = it.accepted_loss.committed(command, entry.accepted, before, after);
+        let words = it.line_mut(log).accepted_loss.committed(command, entry.accepted, before, after);
         it.hold(at, accepted_loss::NAME, words);
-        let carried = it.accepted_loss.carried(before, after);
+        let carried = it.line_mut(log).accepted_loss.carried(before, after);
         if let Some((node, at_most_ms)) = carried
             && let Some(db) = self.nodes.iter().find(|it| it.name == node).and_then(|it| it.db.as_ref())
         {
-            let span_ms = it.no_lost_write.forgive(db);
+            let span_ms = it.line_mut(log).no_lost_write.forgive(db);
             it.hold(at, accepted_loss::NAME, accepted_loss::carried(span_ms, at_most_ms));
         }
         if self.swarm.single && at >= START_MS {
-            let changes = it.one_change.committed(command, before, after);
+            let changes = it.line_mut(log).one_change.committed(command, before, after);
             it.hold(at, one_change::NAME, changes);
         }
+    }
+
+    /// A log was founded by force.
+    pub(super) fn forced(&mut self, survivor: usize, entry: &Committed) {
+        self.invariants.forced(self.now, &entry.before, &entry.after, &self.nodes[survivor]);
     }
 
     /// A hand touched the world.
     pub(super) fn took_effect(&mut self, effect: &Effect) {
         let at = self.now;
         let journalled = no_effect_without_journal::effect(effect, self.applied(effect.node));
-        let forward = no_undo_after_pivot::effect(effect, self.raft.newest());
+        let log = self.raft.views[effect.node].log;
+        let forward = no_undo_after_pivot::effect(effect, self.raft.logs[log].newest());
         let it = &mut self.invariants;
         it.hold(at, no_effect_without_journal::NAME, journalled);
         it.hold(at, no_undo_after_pivot::NAME, forward);
-        let reverse = it.undo_before_pivot.effect(effect);
+        let reverse = it.line_mut(log).undo_before_pivot.effect(effect);
         it.hold(at, undo_before_pivot::NAME, reverse);
     }
 
     /// A client was told that its write is safe.
     pub(super) fn acknowledged(&mut self, node: usize, tx: Tx) {
         let at = self.now;
-        let received = acked_at_replica::check(self.raft.newest(), &self.nodes[1 - node], tx);
+        let log = self.raft.views[node].log;
+        let newest = self.raft.logs[log].newest();
+        let received = acked_at_replica::check(newest, &self.nodes[1 - node], tx);
         self.invariants.hold(at, acked_at_replica::NAME, received);
         if let Some(db) = &self.nodes[node].db {
-            let kept = self.invariants.no_lost_write.acknowledged(at, node, db, tx);
+            let kept = self.invariants.line_mut(log).no_lost_write.acknowledged(at, node, db, tx);
             self.invariants.hold(at, no_lost_write::NAME, kept);
         }
     }
@@ -107,7 +135,10 @@ impl World {
     pub fn check_end(&mut self) {
         let (at, needs_operator) = (self.now, self.needs_operator());
         let serving = (0..2).find(|node| self.is_serving(*node));
-        let lost = serving.map_or(0, |node| self.invariants.no_lost_write.lost_at(self.db(node)));
+        let lost = serving.map_or(0, |node| {
+            let line = self.invariants.line(self.raft.views[node].log);
+            line.no_lost_write.lost_at(self.db(node))
+        });
         let outcome = served_again::check(at, self.ack_times.last().copied(), needs_operator, lost);
         self.invariants.hold(at, served_again::NAME, outcome);
     }
@@ -115,11 +146,11 @@ impl World {
     /// Repaired, and nothing is left to be done: the holder serves in sync, every node has the whole log, the witness leads.
     pub fn is_settled(&self) -> bool {
         let ledger = self.ledger();
-        let last = self.raft.last();
+        let (newest, last) = (self.raft.newest_log(), self.raft.logs[self.raft.newest_log()].last());
         let served = self.ack_times.last().is_some_and(|ack| self.now - ack < LOOK_BACK_MS);
         self.healed_at.is_some()
             && self.raft.leads(2)
-            && self.raft.views.iter().all(|view| view.applied == last)
+            && self.raft.views.iter().all(|view| view.log == newest && view.applied == last)
             && ledger.run.is_none()
             && ledger.pause.is_none()
             && ledger.has_replica_in_sync()
@@ -132,8 +163,8 @@ impl World {
     }
 
     /// A run needs an operator.
-    pub const fn needs_operator(&self) -> bool {
-        self.invariants.run_settles.needs_operator()
+    pub fn needs_operator(&self) -> bool {
+        self.invariants.line(self.raft.newest_log()).run_settles.needs_operator()
     }
 
     /// Clients are answered by this node.

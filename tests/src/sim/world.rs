@@ -8,6 +8,7 @@ use baton_runbooks::model::{NodeId, NodeKind};
 
 use super::event::{Event, Queue};
 use super::fault::Fault;
+use super::forcing::Forcing;
 use super::mysql::Mysql;
 use super::node::{NAMES, Node};
 use super::planted::Planted;
@@ -70,6 +71,8 @@ pub struct World {
     pub inputs: u64,
     /// Number of long leases that a pause gave.
     pub long_leases: u64,
+    /// An operator has said that others are off who were not.
+    pub mistaken: bool,
     /// What must hold.
     pub invariants: Invariants,
     /// What happened, if it is kept.
@@ -80,7 +83,10 @@ impl World {
     /// A world at its beginning: three hosts whose agents start at once.
     pub fn new(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed);
-        let swarm = if options.calm { Swarm::calm(&mut rng) } else { Swarm::draw(&mut rng) };
+        let mut swarm = if options.calm { Swarm::calm(&mut rng) } else { Swarm::draw(&mut rng) };
+        if !options.calm && !swarm.single && !swarm.planned {
+            swarm.forcing = Forcing::draw(seed);
+        }
         let names = NAMES.map(NodeId::from);
         let nodes = (0..3)
             .map(|index| {
@@ -111,6 +117,7 @@ impl World {
             replaying: [false; 2],
             inputs: 0,
             long_leases: 0,
+            mistaken: false,
             invariants: Invariants::default(),
             trace: Vec::new(),
         };
@@ -118,7 +125,8 @@ impl World {
         let initial_holder = db1.clone();
         let members = [(db1, NodeKind::Data), (db2, NodeKind::Data), (mon, NodeKind::Witness)];
         let (cluster, members) = ("shop".to_owned(), BTreeMap::from(members));
-        world.commit(Command::Bootstrap { cluster, members, initial_holder, mysql: true });
+        world.commit(0, Command::Bootstrap { cluster, members, initial_holder, mysql: true });
+        world.raft.views.iter_mut().for_each(|view| view.logged = 1);
         world.begin();
         world
     }
@@ -139,21 +147,23 @@ impl World {
             self.queue.put(at, Event::Trouble);
         }
         let last = self.swarm.timed.last().copied().unwrap_or(START_MS + QUIET_MS);
-        self.queue.put((last + REPAIR_MS).min(HEAL_MS), Event::Heal);
+        let heal = (last + REPAIR_MS).min(HEAL_MS);
+        let heal = self.begin_forcing().map_or(heal, |returns_at| heal.max(returns_at));
+        self.queue.put(heal, Event::Heal);
         for act in self.swarm.verbs.clone() {
             let at = START_MS + self.rng.range(0, 4_000);
             self.queue.put(at, Event::Operator(act));
         }
     }
 
-    /// The newest committed ledger.
+    /// The newest committed ledger, of the newest log.
     pub fn ledger(&self) -> &Ledger {
         self.raft.newest()
     }
 
     /// The ledger as this node has applied it.
     pub fn applied(&self, node: usize) -> &Ledger {
-        &self.raft.states[self.raft.views[node].applied]
+        self.raft.applied(node)
     }
 
     /// The first thing that did not hold.
@@ -206,6 +216,12 @@ impl World {
         if self.now < until { by_ms } else { 0 }
     }
 
+    /// The node's agent takes part in Raft.
+    pub(super) fn takes_part(&self, node: usize) -> bool {
+        let view = &self.raft.views[node];
+        self.able(node) && view.outranked.is_none() && self.now >= view.settled_at
+    }
+
     /// The node's agent runs and has the processor.
     pub fn able(&self, node: usize) -> bool {
         self.nodes[node].is_able(self.now)
@@ -248,6 +264,11 @@ impl World {
                     self.feed(node, Input::Report { report });
                 }
             }
+            Event::Hello(node, log) => {
+                if let Some(log) = self.arrived(node, log, Event::Hello) {
+                    self.hear_hello(node, log);
+                }
+            }
             Event::Mail(node, mail) => {
                 if let Some(mail) = self.arrived(node, mail, Event::Mail) {
                     self.deliver(node, *mail);
@@ -275,6 +296,10 @@ impl World {
             Event::Operator(act) => self.operate_again(act),
             Event::Order(act) if self.healed_at.is_none() => self.operate(act),
             Event::Order(_) => {}
+            Event::Heal if self.waits_for_survivor() => {
+                let later = self.now + super::forcing::AGAIN_MS;
+                self.queue.put(later, Event::Heal);
+            }
             Event::Heal => self.heal(),
         }
     }
@@ -338,7 +363,9 @@ impl World {
             return;
         }
         it.start_agent(node, planted);
+        it.started_at = at;
         let boot = it.boot;
+        self.go_on_alone(node);
         let view = &mut self.raft.views[node];
         view.heard_at = at;
         if view.leader == Some(node) {
@@ -346,6 +373,7 @@ impl World {
         }
         self.schedule_campaign(node, at + 300);
         self.tell(|| format!("{} starts its agent", NAMES[node]));
+        self.settle(node);
         self.tell_committed(node);
         for again in [Event::Tick, Event::Report, Event::Renew] {
             let due = at + self.rng.range(0, 40);

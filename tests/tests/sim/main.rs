@@ -3,11 +3,13 @@
 //! - this file: many seeds, none of which may violate anything; the same seed gives the same story;
 //! - `scenarios`: faults by hand, with what must come of them;
 //! - `planned`: an operator's commands by hand, likewise;
+//! - `forced`: survivors that go on alone, likewise;
 //! - `planted`: deviations from the design, each of which must be caught.
 //!
 //! `SEEDS=n FIRST=m` runs other seeds; the program `simulate` runs as many as one likes, faster.
 #![allow(clippy::unwrap_used)]
 
+mod forced;
 mod planned;
 mod planted;
 mod scenarios;
@@ -41,6 +43,7 @@ fn no_seed_breaks_safety_or_stays_down() {
     assert!(tally.switch_taken_back * 25 >= seeds, "{tally}");
     assert!(tally.losses * 400 >= seeds, "{tally}");
     assert!(tally.paused * 40 >= seeds, "{tally}");
+    assert!(tally.forced * 50 >= seeds && tally.mistaken * 200 >= seeds, "{tally}");
 }
 
 #[test]

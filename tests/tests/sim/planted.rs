@@ -49,6 +49,7 @@ fn is_caught_in(planted: Planted, by: &[&str], scenario: impl Fn(&mut World, u64
 }
 
 const OVERLAP: [&str; 3] = ["one_holder", "stale_actor", "lease_never_overlaps"];
+const FORCED: [&str; 3] = ["outranked", "one_holder", "lease_never_overlaps"];
 const LOST: [&str; 2] = ["no_lost_write", "acked_at_replica"];
 const UNJOURNALLED: [&str; 1] = ["no_effect_without_journal"];
 
@@ -295,4 +296,21 @@ fn an_end_is_proposed_only_after_another_look() {
     };
     assert!(!restarts(None));
     assert!(restarts(Some(Planted::EndWithoutAnotherLook)), "the simulation is too tame");
+}
+
+/// The two that come back go on with their log, as if nothing had happened.
+#[test]
+fn planted_lower_generation_goes_on_is_caught() {
+    is_caught(Planted::LowerGenerationGoesOn, &FORCED);
+}
+
+#[test]
+fn planted_force_keeps_generation_is_caught() {
+    is_caught(Planted::ForceKeepsGeneration, &FORCED);
+}
+
+/// It votes no more, and leaves its doors to their leases.
+#[test]
+fn planted_outranked_keeps_its_doors_is_caught() {
+    is_caught(Planted::OutrankedKeepsItsDoors, &["outranked"]);
 }
