@@ -3,7 +3,6 @@
 //! They run one after the other, also with the other tests of the lab. They need root and the programs `baton` and
 //! `baton-drill`, built before.
 
-use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,17 +10,9 @@ use baton_chaos::schedule::Obstacle;
 use baton_chaos::timetable::{self, Note, What};
 use baton_chaos::verdict::Verdict;
 use baton_tests::drill::{self, Outcome, SEAT, passed};
-use baton_tests::lab::{Driver, Lab, Options, Port, agents, docker, wait};
+use baton_tests::lab::{Driver, Lab, Options, Port, agents, docker, turn, wait};
 use jiff::{SignedDuration, Zoned};
 use nix::sys::signal::Signal;
-
-/// Held for the length of a test; other test programs that measure hold the same file.
-fn alone() -> File {
-    assert!(nix::unistd::geteuid().is_root(), "the lab needs root");
-    let file = File::create("/tmp/baton-lab.lock").expect("the lock file can be made");
-    file.lock().expect("the lock can be had");
-    file
-}
 
 fn plain() -> Options {
     Options { resync_by_itself: true, ..Options::plain(Driver::Agents { profile: "standard".into() }) }
@@ -44,7 +35,7 @@ fn reasons(outcome: &Outcome, verdict: Verdict) -> Result<String> {
 
 #[test]
 fn certificates_pass_until_one_ends_soon_or_a_node_cannot_be_asked() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = up(Options { drills: "L1", ..plain() })?;
     passed(&lab, &drill::run(&lab, SEAT, "certificates")?)?;
 
@@ -75,7 +66,7 @@ fn certificates_pass_until_one_ends_soon_or_a_node_cannot_be_asked() -> Result<(
 /// The service is held down for a minute: the engine notices, the holder waits, the baton moves, and stays.
 #[test]
 fn a_service_that_never_gets_healthy_moves_the_baton_once() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = up(Options { drills: "L3", docker: true, ..plain() })?;
     let healthy = || docker::health(&lab.host(Port::Db1).dir);
     wait::until_true("the service to be healthy", wait::EVERY * 3_000, || Ok(healthy()? == "healthy"))?;
@@ -104,7 +95,7 @@ const ASK: &str = r#"power_off = ["/bin/sh", "-c", "echo asked >{lab}/{node}/pow
 
 #[test]
 fn a_holder_whose_power_is_cut_is_replaced_and_comes_back() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let lab = up(Options { drills: "L5", drill_keys: ASK.into(), ..plain() })?;
     let shorter = [("\"2m\"", "\"20s\""), ("\"1h\"", "\"3m\"")];
     let drill = drill::altered(&lab, "power-cut", &shorter)?;
@@ -137,7 +128,7 @@ fn hours(from: i64, to: i64) -> String {
 
 #[test]
 fn what_is_due_runs_by_itself_and_what_a_node_does_not_allow_now_is_skipped_with_its_reason() -> Result<()> {
-    let _alone = alone();
+    let _turn = turn::alone().expect("a place for a lab");
     let (open, closed) = (hours(-1, 2), hours(6, 7));
     let lab = up(Options { drills: "L2", drill_keys: format!("window = \"{closed}\""), ..plain() })?;
     let line = |name: &str, window: &str| {
