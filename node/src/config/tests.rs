@@ -255,6 +255,32 @@ fn names_and_addresses_are_unique_and_sane() {
     }
 }
 
+/// All 32 addresses must be free ones of the virtual IP's network.
+#[test]
+fn senders_of_a_drill_are_nobodys_addresses() {
+    let drill = |first: &str| with(&format!("[drill]\narp_senders = \"{first}\""));
+    assert!(parse(&drill("10.77.0.101")).is_ok());
+    assert!(parse(&drill("10.77.0.223")).is_ok(), "up to .254");
+    for (first, words) in [
+        ("10.78.0.1", "does not begin 32 addresses inside 10.77.0.0/24"),
+        ("10.77.0.225", "does not begin 32 addresses inside 10.77.0.0/24"),
+        ("255.255.255.250", "does not begin 32 addresses inside 10.77.0.0/24"),
+        ("10.77.0.224", "10.77.0.255, the broadcast address"),
+        ("10.77.0.0", "10.77.0.0, the network's own address"),
+        ("10.77.0.100", "10.77.0.100, a vip.address"),
+        ("10.77.0.69", "up to 10.77.0.100, among which is 10.77.0.100, a vip.address"),
+        ("10.77.0.13", "10.77.0.13, a node.address"),
+    ] {
+        let problem = only_problem(&drill(first));
+        assert!(problem.starts_with(&format!("drill.arp_senders = {first}: ")), "{problem}");
+        assert!(problem.contains(words), "{problem} should contain {words}");
+    }
+    let gateway = drill("10.77.0.200").replace("eth0\"", "eth0\"\ngateway = \"10.77.0.231\"");
+    assert!(only_problem(&gateway).contains("10.77.0.231, a vip.gateway"));
+    let six = drill("10.77.0.200").replace("10.77.0.100/24", "fd00::100/64");
+    assert!(only_problem(&six).contains("there is no IPv4 virtual IP"));
+}
+
 #[test]
 fn services_are_ordered_and_circles_refused() {
     let service = |name: &str, after: &str| {
