@@ -273,7 +273,8 @@ pub const SECTIONS: &[Section] = &[
                 "ports",
                 "list of ports",
                 Value("[]"),
-                "TCP ports at which clients reach it. They are closed on every node without a valid lease.",
+                "TCP ports at which clients reach it. They are closed on every node without a valid lease, so a service that runs on \
+                 the replica has none.",
             ),
             key(
                 "check",
@@ -291,7 +292,9 @@ pub const SECTIONS: &[Section] = &[
             "fence",
             "list: absolute path, then arguments",
             Value("[]"),
-            "Runs before a takeover touches anything and should cut the lost holder's power. Empty: the lease alone fences.",
+            "Runs on the new holder before a takeover touches anything and should cut the lost holder's power. Its environment: \
+             BATON_EPOCH, BATON_RUN, BATON_FROM (who is to be cut off), BATON_TO, and a PATH; nothing else. It is killed after \
+             2.7 s, and tried twice; unless it exits with 0 there is no takeover. Empty: the lease alone fences.",
         )],
     },
     DRILL,

@@ -164,10 +164,16 @@ fn values_on_the_edge_are_taken() {
 #[test]
 fn spans_are_whole_milliseconds() {
     assert_eq!(parse(&with("[timing]\nanti_flap = \"1m 30s\"")).unwrap().timing.anti_flap, Ms(90_000));
+    for (span, ms) in [("1d", 86_400_000), ("1d 12h", 129_600_000), ("0d 5ms", 5), ("2h", 7_200_000)] {
+        assert_eq!(span.parse(), Ok(Ms(ms)), "{span}");
+    }
+    for span in ["d", "0d", "1.5d", "1 day", "99999999999d", ""] {
+        assert!(span.parse::<Ms>().is_err(), "{span}");
+    }
     for (span, words) in [
         ("\"0.5ms\"", "whole number of milliseconds"),
         ("\"-1s\"", "cannot be negative"),
-        ("\"soon\"", "is not a span; write"),
+        ("\"soon\"", "is not a span; write numbers with ms, s, m, h or d"),
         ("200", "expected a string"),
     ] {
         let error = parse(&with(&format!("[timing]\nrenew = {span}"))).unwrap_err().to_string();
@@ -240,6 +246,16 @@ fn names_and_addresses_are_unique_and_sane() {
         (with("[mysql]\nport = 0"), "mysql.port = 0: is not a port"),
         (with("[mysql]\nport = 6379\n[redis]"), "redis.port = 6379: is mysql.port already"),
         (with("[mysql]\nsocket = \"mysqld.sock\""), "mysql.socket = mysqld.sock: is not an absolute path"),
+        (
+            with("[drill]\npassword_file = \"drill.pw\""),
+            "drill.password_file = drill.pw: is not an absolute path",
+        ),
+        (
+            with(
+                "[docker]\n[[service]]\nname = \"web\"\ncontainer = \"web\"\nruns_on = \"replica\"\nports = [8080]",
+            ),
+            "service.ports (web) = 8080: would be closed at all times",
+        ),
         (with("[mysql]\nschema = \"a`b\""), "mysql.schema = a`b: is not a plain schema name"),
         (with("[hooks]\nfence = [\"fence.sh\"]"), "hooks.fence = fence.sh: is not an absolute path"),
         (

@@ -330,6 +330,7 @@ fn check_paths(config: &Config, problems: &mut Problems) {
     paths.extend(config.redis.as_ref().map(|redis| ("redis.socket", &redis.socket)));
     let redis_password = config.redis.as_ref().and_then(|redis| redis.password_file.as_ref());
     paths.extend(redis_password.map(|path| ("redis.password_file", path)));
+    paths.extend(config.drill.password_file.as_ref().map(|path| ("drill.password_file", path)));
     paths.extend(config.docker.as_ref().map(|docker| ("docker.socket", &docker.socket)));
     for (key, path) in paths {
         if !path.is_absolute() {

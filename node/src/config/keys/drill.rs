@@ -46,20 +46,20 @@ pub(super) const DRILL: Section = Section {
             "IPv4 address",
             Nothing("\"10.77.0.200\""),
             "First of 32 unused addresses of the VIP's network. From them a drill asks every 10 ms who answers for the VIP, \
-             so that two holders are seen on the wire. Not given: the agents' own word is taken.",
+             so that two holders are seen on the wire. No VIP, node or gateway may be among them. Not given: the agents' own word is taken.",
         ),
         key(
             "user",
             "account name",
             Nothing("\"baton_drill\""),
             "The account with which a drill writes through the VIP. Needs SELECT, INSERT, DELETE and CREATE on `schema`. Not \
-             given: `mysql.check_user`.",
+             given: `mysql.check_user`, which then needs DELETE, too.",
         ),
         key(
             "password_file",
             "absolute path",
             Nothing("\"/etc/baton/drill.password\""),
-            "File with its password. Not given: `mysql.check_password_file`.",
+            "File with its password, on the nodes where drills are run. Not given: `mysql.check_password_file`.",
         ),
         key(
             "schema",

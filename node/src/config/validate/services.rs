@@ -21,6 +21,7 @@ pub(super) fn services(raw: &RawConfig, problems: &mut Problems) -> Vec<Service>
             );
         }
         check_after(raw, service, problems);
+        check_ports(service, problems);
         let workload = match (&service.container, &service.compose_project) {
             (Some(container), None) => Workload::Container(container.clone()),
             (None, Some(project)) => Workload::ComposeProject(project.clone()),
@@ -72,6 +73,19 @@ fn check(service: &RawService, problems: &mut Problems) -> Option<Check> {
         );
     }
     check.ok()
+}
+
+/// A guarded port is open under a lease only, and the replica has none.
+fn check_ports(service: &RawService, problems: &mut Problems) {
+    let ports: Vec<String> = service.ports.iter().flatten().map(ToString::to_string).collect();
+    if service.runs_on == Some(RunsOn::Replica) && !ports.is_empty() {
+        problems.add(
+            format!("service.ports ({})", service.name),
+            ports.join(", "),
+            "would be closed at all times: this service runs on the replica, and ports are open under a lease only",
+            "remove the key",
+        );
+    }
 }
 
 fn check_after(raw: &RawConfig, service: &RawService, problems: &mut Problems) {
