@@ -43,7 +43,7 @@ pub(super) fn run(global: &Global, args: &PkiArgs) -> Result<Exit, Failure> {
         }
         What::Issue { dir } => {
             let Some(name) = &global.node else {
-                return Err(Failure::new(Exit::Usage, "say for which node with --node"));
+                return Err(Failure::new(Exit::Usage, "say for which node with --node NAME"));
             };
             pki::issue(dir, &NodeId::new(name.as_str())).map_err(failed)?;
             format!("made {0}/{name}.pem and {0}/{name}.key; copy them and ca.pem to {name}", dir.display())
