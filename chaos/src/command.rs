@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use baton_node::api::client::{Client, ClientError};
+use baton_node::chain::chain;
 use baton_node::cli::Exit;
 use baton_node::config::{self, Config, NodeId};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -102,7 +103,7 @@ impl Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        Self { code: Exit::of(&error).code(), message: error.to_string() }
+        Self { code: Exit::of(&error).code(), message: chain(&error) }
     }
 }
 
@@ -158,26 +159,25 @@ impl Global {
     }
 
     fn config(&self) -> Result<Config, Failure> {
-        Config::load(&self.config, &self.node()?).map_err(|error| Failure::usage(error.to_string()))
+        Config::load(&self.config, &self.node()?).map_err(|error| Failure::usage(chain(&error)))
     }
 
     fn client(&self) -> Result<Client, Failure> {
         let socket = match &self.socket {
             Some(path) => path.clone(),
             None => config::socket_of(&self.config, &self.node()?).map_err(|error| {
-                Failure::usage(format!("{error}; or name the agent's socket with --socket"))
+                Failure::usage(format!("{}; or name the agent's socket with --socket", chain(&error)))
             })?,
         };
         Ok(Client::new(socket))
     }
 }
 
-/// Where files are; nothing is asked of agents.
+/// Where files are; nothing is asked of agents. The directory of records is the default one.
 fn desk(global: &Global) -> Desk {
-    let records = global.config().map(|config| config.drill.evidence);
     Desk {
         drills: PathBuf::from(DRILLS_DIR),
-        records: records.unwrap_or_else(|_| PathBuf::from(RECORDS_DIR)),
+        records: PathBuf::from(RECORDS_DIR),
         now: jiff::Timestamp::now(),
         json: global.output == Output::Json,
         roles: None,
@@ -191,12 +191,30 @@ fn source(global: &Global, which: &str) -> Result<Source, Failure> {
     cli_paper::find(which, &desk(global)).map_err(|error| Failure::usage(error.to_string()))
 }
 
+/// Whether a verb's answer depends on the records of this node.
+const fn reads_records(paper: &Paper) -> bool {
+    match paper {
+        Paper::History { .. } | Paper::Report(_) | Paper::Verify { .. } => true,
+        Paper::List
+        | Paper::New(_)
+        | Paper::Lint { .. }
+        | Paper::Schema
+        | Paper::Plan { .. }
+        | Paper::Explain { .. } => false,
+    }
+}
+
 /// Verbs on files, with what an agent knows if one can be asked.
 async fn on_paper(global: &Global, paper: &Paper) -> Result<u8, Failure> {
     let mut desk = desk(global);
+    if reads_records(paper) {
+        // An answer from a directory that nobody meant would look like one without a drill.
+        desk.records = global.config()?.drill.evidence;
+        complain(&format!("records in {}", desk.records.display()));
+    }
     match paper {
         Paper::Plan { drill } => {
-            if let Some(code) = run::plan_asking(global, drill).await? {
+            if let Ok(code) = run::plan_asking(global, &run::sound(global, drill)?).await {
                 return Ok(code);
             }
         }
@@ -215,8 +233,7 @@ async fn on_paper(global: &Global, paper: &Paper) -> Result<u8, Failure> {
         | Paper::Report(_)
         | Paper::Verify { head: Some(_) } => {}
     }
-    let answer =
-        cli_paper::run(paper, &desk).map_err(|error| Failure::usage(baton_node::chain::chain(&error)))?;
+    let answer = cli_paper::run(paper, &desk).map_err(|error| Failure::usage(chain(&error)))?;
     say(&answer.text);
     Ok(answer.exit)
 }
@@ -233,4 +250,48 @@ fn complain(text: &str) {
 
 fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value).map_err(|error| Failure::usage(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A verb with the configuration file at `path`.
+    async fn verb(path: &std::path::Path, words: &[&str]) -> Result<u8, Failure> {
+        let path = path.display().to_string();
+        let args =
+            Args::try_parse_from(["baton-drill", "--node", "db1", "--config", &path].iter().chain(words))
+                .unwrap();
+        match args.verb {
+            Verb::Paper(paper) => on_paper(&args.global, &paper).await,
+            Verb::Run(verb) => run::run(&args.global, &verb).await,
+            Verb::Schedule(_) | Verb::Status | Verb::Abort(_) | Verb::Heal(_) => panic!("not tried here"),
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_those_of_the_configuration_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("baton.toml");
+        for words in [&["history"][..], &["verify"], &["verify", "--head", "0"], &["report"]] {
+            let failure = verb(&file, words).await.unwrap_err();
+            assert_eq!(failure.code, Exit::Usage.code());
+            assert!(failure.message.contains("baton.toml"), "{}", failure.message);
+            assert!(failure.message.contains("No such file"), "the system's words: {}", failure.message);
+        }
+        std::fs::write(&file, "cluster = 1").unwrap();
+        let broken = verb(&file, &["history"]).await.unwrap_err();
+        assert!(broken.message.contains("baton.toml"), "{}", broken.message);
+        assert_eq!(verb(&file, &["list"]).await.unwrap(), 0, "needs no configuration");
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_without_an_agent_names_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("baton.sock");
+        let words = ["--socket", &socket.display().to_string(), "run", "rehearsal", "--dry-run"];
+        let failure = verb(&dir.path().join("baton.toml"), &words).await.unwrap_err();
+        assert_eq!(failure.code, Exit::NoQuorum.code());
+        assert!(failure.message.contains("baton.sock"), "{}", failure.message);
+    }
 }

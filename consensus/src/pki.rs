@@ -30,7 +30,10 @@ const BACKDATE: Duration = Duration::from_secs(3600);
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// The file is there already.
-    #[error("{} exists; nothing was overwritten", file.display())]
+    #[error(
+        "{} exists; nothing was overwritten. If it is to be made anew, move it and what belongs to it (.pem and .key) away first",
+        file.display()
+    )]
     Exists {
         /// Which.
         file: PathBuf,
@@ -39,6 +42,15 @@ pub enum PkiError {
     #[error("cannot access {}", file.display())]
     File {
         /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The directory has no authority.
+    #[error("cannot access {}: make the authority with `baton pki init`, or name its directory with --dir", file.display())]
+    NoAuthority {
+        /// The file that is missing.
         file: PathBuf,
         /// Why.
         #[source]
@@ -106,8 +118,8 @@ pub fn issue_for(dir: &Path, node: &NodeId, days: u32) -> Result<(), PkiError> {
     let (cert_file, key_file) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
     refuse_existing(&[cert_file.clone(), key_file.clone()])?;
     let make = |source| PkiError::Make { source };
-    let ca_key = KeyPair::from_pem(&read(&dir.join("ca.key"))?).map_err(make)?;
-    let issuer = Issuer::from_ca_cert_pem(&read(&dir.join("ca.pem"))?, ca_key).map_err(make)?;
+    let ca_key = KeyPair::from_pem(&read_authority(&dir.join("ca.key"))?).map_err(make)?;
+    let issuer = Issuer::from_ca_cert_pem(&read_authority(&dir.join("ca.pem"))?, ca_key).map_err(make)?;
     let key = KeyPair::generate().map_err(make)?;
     let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(|_| bad())?;
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -154,8 +166,8 @@ fn refuse_existing(files: &[PathBuf]) -> Result<(), PkiError> {
     }
 }
 
-fn read(file: &Path) -> Result<String, PkiError> {
-    std::fs::read_to_string(file).map_err(|source| PkiError::File { file: file.to_owned(), source })
+fn read_authority(file: &Path) -> Result<String, PkiError> {
+    std::fs::read_to_string(file).map_err(|source| PkiError::NoAuthority { file: file.to_owned(), source })
 }
 
 fn write_new(file: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
@@ -165,4 +177,22 @@ fn write_new(file: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     };
     let mut out = OpenOptions::new().write(true).create_new(true).mode(mode).open(file).map_err(failed)?;
     out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_made_names_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let failed = issue(dir.path(), &"db1".into()).unwrap_err().to_string();
+        assert!(failed.contains("ca.key") && failed.contains("`baton pki init`"), "{failed}");
+        init(dir.path()).unwrap();
+        issue(dir.path(), &"db1".into()).unwrap();
+        for failed in [init(dir.path()), issue(dir.path(), &"db1".into())] {
+            let failed = failed.unwrap_err().to_string();
+            assert!(failed.contains("nothing was overwritten") && failed.contains("move it"), "{failed}");
+        }
+    }
 }

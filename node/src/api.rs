@@ -8,6 +8,7 @@
 //! Reading never waits for the driver: it answers from the newest view. [`types`] are the answers, without logic;
 //! [`view`] makes them from the ledger and draws the closing sentence, as pure functions.
 
+pub mod alarm;
 pub mod client;
 pub mod drill;
 pub mod force;

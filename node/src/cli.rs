@@ -58,7 +58,7 @@ struct Global {
         value_name = "FILE"
     )]
     config: PathBuf,
-    /// Which node of the file this is [default: the host's name]
+    /// Which node of the file this is [default: the host's name]; with `pki issue`, whose certificate is made
     #[arg(long, global = true, value_name = "NAME")]
     node: Option<String>,
     /// Socket of the agent to ask [default: baton.sock in paths.run]
@@ -120,7 +120,7 @@ enum Verb {
     /// Feed a flight recording to the decision code and print each decision
     Replay(replay::ReplayArgs),
     /// Check this machine: configuration, files, sockets, kernel
-    Doctor,
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Why a verb ended without doing what was asked.
@@ -179,7 +179,7 @@ pub fn main() -> ExitCode {
         Verb::Config(verb) => settings::run(&global, &verb),
         Verb::Pki(verb) => pki::run(&global, &verb),
         Verb::Replay(verb) => replay::run(&global, &verb),
-        Verb::Doctor => doctor::run(&global),
+        Verb::Doctor(verb) => doctor::run(&global, &verb),
     };
     finish(outcome)
 }

@@ -13,6 +13,7 @@ mod check;
 mod drill;
 mod error;
 pub mod keys;
+mod place;
 pub mod raw;
 mod render;
 mod timing;
@@ -63,7 +64,7 @@ pub struct Config {
     pub raft_port: u16,
     /// Port of lease renewals, on every node.
     pub lease_port: u16,
-    /// TCP port of orders for a node and of copies of its database, on the data nodes.
+    /// TCP port of orders for a node, on every node, and of copies of its database.
     pub copy_port: u16,
     /// At least one.
     pub vips: Vec<Vip>,
@@ -381,7 +382,7 @@ impl Config {
         SocketAddr::new(node.address, self.lease_port)
     }
 
-    /// Where a data node's agent takes orders and hands out copies.
+    /// Where a node's agent takes orders and hands out copies.
     #[must_use]
     pub const fn copy_address(&self, node: &Node) -> SocketAddr {
         SocketAddr::new(node.address, self.copy_port)
@@ -431,6 +432,7 @@ fn parse_raw(text: &str, name: &str) -> Result<RawConfig, ConfigError> {
     toml::from_str(text).map_err(|e| ConfigError::Parse {
         name: name.to_owned(),
         message: e.to_string().trim_end().to_owned(),
+        hint: place::expected(text, &e),
     })
 }
 

@@ -7,6 +7,8 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use baton_node::api::alarm::AlarmCode;
+use baton_node::cli::Exit;
 use baton_runbooks::plan::Kind;
 use baton_runbooks::run::table::{Actor, StepDef};
 use baton_runbooks::run::{switchover, takeover};
@@ -96,7 +98,63 @@ fn why_page() -> String {
             writeln!(page, "- `{name}`: {doc}").unwrap();
         }
     }
+    page.push_str(&alarms());
+    page.push_str(&exit_codes());
     page
+}
+
+/// A heading that is no code would be counted as one: these are of the first order.
+fn alarms() -> String {
+    let mut text = String::from(
+        "\n# Alarms of `baton status`\n\nA line that begins with `!`. `.alarms` of the JSON form has the same codes. An alarm is one of these, or the \
+         code above of what keeps the asked node from what it should be.\n\n| alarm | means, and what to do |\n|---|---|\n",
+    );
+    for code in AlarmCode::ALL {
+        writeln!(text, "| `{}` | {} |", code.as_str(), code.meaning()).unwrap();
+    }
+    text
+}
+
+/// The codes that verbs use, beside wrong usage (1) and success (0), which all of them have.
+const VERBS: [(&str, &str); 10] = [
+    ("`agent`", "–"),
+    ("`status`, `explain`, `history`", "5, 6; 0 says only that there is an answer"),
+    ("`switchover`, `takeover`, `resync`", "2, 3, 4, 5, 6"),
+    ("`pause`", "2, 3, 5, 6"),
+    ("`resume`, `force`, `rejoin`, `run abort`, `run ack`", "2, 5, 6"),
+    ("`config`, `pki`, `replay`", "–"),
+    ("`doctor`", "–; with `--strict`, 1 also for a WARN"),
+    (
+        "`drill run`",
+        "2, 5, 6, and its verdict's: 10 FAIL, 11 INCONCLUSIVE, 12 ABORTED, 13 INTERRUPTED ([drills.md](drills.md#verdicts-and-exit-codes))",
+    ),
+    (
+        "`drill verify`",
+        "10 not sound, 11 not compared or not witnessed ([operating/drills.md](operating/drills.md#whether-the-evidence-is-whole))",
+    ),
+    ("`drill status`, `abort`, `heal`, `plan`", "2, 5, 6"),
+];
+
+fn exit_codes() -> String {
+    let mut text = String::from("\n# Exit codes\n\n| code | means |\n|---|---|\n");
+    for exit in Exit::ALL {
+        writeln!(text, "| {} | {} |", exit.code(), exit.meaning()).unwrap();
+    }
+    text.push_str("\n| verb | codes beside 0 and 1 |\n|---|---|\n");
+    for (verb, codes) in VERBS {
+        writeln!(text, "| {verb} | {codes} |").unwrap();
+    }
+    text
+}
+
+/// Whoever makes an alarm takes its code from one of the two lists.
+#[test]
+fn no_alarm_has_a_code_of_its_own() {
+    for path in ["node/src/agent/views.rs", "node/src/api/view.rs", "node/src/api/view/forced.rs"] {
+        let source = std::fs::read_to_string(root().join(path)).unwrap();
+        let literals = source.lines().filter(|line| line.contains("code: \"")).collect::<Vec<_>>();
+        assert!(literals.is_empty(), "{path}: {literals:?}");
+    }
 }
 
 #[test]

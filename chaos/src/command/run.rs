@@ -9,7 +9,7 @@ use baton_node::cli::Exit;
 use super::{Failure, Global, Output, complain, json, say, source};
 use crate::evidence::{Ending, Record, Store, Stored};
 use crate::experiment::plan::{Roles, plan as plan_text};
-use crate::experiment::{Experiment, Role};
+use crate::experiment::{Experiment, Role, Source};
 use crate::lint::{Severity, lint};
 use crate::report;
 use crate::runner::agents::{Agents, cast};
@@ -40,12 +40,10 @@ pub(super) struct RunArgs {
     reason: Option<String>,
 }
 
-/// The plan with the nodes that are meant now, and the gate; `None`: no agent can be asked.
-pub(super) async fn plan_asking(global: &Global, which: &str) -> Result<Option<u8>, Failure> {
-    let source = sound(global, which)?;
-    let Ok(client) = global.client() else { return Ok(None) };
-    let agents = Agents { client, by: "operator".into() };
-    let Ok(seen) = runner::preflight(&agents, &source).await else { return Ok(None) };
+/// The plan with the nodes that are meant now, and the gate; a failure: no agent can be asked.
+pub(super) async fn plan_asking(global: &Global, source: &Source) -> Result<u8, Failure> {
+    let agents = Agents { client: global.client()?, by: "operator".into() };
+    let seen = runner::preflight(&agents, source).await?;
     if global.output == Output::Json {
         say(&json(&seen.checks)?);
     } else {
@@ -55,16 +53,14 @@ pub(super) async fn plan_asking(global: &Global, which: &str) -> Result<Option<u
             say(&runner::check_line(check));
         }
     }
-    Ok(Some(if seen.refusal().is_some() { Exit::Refused.code() } else { Exit::Done.code() }))
+    Ok(if seen.refusal().is_some() { Exit::Refused.code() } else { Exit::Done.code() })
 }
 
 pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> {
-    if args.dry_run {
-        let planned = plan_asking(global, &args.which).await?;
-        return planned
-            .ok_or_else(|| Failure { code: Exit::NoQuorum.code(), message: "no agent can be asked".into() });
-    }
     let source = sound(global, &args.which)?;
+    if args.dry_run {
+        return plan_asking(global, &source).await;
+    }
     let config = global.config()?;
     let agents = Agents { client: global.client()?, by: args.by.clone() };
     let store = Store::open(&config.drill.evidence).map_err(|error| Failure::usage(chain(&error)))?;
@@ -103,7 +99,7 @@ fn failure(error: RunError) -> Failure {
 }
 
 /// A drill without mistakes.
-pub(super) fn sound(global: &Global, which: &str) -> Result<crate::experiment::Source, Failure> {
+pub(super) fn sound(global: &Global, which: &str) -> Result<Source, Failure> {
     let source = source(global, which)?;
     let wrong: Vec<String> = lint(&source)
         .iter()

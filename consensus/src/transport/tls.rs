@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use baton_runbooks::model::NodeId;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -48,6 +50,17 @@ pub enum TlsError {
     /// Certificate, key and authority do not fit together.
     #[error("certificate, key and authority do not fit together")]
     Unfit {
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The certificate is another authority's, or not valid at this moment.
+    #[error("{} is not signed by {}, or not for this use and time", file.display(), ca.display())]
+    Unsigned {
+        /// The certificate's file.
+        file: PathBuf,
+        /// The authority's.
+        ca: PathBuf,
         /// Why.
         #[source]
         source: rustls::Error,
@@ -108,15 +121,8 @@ impl Tls {
         cluster: impl Into<String>,
         me: NodeId,
     ) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
         let authorities = certificates(ca)?;
-        for root in authorities.clone() {
-            roots.add(root).map_err(|_| TlsError::NoAuthority { file: ca.to_owned() })?;
-        }
-        if roots.is_empty() {
-            return Err(TlsError::NoAuthority { file: ca.to_owned() });
-        }
-        let roots = Arc::new(roots);
+        let roots = authority(ca)?;
         let chain = certificates(cert)?;
         let names = chain.first().map(dns_names).unwrap_or_default();
         if names != [me.as_str()] {
@@ -127,6 +133,27 @@ impl Tls {
         let key = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(pem)?;
         let (client, server) = configs(roots, chain, key).map_err(|source| TlsError::Unfit { source })?;
         Ok(Self { inner: Arc::new(Inner { cluster: cluster.into(), me, client, server, ends }) })
+    }
+
+    /// Whether a link with these files would come about with a node that has the same authority: what [`Tls::load`] looks
+    /// at, and the signature, which otherwise the other side sees first.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn check(ca: &Path, cert: &Path, key: &Path, me: NodeId) -> Result<(), TlsError> {
+        Self::load(ca, cert, key, "", me.clone())?;
+        let unsigned = |source| TlsError::Unsigned { file: cert.to_owned(), ca: ca.to_owned(), source };
+        let chain = certificates(cert)?;
+        let Some((own, between)) = chain.split_first() else {
+            return Err(TlsError::Name { file: cert.to_owned(), found: String::new(), me });
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(authority(ca)?, provider)
+            .build()
+            .map_err(|error| unsigned(rustls::Error::General(error.to_string())))?;
+        let name = ServerName::try_from(me.as_str().to_owned())
+            .map_err(|error| unsigned(rustls::Error::General(error.to_string())))?;
+        verifier.verify_server_cert(own, between, &name, &[], UnixTime::now()).map(|_| ()).map_err(unsigned)
     }
 
     /// Name of the cluster.
@@ -188,6 +215,17 @@ fn ends(chain: &[CertificateDer<'_>], authorities: &[CertificateDer<'_>]) -> Opt
     let issuer = chain.last()?.issuer();
     let signers = authorities.iter().filter(|one| one.subject() == issuer);
     Some(Ends { own: chain.iter().map(end).min()?, authority: signers.map(end).min()? })
+}
+
+fn authority(ca: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(ca)? {
+        roots.add(root).map_err(|_| TlsError::NoAuthority { file: ca.to_owned() })?;
+    }
+    if roots.is_empty() {
+        return Err(TlsError::NoAuthority { file: ca.to_owned() });
+    }
+    Ok(Arc::new(roots))
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

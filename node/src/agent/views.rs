@@ -12,6 +12,7 @@ use baton_runbooks::observe::{MysqlFacts, NodeReport, ResyncPhase};
 use tokio::sync::{mpsc, watch};
 
 use super::{Context, clock};
+use crate::api::alarm::AlarmCode;
 use crate::api::force::ForcedRecord;
 use crate::api::pause::PauseRecord;
 use crate::api::server::{self, Operator};
@@ -138,8 +139,8 @@ fn status(core: &Agent, context: &Context) -> Status {
     let mut alarms = alarms(core);
     alarms.extend(forced_alarm(core, context));
     if let Some(problem) = &standing.problem {
-        let code = if standing.outranked { "outranked" } else { "not-voting" };
-        alarms.insert(0, Alarm { code: code.to_owned(), text: problem.clone() });
+        let code = if standing.outranked { AlarmCode::Outranked } else { AlarmCode::NotVoting };
+        alarms.insert(0, code.alarm(problem));
     }
     Status {
         generation: ledger.generation,

@@ -9,6 +9,7 @@ use baton_runbooks::model::{NodeId, NodeKind, WallMs};
 use baton_runbooks::why::Why;
 use jiff::Timestamp;
 
+use super::alarm::AlarmCode;
 use super::types::{
     Alarm, DecisionRow, NodeRow, Role, RunRecord, RunResult, Status, StepState, SuspicionRow, Sync,
 };
@@ -110,21 +111,18 @@ pub fn conclude(mut status: Status) -> Status {
 #[must_use]
 pub fn row_alarms(rows: &[NodeRow], own_version: &str) -> Vec<Alarm> {
     let heard = || rows.iter().filter(|row| !row.silent && row.heard_ms_ago.is_some());
-    let configs = heard().filter(|row| !row.config_matches).map(|row| Alarm {
-        code: "config-differs".to_owned(),
-        text: format!(
+    let configs = heard().filter(|row| !row.config_matches).map(|row| {
+        AlarmCode::ConfigDiffers.alarm(format!(
             "the configuration of {} has other values than this node's; install the same file on all",
             row.name
-        ),
+        ))
     });
-    let versions =
-        heard().filter(|row| !row.version.is_empty() && row.version != own_version).map(|row| Alarm {
-            code: "version-differs".to_owned(),
-            text: format!(
-                "{} runs version {}, this node {own_version}; finish the upgrade",
-                row.name, row.version
-            ),
-        });
+    let versions = heard().filter(|row| !row.version.is_empty() && row.version != own_version).map(|row| {
+        AlarmCode::VersionDiffers.alarm(format!(
+            "{} runs version {}, this node {own_version}; finish the upgrade",
+            row.name, row.version
+        ))
+    });
     configs.chain(versions).collect()
 }
 
@@ -134,7 +132,7 @@ pub fn row_alarms(rows: &[NodeRow], own_version: &str) -> Vec<Alarm> {
 /// # Errors
 /// The sentence that says what is wrong.
 pub fn sentence(status: &Status) -> Result<String, String> {
-    if let Some(outranked) = status.alarms.iter().find(|alarm| alarm.code == "outranked") {
+    if let Some(outranked) = status.alarms.iter().find(|alarm| alarm.code == AlarmCode::Outranked.as_str()) {
         return Err(format!("NOT OK: {}.", outranked.text));
     }
     if let Some(pause) = &status.paused {

@@ -3,6 +3,8 @@
 //! Each check has a stable code, what was seen, and what to do. It changes nothing. Kernel checks run in a network
 //! namespace of their own.
 
+mod files;
+
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -13,10 +15,16 @@ use serde::Serialize;
 use super::status::wrap;
 use super::{Exit, Failure, Global, Output, block_on, chain, screen};
 use crate::api::client::Client;
-use crate::config::{Config, Mysql};
+use crate::config::{Config, Vip};
+use crate::hands::mysql::datadir::DataDir;
 
-/// A certificate that ends sooner than this is a warning.
-const CERT_DAYS_MIN: i64 = 30;
+/// Arguments of `baton doctor`.
+#[derive(Debug, clap::Args)]
+pub(super) struct DoctorArgs {
+    /// Exit code 1 also for a WARN, as for a FAIL: for cron
+    #[arg(long)]
+    strict: bool,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -46,16 +54,18 @@ fn bad(code: &'static str, grade: Grade, seen: impl Into<String>, way_out: &'sta
     Finding { code, grade, seen: seen.into(), way_out }
 }
 
-pub(super) fn run(global: &Global) -> Result<Exit, Failure> {
+pub(super) fn run(global: &Global, args: &DoctorArgs) -> Result<Exit, Failure> {
     let config = Config::load(&global.config, &global.node()?)?;
     let mut findings = vec![good(
         "config",
         format!("{} is valid for {}, hash {}", global.config.display(), config.node, config.hash),
     )];
-    findings.extend(certificates(&config));
+    findings.extend(files::certificates(&config));
+    findings.extend(files::passwords(&config));
     findings.push(directory("state-dir", &config.state_dir));
     findings.push(directory("run-dir", &config.run_dir));
     findings.push(own_address(&config));
+    findings.extend(interfaces(&config));
     if config.is_data_node() {
         findings.extend(data_node(&config));
     }
@@ -65,13 +75,21 @@ pub(super) fn run(global: &Global) -> Result<Exit, Failure> {
     );
     findings.extend(kernel());
     findings.push(agent(global, &config)?);
-    let failed = findings.iter().any(|finding| finding.grade == Grade::Fail);
+    let failed = is_failure(&findings, args.strict);
     let text = match global.output {
         Output::Json => screen::json(&serde_json::json!({ "ok": !failed, "checks": findings }))?,
         Output::Table => wrap(&findings.iter().map(line).collect::<Vec<_>>().join("\n")),
     };
     screen::say(&text)?;
     Ok(if failed { Exit::Usage } else { Exit::Done })
+}
+
+fn is_failure(findings: &[Finding], strict: bool) -> bool {
+    findings.iter().any(|finding| match finding.grade {
+        Grade::Ok => false,
+        Grade::Warn => strict,
+        Grade::Fail => true,
+    })
 }
 
 fn line(finding: &Finding) -> String {
@@ -82,55 +100,6 @@ fn line(finding: &Finding) -> String {
     };
     let way_out = if finding.way_out.is_empty() { String::new() } else { format!(" -> {}", finding.way_out) };
     format!("{grade}  {}: {}{way_out}", finding.code, finding.seen)
-}
-
-fn certificates(config: &Config) -> Vec<Finding> {
-    let files = [("pki-ca", &config.pki.ca), ("pki-cert", &config.pki.cert)];
-    let mut findings: Vec<Finding> = files
-        .iter()
-        .map(|(code, path)| match fs::read(path) {
-            Err(e) => bad(
-                code,
-                Grade::Fail,
-                format!("cannot read {}: {e}", path.display()),
-                "make it with `baton pki init` and `baton pki issue`, and copy it here",
-            ),
-            Ok(pem) => certificate(code, path, &pem),
-        })
-        .collect();
-    let key = &config.pki.key;
-    findings.push(match fs::metadata(key) {
-        Err(e) => bad(
-            "pki-key",
-            Grade::Fail,
-            format!("cannot read {}: {e}", key.display()),
-            "make it with `baton pki issue`, and copy it here",
-        ),
-        Ok(meta) if meta.permissions().mode() & 0o077 != 0 => {
-            bad("pki-key", Grade::Warn, format!("{} is readable for others", key.display()), "chmod 600")
-        }
-        Ok(_) => good("pki-key", key.display().to_string()),
-    });
-    findings
-}
-
-fn certificate(code: &'static str, path: &Path, pem: &[u8]) -> Finding {
-    match baton_consensus::pki::days_left(pem) {
-        Ok(days) if days < 0 => bad(
-            code,
-            Grade::Fail,
-            format!("{} has ended", path.display()),
-            "issue a new one with `baton pki issue`",
-        ),
-        Ok(days) if days < CERT_DAYS_MIN => bad(
-            code,
-            Grade::Warn,
-            format!("{} ends in {days} days", path.display()),
-            "issue a new one with `baton pki issue`",
-        ),
-        Ok(days) => good(code, format!("{}, {days} days left", path.display())),
-        Err(e) => bad(code, Grade::Fail, format!("{}: {}", path.display(), chain(&e)), "issue it anew"),
-    }
 }
 
 fn directory(code: &'static str, path: &Path) -> Finding {
@@ -158,24 +127,30 @@ fn own_address(config: &Config) -> Finding {
     }
 }
 
-fn data_node(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for vip in &config.vips {
-        let path = Path::new("/sys/class/net").join(&vip.interface);
-        findings.push(if path.exists() {
-            good("vip-interface", format!("{} will bear {}", vip.interface, vip.address))
+/// The witness does not bear the address: without the interface it only cannot see who does.
+fn interfaces(config: &Config) -> Vec<Finding> {
+    let (grade, does) =
+        if config.is_data_node() { (Grade::Fail, "bear") } else { (Grade::Warn, "see who answers for") };
+    let look = |vip: &Vip| {
+        if Path::new("/sys/class/net").join(&vip.interface).exists() {
+            good("vip-interface", format!("{} will {does} {}", vip.interface, vip.address))
         } else {
             bad(
                 "vip-interface",
-                Grade::Fail,
-                format!("there is no interface {}", vip.interface),
-                "correct vip.interface; `ip link` shows the names",
+                grade,
+                format!("there is no interface {}, which would {does} {}", vip.interface, vip.address),
+                "correct vip.interface, or name this node's own in vip.interfaces; `ip link` shows the names",
             )
-        });
-    }
+        }
+    };
+    config.vips.iter().map(look).collect()
+}
+
+fn data_node(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
     if let Some(mysql) = &config.mysql {
         findings.push(socket("mysql-socket", &mysql.socket, Grade::Warn));
-        findings.extend(mysql_files(mysql));
+        findings.push(data_dir(&mysql.data_dir));
     }
     findings.extend(config.redis.as_ref().map(|redis| socket("redis-socket", &redis.socket, Grade::Warn)));
     findings
@@ -186,22 +161,21 @@ fn data_node(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn mysql_files(mysql: &Mysql) -> Vec<Finding> {
-    let mut findings = vec![match fs::metadata(&mysql.data_dir) {
-        Ok(meta) if meta.is_dir() => good("mysql-data-dir", mysql.data_dir.display().to_string()),
-        Ok(_) | Err(_) => bad(
-            "mysql-data-dir",
-            Grade::Fail,
-            format!("{} is not a directory that can be read", mysql.data_dir.display()),
-            "correct mysql.data_dir",
-        ),
-    }];
-    for password in [mysql.read_password(), mysql.read_replication_password()] {
-        findings.extend(password.err().map(|e| {
-            bad("mysql-password", Grade::Fail, chain(&e), "write the file, mode 600, owned by the agent")
-        }));
+fn data_dir(path: &Path) -> Finding {
+    let code = "mysql-data-dir";
+    if !path.is_dir() {
+        let seen = format!("{} is not a directory that can be read", path.display());
+        return bad(code, Grade::Fail, seen, "correct mysql.data_dir");
     }
-    findings
+    match DataDir::new(path).check() {
+        Ok(()) => good(code, path.display().to_string()),
+        Err(e) => bad(
+            code,
+            Grade::Warn,
+            format!("`baton resync` could not replace the database: {}", chain(&e)),
+            "mend it before a resync is needed",
+        ),
+    }
 }
 
 fn socket(code: &'static str, path: &Path, grade: Grade) -> Finding {
@@ -261,27 +235,47 @@ fn agent(global: &Global, config: &Config) -> Result<Finding, Failure> {
 mod tests {
     use super::*;
 
+    fn example(node: &str) -> Config {
+        Config::parse(&crate::config::example(), "test", &node.into()).unwrap()
+    }
+
     #[test]
-    fn world_readable_key_is_named() {
+    fn a_warning_counts_only_if_it_is_asked_for() {
+        let warning = [good("config", ""), bad("agent", Grade::Warn, "", "")];
+        assert!(!is_failure(&warning, false) && is_failure(&warning, true));
+        assert!(!is_failure(&warning[..1], true));
+        assert!(is_failure(&[bad("pki-key", Grade::Fail, "", "")], false));
+    }
+
+    #[test]
+    fn a_missing_interface_is_named_on_every_node() {
+        for (node, grade) in [("db2", Grade::Fail), ("mon", Grade::Warn)] {
+            let mut config = example(node);
+            config.vips[0].interface = "none0".to_owned();
+            let findings = interfaces(&config);
+            assert_eq!(findings[0].grade, grade, "{node}");
+            assert!(findings[0].seen.starts_with("there is no interface none0"), "{findings:?}");
+            config.vips[0].interface = "lo".to_owned();
+            assert_eq!(interfaces(&config)[0].grade, Grade::Ok);
+        }
+    }
+
+    #[test]
+    fn a_data_directory_that_is_a_mount_point_is_named() {
+        let found = data_dir(Path::new("/proc"));
+        assert_eq!(found.grade, Grade::Warn);
+        assert!(found.seen.contains("/proc is a mount point"), "{}", found.seen);
+        assert_eq!(data_dir(Path::new("/nonexistent")).grade, Grade::Fail);
         let dir = tempfile::tempdir().unwrap();
-        baton_consensus::pki::init(dir.path()).unwrap();
-        baton_consensus::pki::issue(dir.path(), &"db1".into()).unwrap();
-        let text = crate::config::example().replace("/etc/baton/pki", &dir.path().display().to_string());
-        let config = Config::parse(&text, "test", &"db1".into()).unwrap();
-        assert!(certificates(&config).iter().all(|finding| finding.grade == Grade::Ok));
-        fs::set_permissions(&config.pki.key, fs::Permissions::from_mode(0o644)).unwrap();
-        let findings = certificates(&config);
-        assert_eq!(findings[2].grade, Grade::Warn);
-        assert_eq!(
-            line(&findings[2]),
-            format!("WARN  pki-key: {} is readable for others -> chmod 600", config.pki.key.display())
-        );
+        let below = dir.path().join("mysql");
+        fs::create_dir(&below).unwrap();
+        assert_eq!(data_dir(&below).grade, Grade::Ok);
     }
 
     #[test]
     fn foreign_address_is_named() {
         // The example's addresses belong to no machine that runs tests.
-        let config = Config::parse(&crate::config::example(), "test", &"db1".into()).unwrap();
+        let config = example("db1");
         assert_eq!(own_address(&config).grade, Grade::Fail);
     }
 }

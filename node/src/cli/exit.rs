@@ -49,6 +49,22 @@ impl Exit {
         }
     }
 
+    /// What it means, for the operator's page.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Usage => {
+                "wrong usage, or a configuration or file that is missing or does not fit; `doctor`: a FAIL"
+            }
+            Self::Refused => "refused by a check, or nobody said yes; nothing was changed",
+            Self::RolledBack => "failed, and what had been done was taken back",
+            Self::NeedsOperator => "failed, and an operator must look",
+            Self::NoQuorum => "no quorum, or no agent to ask",
+            Self::TimedOut => "the time was up; what was asked for may still be under way",
+        }
+    }
+
     /// The code for a request that the agent did not answer as wanted.
     #[must_use]
     pub fn of(error: &ClientError) -> Self {

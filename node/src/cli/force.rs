@@ -9,6 +9,7 @@ use super::run::{is_confirmed, is_confirmed_by};
 use super::status::wrap;
 use super::switchover::checks;
 use super::{Exit, Failure, Global, Output, block_on, screen};
+use crate::api::alarm::AlarmCode;
 use crate::api::client::{Client, ClientError};
 use crate::api::force::ForceRequest;
 use crate::api::types::{NodeRow, Role, Status};
@@ -155,7 +156,7 @@ pub(super) fn rejoin(global: &Global, args: &RejoinArgs) -> Result<Exit, Failure
     let client = global.client()?;
     let status = block_on(client.status())??;
     let node = args.which.as_deref().map_or_else(|| status.node.clone(), NodeId::from);
-    let outranked = status.alarms.iter().find(|alarm| alarm.code == "outranked");
+    let outranked = status.alarms.iter().find(|alarm| alarm.code == AlarmCode::Outranked.as_str());
     match outranked {
         Some(alarm) if node == status.node => {
             screen::complain(&wrap(&alarm.text));
@@ -189,7 +190,7 @@ fn put_aside(client: &Client, args: &RejoinArgs, status: &Status) -> Result<Exit
     let back = block_on(wait(client, args.timeout.duration(), |now| {
         now.generation > before
             && now.leader.is_some()
-            && now.alarms.iter().all(|alarm| alarm.code != "not-voting")
+            && now.alarms.iter().all(|alarm| alarm.code != AlarmCode::NotVoting.as_str())
     }))??;
     match back {
         Some(now) => {

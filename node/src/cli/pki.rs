@@ -46,7 +46,7 @@ pub(super) fn run(global: &Global, args: &PkiArgs) -> Result<Exit, Failure> {
         }
         What::Issue { dir, days } => {
             let Some(name) = &global.node else {
-                return Err(Failure::new(Exit::Usage, "say for which node with --node"));
+                return Err(Failure::new(Exit::Usage, "say for which node with --node NAME"));
             };
             pki::issue_for(dir, &NodeId::new(name.as_str()), *days).map_err(failed)?;
             format!("made {0}/{name}.pem and {0}/{name}.key; copy them and ca.pem to {name}", dir.display())

@@ -64,11 +64,16 @@ pub(super) fn run(global: &Global, args: &ReplayArgs) -> Result<Exit, Failure> {
                 }
             }
             Ok(Line::Dropped(count)) => dropped += count,
+            Err(error) if core.is_none() => return Err(Failure::new(Exit::Usage, chain(&error))),
             Err(error) => {
                 unreadable += 1;
                 screen::complain(&format!("baton: {}", chain(&error)));
             }
         }
+    }
+    if inputs == 0 {
+        let file = args.file.display();
+        return Err(Failure::new(Exit::Usage, format!("{file} has no recording that can be read")));
     }
     screen::complain(&format!(
         "{inputs} inputs replayed, {dropped} were not recorded, {unreadable} lines unreadable"
@@ -197,5 +202,27 @@ mod tests {
         let global = Global { config: PathBuf::new(), node: None, socket: None, output: Output::Json };
         let args = ReplayArgs { file: dir.path().to_owned(), all: true };
         assert_eq!(run(&global, &args).unwrap(), Exit::Done);
+    }
+
+    #[test]
+    fn what_is_no_recording_is_a_failure_in_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let global = Global { config: PathBuf::new(), node: None, socket: None, output: Output::Json };
+        let failure = |name: &str| {
+            let file = dir.path().join(name);
+            let failure = run(&global, &ReplayArgs { file, all: true }).unwrap_err();
+            assert_eq!(
+                (failure.exit, failure.message.lines().count()),
+                (Exit::Usage, 1),
+                "{}",
+                failure.message
+            );
+            failure.message
+        };
+        assert!(failure("none").contains("cannot read"));
+        std::fs::write(dir.path().join("text"), "hello\nworld\n").unwrap();
+        assert!(failure("text").contains("this is not a line of a recording"));
+        std::fs::write(dir.path().join("empty"), "").unwrap();
+        assert!(failure("empty").contains("has no recording that can be read"));
     }
 }

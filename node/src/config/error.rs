@@ -51,12 +51,14 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is not TOML, or has a key that does not exist, or a value of another form.
-    #[error("{name}: {message}\nlook keys up with `baton config explain KEY`")]
+    #[error("{name}: {message}\n{hint}")]
     Parse {
         /// Name of the file.
         name: String,
         /// The parser's words with line, column and a caret.
         message: String,
+        /// What is expected there, or where to look.
+        hint: String,
     },
     /// Values do not fit.
     #[error("{name}: {}", list(problems))]

@@ -3,6 +3,14 @@
 //! This table is the only place that says so. The example, `baton config explain` and `docs/config.md` are made from
 //! it; tests hold it against [`super::raw`] (same keys) and against the validated defaults (same values).
 
+mod databases;
+mod drill;
+mod timing;
+
+use databases::{MYSQL, REDIS};
+use drill::DRILL;
+use timing::TIMING;
+
 /// What holds when a key is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {
@@ -217,117 +225,8 @@ pub const SECTIONS: &[Section] = &[
             ),
         ],
     },
-    Section {
-        name: "mysql",
-        occurs: Optional,
-        doc: "MySQL or MariaDB on both data nodes. Leave the section out if there is none. The servers must boot read-only.",
-        keys: &[
-            key(
-                "port",
-                "port",
-                Value("3306"),
-                "The port as clients reach it. It is closed on every node without a valid lease.",
-            ),
-            key(
-                "socket",
-                "absolute path",
-                Value("\"/run/mysqld/mysqld.sock\""),
-                "Unix socket over which the agent reaches the local server.",
-            ),
-            key("user", "account name", Value("\"baton\""), "The agent's account, for local connections."),
-            key(
-                "password_file",
-                "absolute path",
-                Nothing("\"/etc/baton/mysql.pw\""),
-                "File with the password of `user`, read when the agent starts. Absent: empty password.",
-            ),
-            key(
-                "check_user",
-                "account name",
-                Nothing("\"baton_check\""),
-                "Account with which the witness writes and reads one row through the virtual IP after a change of holder. Absent: it only reads the server's greeting, and says so in the run.",
-            ),
-            key(
-                "check_password_file",
-                "absolute path",
-                Nothing("\"/etc/baton/check.pw\""),
-                "File with the password of `check_user`, on all three nodes, read at each check. Absent: empty password.",
-            ),
-            key(
-                "replication_user",
-                "account name",
-                Value("\"repl\""),
-                "The account with which a replica connects to its primary.",
-            ),
-            key(
-                "replication_password_file",
-                "absolute path",
-                Nothing("\"/etc/baton/repl.pw\""),
-                "File with the password of `replication_user`, read when the agent starts. Absent: empty password.",
-            ),
-            key(
-                "data_dir",
-                "absolute path",
-                Value("\"/var/lib/mysql\""),
-                "The data directory; its disk is watched for space, stalls and read-only mounts.",
-            ),
-            key(
-                "schema",
-                "schema name",
-                Value("\"baton\""),
-                "Schema of the agent's own small tables (write probe and canary).",
-            ),
-            key(
-                "start",
-                "list: absolute path, then arguments",
-                Nothing("[\"/usr/bin/systemctl\", \"start\", \"mariadb\"]"),
-                "Command that starts the server: absolute path and arguments. `baton resync` needs it; nothing else starts or stops the server. `{node}` is the node's name.",
-            ),
-            key(
-                "stop",
-                "list: absolute path, then arguments",
-                Nothing("[\"/usr/bin/systemctl\", \"stop\", \"mariadb\"]"),
-                "Command that stops the server cleanly and returns when it has ended.",
-            ),
-            key(
-                "resync",
-                "\"by-hand\" or \"automatic\"",
-                Value("\"by-hand\""),
-                "Who begins a resync of a node that is in quarantine: an operator with `baton resync`, or the node's agent as soon as its extra transactions are saved. Automatic needs `start` and `stop`.",
-            ),
-        ],
-    },
-    Section {
-        name: "redis",
-        occurs: Optional,
-        doc: "Redis on both data nodes. Leave the section out if there is none. The servers must boot as replicas.",
-        keys: &[
-            key(
-                "port",
-                "port",
-                Value("6379"),
-                "The port as clients reach it. It is closed on every node without a valid lease.",
-            ),
-            key(
-                "socket",
-                "absolute path",
-                Value("\"/run/redis/redis.sock\""),
-                "Unix socket over which the agent reaches the local server.",
-            ),
-            key(
-                "user",
-                "account name",
-                Nothing("\"baton\""),
-                "Redis account (ACL) of the agent and of a replica at its primary. Absent: the default account.",
-            ),
-            key(
-                "password_file",
-                "absolute path",
-                Nothing("\"/etc/baton/redis.pw\""),
-                "File with its password, on the data nodes read when the agent starts, on the witness at each check. Absent: no password is sent.",
-            ),
-        ],
-    },
+    MYSQL,
+    REDIS,
     Section {
         name: "docker",
         occurs: Optional,
@@ -374,7 +273,8 @@ pub const SECTIONS: &[Section] = &[
                 "ports",
                 "list of ports",
                 Value("[]"),
-                "TCP ports at which clients reach it. They are closed on every node without a valid lease.",
+                "TCP ports at which clients reach it. They are closed on every node without a valid lease, so a service that runs on \
+                 the replica has none.",
             ),
             key(
                 "check",
@@ -392,133 +292,13 @@ pub const SECTIONS: &[Section] = &[
             "fence",
             "list: absolute path, then arguments",
             Value("[]"),
-            "Runs before a takeover touches anything and should cut the lost holder's power. Empty: the lease alone fences.",
+            "Runs on the new holder before a takeover touches anything and should cut the lost holder's power. Its environment: \
+             BATON_EPOCH, BATON_RUN, BATON_FROM (who is to be cut off), BATON_TO, and a PATH; nothing else. It is killed after \
+             2.7 s, and tried twice; unless it exits with 0 there is no takeover. Empty: the lease alone fences.",
         )],
     },
-    Section {
-        name: "drill",
-        occurs: Once,
-        doc: "What this node lets drills do to it. Each agent holds to its own word, whoever asks, so this section may differ \
-              from node to node.",
-        keys: &[
-            key(
-                "allow",
-                "\"L0\" to \"L5\"",
-                Value("\"L2\""),
-                "The deepest level: L1 asks, L2 passes the baton, L3 kills or stops a process, L4 drops packets, L5 fills a disk \
-                 or, with `power_off`, cuts the power.",
-            ),
-            key(
-                "window",
-                "days and times",
-                Nothing("\"Mon-Fri 09:00-17:00\""),
-                "When faults may be injected, by this node's time zone. Not given: always.",
-            ),
-            key(
-                "cooldown",
-                "span, \"90s\" or \"1500ms\"",
-                Value("\"60s\""),
-                "For so long after a drill no other begins.",
-            ),
-            key(
-                "duration_max",
-                "span, \"90s\" or \"1500ms\"",
-                Value("\"120s\""),
-                "No fault stands longer; 600 s at most.",
-            ),
-            key(
-                "power_off",
-                "list: absolute path, then arguments",
-                Value("[]"),
-                "Cuts this node's own power, for the drill `power-cut`; only with `allow = \"L5\"`. It runs on the node that is struck, \
-                 with a time limit, and nothing switches the node on again. Empty: no drill cuts it.",
-            ),
-            key(
-                "evidence",
-                "absolute path",
-                Value("\"/var/lib/baton/drills\""),
-                "Directory of the evidence of drills that are run on this node.",
-            ),
-            key(
-                "arp_senders",
-                "IPv4 address",
-                Nothing("\"10.77.0.200\""),
-                "First of 32 unused addresses of the VIP's network. From them a drill asks every 10 ms who answers for the VIP, \
-                 so that two holders are seen on the wire. Not given: the agents' own word is taken.",
-            ),
-            key(
-                "user",
-                "account name",
-                Nothing("\"baton_drill\""),
-                "The account with which a drill writes through the VIP. Needs SELECT, INSERT, DELETE and CREATE on `schema`. Not \
-                 given: `mysql.check_user`.",
-            ),
-            key(
-                "password_file",
-                "absolute path",
-                Nothing("\"/etc/baton/drill.password\""),
-                "File with its password. Not given: `mysql.check_password_file`.",
-            ),
-            key(
-                "schema",
-                "schema name",
-                Nothing("\"baton\""),
-                "Schema of the table `drill_writes`. Not given: `mysql.schema`.",
-            ),
-        ],
-    },
-    Section {
-        name: "timing",
-        occurs: Once,
-        doc: "Overrides of the profile's timings, equal on all nodes. The inequalities between them are checked when the file is read.",
-        keys: &[
-            span(
-                "lease",
-                "Length of the holder's lease. A lost holder is replaced after this plus `margin`.",
-            ),
-            span("renew", "Time between two renewals of the lease."),
-            span(
-                "age_max",
-                "Largest age of the leader's quorum acknowledgement with which it still grants. The kernel's timer is shorter than `lease` by this.",
-            ),
-            span(
-                "margin",
-                "Added to the end of a lease before anybody else may take over; covers clock rates and scheduling.",
-            ),
-            span("heartbeat", "Time between two Raft heartbeats, and the deadline of one."),
-            span("election_min", "Shortest draw of the election timeout."),
-            span(
-                "election_max",
-                "Longest draw of the election timeout; also the time for which a follower protects its leader. It counts twice when the leader is lost, so keep it close to `election_min`.",
-            ),
-            span(
-                "sync_patience",
-                "For how long the replica may owe acknowledgements before the holder declares it out of sync and goes on alone. Commits wait as long.",
-            ),
-            span(
-                "probe",
-                "Time between two probes of the local databases. The deadline of one is twice this, 400 ms at least.",
-            ),
-            span("report", "Time between two reports to the other nodes."),
-            span(
-                "address_lifetime",
-                "Lifetime of the VIP's address in the kernel, in whole seconds. The second net below the lease.",
-            ),
-            span(
-                "anti_flap",
-                "After repeated failed takeovers to one node the next automatic attempt waits this long.",
-            ),
-            span(
-                "cold_start_patience",
-                "After a start of all agents the last holder is waited for so long before another node may take over.",
-            ),
-            span(
-                "rtt",
-                "Assumed longest network round trip between two agents; the inequalities between the timings use it.",
-            ),
-            span("fsync", "Assumed longest synced write of the Raft log."),
-        ],
-    },
+    DRILL,
+    TIMING,
 ];
 
 /// The section and key of `path`, as `section.key`; keys of the top have no section.

@@ -72,6 +72,14 @@ fn comment(out: &mut String, text: &str) {
     out.push('\n');
 }
 
+/// An example of a value, as TOML.
+pub(super) fn value(key: &Key) -> String {
+    match key.preset {
+        Preset::Required(value) | Preset::Value(value) | Preset::Nothing(value) => value.to_owned(),
+        Preset::Profile => format!("\"{}\"", profile_value(key.name, Profile::Standard)),
+    }
+}
+
 fn profile_value(key: &str, profile: Profile) -> String {
     let values = profile.timing().values();
     values.iter().find(|(name, _)| *name == key).map_or_else(String::new, |(_, value)| value.to_string())

@@ -164,10 +164,16 @@ fn values_on_the_edge_are_taken() {
 #[test]
 fn spans_are_whole_milliseconds() {
     assert_eq!(parse(&with("[timing]\nanti_flap = \"1m 30s\"")).unwrap().timing.anti_flap, Ms(90_000));
+    for (span, ms) in [("1d", 86_400_000), ("1d 12h", 129_600_000), ("0d 5ms", 5), ("2h", 7_200_000)] {
+        assert_eq!(span.parse(), Ok(Ms(ms)), "{span}");
+    }
+    for span in ["d", "0d", "1.5d", "1 day", "99999999999d", ""] {
+        assert!(span.parse::<Ms>().is_err(), "{span}");
+    }
     for (span, words) in [
         ("\"0.5ms\"", "whole number of milliseconds"),
         ("\"-1s\"", "cannot be negative"),
-        ("\"soon\"", "is not a span; write"),
+        ("\"soon\"", "is not a span; write numbers with ms, s, m, h or d"),
         ("200", "expected a string"),
     ] {
         let error = parse(&with(&format!("[timing]\nrenew = {span}"))).unwrap_err().to_string();
@@ -240,6 +246,16 @@ fn names_and_addresses_are_unique_and_sane() {
         (with("[mysql]\nport = 0"), "mysql.port = 0: is not a port"),
         (with("[mysql]\nport = 6379\n[redis]"), "redis.port = 6379: is mysql.port already"),
         (with("[mysql]\nsocket = \"mysqld.sock\""), "mysql.socket = mysqld.sock: is not an absolute path"),
+        (
+            with("[drill]\npassword_file = \"drill.pw\""),
+            "drill.password_file = drill.pw: is not an absolute path",
+        ),
+        (
+            with(
+                "[docker]\n[[service]]\nname = \"web\"\ncontainer = \"web\"\nruns_on = \"replica\"\nports = [8080]",
+            ),
+            "service.ports (web) = 8080: would be closed at all times",
+        ),
         (with("[mysql]\nschema = \"a`b\""), "mysql.schema = a`b: is not a plain schema name"),
         (with("[hooks]\nfence = [\"fence.sh\"]"), "hooks.fence = fence.sh: is not an absolute path"),
         (
@@ -253,6 +269,32 @@ fn names_and_addresses_are_unique_and_sane() {
         assert!(problem.starts_with(words), "{problem:?} should begin with {words:?}");
         assert!(problem.contains("To mend it: "), "{problem}");
     }
+}
+
+/// All 32 addresses must be free ones of the virtual IP's network.
+#[test]
+fn senders_of_a_drill_are_nobodys_addresses() {
+    let drill = |first: &str| with(&format!("[drill]\narp_senders = \"{first}\""));
+    assert!(parse(&drill("10.77.0.101")).is_ok());
+    assert!(parse(&drill("10.77.0.223")).is_ok(), "up to .254");
+    for (first, words) in [
+        ("10.78.0.1", "does not begin 32 addresses inside 10.77.0.0/24"),
+        ("10.77.0.225", "does not begin 32 addresses inside 10.77.0.0/24"),
+        ("255.255.255.250", "does not begin 32 addresses inside 10.77.0.0/24"),
+        ("10.77.0.224", "10.77.0.255, the broadcast address"),
+        ("10.77.0.0", "10.77.0.0, the network's own address"),
+        ("10.77.0.100", "10.77.0.100, a vip.address"),
+        ("10.77.0.69", "up to 10.77.0.100, among which is 10.77.0.100, a vip.address"),
+        ("10.77.0.13", "10.77.0.13, a node.address"),
+    ] {
+        let problem = only_problem(&drill(first));
+        assert!(problem.starts_with(&format!("drill.arp_senders = {first}: ")), "{problem}");
+        assert!(problem.contains(words), "{problem} should contain {words}");
+    }
+    let gateway = drill("10.77.0.200").replace("eth0\"", "eth0\"\ngateway = \"10.77.0.231\"");
+    assert!(only_problem(&gateway).contains("10.77.0.231, a vip.gateway"));
+    let six = drill("10.77.0.200").replace("10.77.0.100/24", "fd00::100/64");
+    assert!(only_problem(&six).contains("there is no IPv4 virtual IP"));
 }
 
 #[test]

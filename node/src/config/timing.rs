@@ -83,14 +83,29 @@ impl FromStr for Ms {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let span: jiff::SignedDuration =
-            text.parse().map_err(|_| format!("{text:?} is not a span; write \"1200ms\" or \"1.2s\""))?;
-        let span = Duration::try_from(span).map_err(|_| "a span cannot be negative".to_owned())?;
+        let form = || {
+            format!(
+                "{text:?} is not a span; write numbers with ms, s, m, h or d, such as \"1200ms\", \"1.2s\" or \"1m 30s\""
+            )
+        };
+        let (days, rest) = days(text);
+        let rest: jiff::SignedDuration = match rest {
+            "" if days > 0 => jiff::SignedDuration::ZERO,
+            rest => rest.parse().map_err(|_| form())?,
+        };
+        let rest = Duration::try_from(rest).map_err(|_| "a span cannot be negative".to_owned())?;
+        let span = rest.checked_add(Duration::from_secs(u64::from(days) * 86_400)).ok_or_else(form)?;
         if span.subsec_nanos() % 1_000_000 != 0 {
             return Err(format!("{text:?} is not a whole number of milliseconds"));
         }
         u64::try_from(span.as_millis()).map(Self).map_err(|_| format!("{text:?} is too long"))
     }
+}
+
+/// Whole days at the beginning of a span, and what follows them. To the parser of the rest a day is no fixed length.
+fn days(text: &str) -> (u32, &str) {
+    let days = text.trim().split_once('d').and_then(|(days, rest)| Some((days.parse().ok()?, rest.trim())));
+    days.unwrap_or((0, text))
 }
 
 /// A set of timings that fit together.

@@ -2,6 +2,9 @@
 //!
 //! All problems are collected, so that one look mends the file.
 
+mod drill;
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -10,12 +13,9 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use super::error::{ConfigError, Problem};
-use super::raw::{RawConfig, RawDrill, RawMysql, RawService, RawVip};
+use super::raw::{RawConfig, RawMysql, RawVip};
 use super::timing::{Profile, Timing};
-use super::{
-    Check, Config, Docker, Drill, DrillLevel, Hook, Ms, Mysql, Node, NodeId, NodeKind, Pki, Redis,
-    ResyncPolicy, RunsOn, Service, Vip, Workload,
-};
+use super::{Config, Docker, Hook, Mysql, Node, NodeId, NodeKind, Pki, Redis, ResyncPolicy, Vip};
 
 pub(super) const DEFAULT_RUN: &str = "/run/baton";
 const DEFAULT_STATE: &str = "/var/lib/baton";
@@ -23,9 +23,6 @@ const DEFAULT_CA: &str = "/etc/baton/pki/ca.pem";
 const DEFAULT_CERT: &str = "/etc/baton/pki/{node}.pem";
 const DEFAULT_KEY: &str = "/etc/baton/pki/{node}.key";
 const DEFAULT_DOCKER: &str = "/var/run/docker.sock";
-
-/// No fault of a drill stands longer; the kernel's half has the same bound.
-const DRILL_MAX: std::time::Duration = baton_netops::sever::SEVER_MAX;
 
 /// Replaces `{node}` in `path`, or in `default` when `path` is absent.
 pub(super) fn resolve(path: Option<&Path>, default: &str, node: &NodeId) -> PathBuf {
@@ -54,7 +51,7 @@ pub(super) fn validate(
     check_nodes(raw, &mut problems);
     check_vips(raw, &mut problems);
     check_ports(raw, &mut problems);
-    let services = services(raw, &mut problems);
+    let services = services::services(raw, &mut problems);
     let config = Config {
         cluster: raw.cluster.clone(),
         node: node.clone(),
@@ -90,7 +87,7 @@ pub(super) fn validate(
             .map(|d| Docker { socket: resolve(d.socket.as_deref(), DEFAULT_DOCKER, node) }),
         services,
         fence_hook: command("hooks.fence", raw.hooks.fence.as_deref(), node, &mut problems),
-        drill: drill(&raw.drill, node, &mut problems),
+        drill: drill::drill(raw, node, &mut problems),
         hash,
     };
     check_paths(&config, &mut problems);
@@ -128,44 +125,6 @@ fn mysql(raw: &RawMysql, node: &NodeId, problems: &mut Problems) -> Mysql {
         start: command("mysql.start", raw.start.as_deref(), node, problems),
         stop: command("mysql.stop", raw.stop.as_deref(), node, problems),
         resync: raw.resync.unwrap_or_default(),
-    }
-}
-
-fn drill(raw: &RawDrill, node: &NodeId, problems: &mut Problems) -> Drill {
-    let window = raw.window.as_deref().map(str::parse).transpose();
-    if let Err(wrong) = &window {
-        let value = raw.window.as_deref().unwrap_or_default();
-        problems.add("drill.window", value, wrong, "write days and times, or remove the key: always");
-    }
-    let duration_max = raw.duration_max.unwrap_or(Ms(120_000));
-    if duration_max.duration().is_zero() || duration_max.duration() > DRILL_MAX {
-        problems.add("drill.duration_max", duration_max, "is not 1 ms to 600 s", "take a span in between");
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if let Some(schema) = raw.schema.as_ref().filter(|name| name.is_empty() || !name.chars().all(plain)) {
-        problems.add("drill.schema", schema, "is not a plain schema name", "use letters, digits and '_'");
-    }
-    let allow = raw.allow.unwrap_or(DrillLevel::L2);
-    let power_off = command("drill.power_off", raw.power_off.as_deref(), node, problems);
-    if power_off.is_some() && allow < DrillLevel::L5 {
-        problems.add(
-            "drill.power_off",
-            "a command",
-            format!("is for drills of level L5, and drill.allow is {allow}"),
-            "write allow = \"L5\", or remove the key",
-        );
-    }
-    Drill {
-        allow,
-        power_off,
-        window: window.ok().flatten(),
-        cooldown: raw.cooldown.unwrap_or(Ms(60_000)),
-        duration_max,
-        evidence: resolve(raw.evidence.as_deref(), "/var/lib/baton/drills", node),
-        user: raw.user.clone(),
-        password_file: raw.password_file.as_deref().map(|path| resolve(Some(path), "", node)),
-        schema: raw.schema.clone(),
-        arp_senders: raw.arp_senders,
     }
 }
 
@@ -335,118 +294,6 @@ fn check_ports(raw: &RawConfig, problems: &mut Problems) {
     }
 }
 
-fn services(raw: &RawConfig, problems: &mut Problems) -> Vec<Service> {
-    let mut services = Vec::new();
-    for service in &raw.services {
-        if !is_plain_name(&service.name) {
-            problems.add("service.name", &service.name, "is not a plain name", NAME_RULE);
-        }
-        if raw.services.iter().filter(|other| other.name == service.name).count() > 1 {
-            problems.add(
-                "service.name",
-                &service.name,
-                "is used twice",
-                "give each service a name of its own",
-            );
-        }
-        check_after(raw, service, problems);
-        let workload = match (&service.container, &service.compose_project) {
-            (Some(container), None) => Workload::Container(container.clone()),
-            (None, Some(project)) => Workload::ComposeProject(project.clone()),
-            (None, None) | (Some(_), Some(_)) => {
-                problems.add(
-                    "service.container",
-                    &service.name,
-                    "has not exactly one of container and compose_project",
-                    "name either the container or the Compose project",
-                );
-                continue;
-            }
-        };
-        services.push(Service {
-            name: service.name.clone(),
-            workload,
-            runs_on: service.runs_on.unwrap_or(RunsOn::Holder),
-            after: service.after.clone().unwrap_or_default(),
-            needs_database: service.needs_database.unwrap_or(true),
-            ports: service.ports.clone().unwrap_or_default(),
-            check: check(service, problems),
-        });
-    }
-    if !raw.services.is_empty() && raw.docker.is_none() {
-        problems.add("docker", "", "there is a [[service]] but no [docker]", "add the section [docker]");
-    }
-    in_order(services, problems)
-}
-
-fn check(service: &RawService, problems: &mut Problems) -> Option<Check> {
-    let text = service.check.as_deref()?;
-    let key = format!("service.check ({})", service.name);
-    if service.runs_on == Some(RunsOn::Replica) {
-        problems.add(
-            key,
-            text,
-            "would be tried at the holder, and this service runs on the replica",
-            "remove the key",
-        );
-        return None;
-    }
-    let check = text.parse();
-    if check.is_err() {
-        problems.add(
-            key,
-            text,
-            "is not a check",
-            "write \"tcp:PORT\" or \"http://:PORT/PATH\", for instance \"http://:8080/health\"",
-        );
-    }
-    check.ok()
-}
-
-fn check_after(raw: &RawConfig, service: &RawService, problems: &mut Problems) {
-    for name in service.after.iter().flatten() {
-        let key = format!("service.after ({})", service.name);
-        match raw.services.iter().find(|other| other.name == *name) {
-            None => problems.add(key, name, "is not the name of a [[service]]", "name a declared service"),
-            Some(other) if other.runs_on != service.runs_on => problems.add(
-                key,
-                name,
-                "runs on the other role, so it would be waited for in vain",
-                "give both the same runs_on, or remove it from the list",
-            ),
-            Some(other) if other.needs_database == Some(false) || service.needs_database != Some(false) => {}
-            Some(_) => problems.add(
-                key,
-                name,
-                "needs the database, and this service says that it does not",
-                "set needs_database = true here too",
-            ),
-        }
-    }
-}
-
-/// Sorts so that each service comes after those that it waits for; the file's order otherwise.
-fn in_order(mut left: Vec<Service>, problems: &mut Problems) -> Vec<Service> {
-    let declared: BTreeSet<String> = left.iter().map(|service| service.name.clone()).collect();
-    let mut sorted: Vec<Service> = Vec::new();
-    while !left.is_empty() {
-        let is_done =
-            |name: &String| !declared.contains(name) || sorted.iter().any(|done| done.name == *name);
-        let Some(free) = left.iter().position(|service| service.after.iter().all(is_done)) else {
-            let names: Vec<&str> = left.iter().map(|service| service.name.as_str()).collect();
-            problems.add(
-                "service.after",
-                names.join(", "),
-                "wait for each other in a circle",
-                "break the circle",
-            );
-            return sorted;
-        };
-        sorted.push(left.remove(free));
-    }
-    sorted
-}
-
 /// A program with its arguments. Without any there is none.
 fn command(key: &str, words: Option<&[String]>, node: &NodeId, problems: &mut Problems) -> Option<Hook> {
     let (program, args) = words?.split_first()?;
@@ -483,6 +330,7 @@ fn check_paths(config: &Config, problems: &mut Problems) {
     paths.extend(config.redis.as_ref().map(|redis| ("redis.socket", &redis.socket)));
     let redis_password = config.redis.as_ref().and_then(|redis| redis.password_file.as_ref());
     paths.extend(redis_password.map(|path| ("redis.password_file", path)));
+    paths.extend(config.drill.password_file.as_ref().map(|path| ("drill.password_file", path)));
     paths.extend(config.docker.as_ref().map(|docker| ("docker.socket", &docker.socket)));
     for (key, path) in paths {
         if !path.is_absolute() {

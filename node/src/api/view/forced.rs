@@ -3,6 +3,7 @@
 use baton_runbooks::ledger::{Forced, Ledger};
 use baton_runbooks::model::NodeId;
 
+use super::super::alarm::AlarmCode;
 use super::super::force::ForcedRecord;
 use super::super::types::Alarm;
 use super::timestamp;
@@ -42,18 +43,15 @@ pub fn alarm(
     } else {
         format!("run `baton rejoin` on {}", names(&old))
     };
-    Some(Alarm {
-        code: "forced".to_owned(),
-        text: format!(
-            "{} goes on in generation {}, forced by {} ({}) at {}; {} given up and not back: {way_out}",
-            forced.survivor,
-            forced.generation,
-            forced.by,
-            forced.reason,
-            timestamp(forced.at).strftime("%Y-%m-%d %H:%M:%SZ"),
-            names(&away),
-        ),
-    })
+    Some(AlarmCode::Forced.alarm(format!(
+        "{} goes on in generation {}, forced by {} ({}) at {}; {} given up and not back: {way_out}",
+        forced.survivor,
+        forced.generation,
+        forced.by,
+        forced.reason,
+        timestamp(forced.at).strftime("%Y-%m-%d %H:%M:%SZ"),
+        names(&away),
+    )))
 }
 
 #[cfg(test)]

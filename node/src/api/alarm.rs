@@ -1,0 +1,65 @@
+//! The codes of the alarms of `baton status` that come from no decision. The others are reasons, [`baton_runbooks::why`].
+//!
+//! `docs/why.md` is made from this list.
+
+use super::types::Alarm;
+
+/// What is to be mended, whether a takeover would work or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlarmCode {
+    /// A forced cluster goes on in a higher generation without this node.
+    Outranked,
+    /// This node's log is not one that may vote.
+    NotVoting,
+    /// A node that was given up by a force is not back.
+    Forced,
+    /// Another agent has read other values.
+    ConfigDiffers,
+    /// Another agent is of another version.
+    VersionDiffers,
+}
+
+impl AlarmCode {
+    /// All of them, in the order of the page.
+    pub const ALL: [Self; 5] =
+        [Self::Outranked, Self::NotVoting, Self::Forced, Self::ConfigDiffers, Self::VersionDiffers];
+
+    /// The stable code.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Outranked => "outranked",
+            Self::NotVoting => "not-voting",
+            Self::Forced => "forced",
+            Self::ConfigDiffers => "config-differs",
+            Self::VersionDiffers => "version-differs",
+        }
+    }
+
+    /// What it means and what to do, for the operator's page.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Outranked => {
+                "an operator has forced a cluster of a higher generation, and this node was given up: it stays closed. Run \
+                 `baton rejoin` on it (operating/lost-quorum.md)"
+            }
+            Self::NotVoting => {
+                "this node takes no part in elections yet; the words beside the code say why, for instance that its disk is an \
+                 older copy. It is taken in again by the leader: wait; if it stays so, look at the agent's log"
+            }
+            Self::Forced => {
+                "the cluster was forced, and nodes that were given up are not back. Start them, and run `baton rejoin` where \
+                 the words say so"
+            }
+            Self::ConfigDiffers => {
+                "another agent has read other values than this one. Install the same file on all three, and restart the agents"
+            }
+            Self::VersionDiffers => "another agent is of another version. Finish the upgrade",
+        }
+    }
+
+    pub(crate) fn alarm(self, text: impl Into<String>) -> Alarm {
+        Alarm { code: self.as_str().to_owned(), text: text.into() }
+    }
+}
