@@ -9,7 +9,7 @@
 //!
 //! A virtual clock per node, with drift; a fake kernel with timers of its own; databases with transaction sets, relay logs and
 //! semi-sync; Raft as a log that changes its leader, delays and refuses; an operator who passes the baton, takes that back,
-//! accepts a loss, pauses and resumes. A schedule lasts up to 60 s: the first holder begins to serve, then come faults, then everything is
+//! accepts a loss, pauses and resumes, and lets a survivor go on alone. A schedule lasts up to 60 s: the first holder begins to serve, then come faults, then everything is
 //! repaired and service is demanded. It ends early when the repaired world is at rest; every eighth seed runs on to the end
 //! all the same.
 //!
@@ -35,6 +35,7 @@ pub mod planted;
 pub mod raft;
 pub mod redis;
 pub mod rng;
+pub mod starts;
 pub mod swarm;
 pub mod sweep;
 pub mod watch;

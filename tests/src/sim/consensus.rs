@@ -108,11 +108,11 @@ impl World {
     /// Who was taken in votes as soon as it has everything.
     fn take_in(&mut self, leader: usize) {
         let (log, last) = (self.raft.views[leader].log, self.raft.log(leader).last());
-        for node in 0..3 {
+        for (node, name) in NAMES.into_iter().enumerate() {
             let is_ready = !self.votes_in(log, node) && self.raft.views[node].applied == last;
             if is_ready && self.followers(leader).any(|follower| follower == node) {
                 self.raft.logs[log].voters[node] = true;
-                self.tell(|| format!("{} votes again", NAMES[node]));
+                self.tell(|| format!("{name} votes again"));
             }
         }
     }

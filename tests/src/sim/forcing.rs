@@ -200,7 +200,9 @@ impl World {
         let agent = self.nodes[node].agent.as_ref().filter(|_| !retired && self.able(node));
         let forced = agent.and_then(|agent| agent.force_preflight(now, wall, &wanted).forced);
         let Some(forced) = forced else { return };
-        self.mistaken |= others.iter().any(|other| !self.is_off(*other));
+        // Who is off at this moment and comes back by itself was not off, either.
+        let comes_back = self.swarm.forcing.is_some_and(|forcing| forcing.word != Word::True);
+        self.mistaken |= comes_back || others.iter().any(|other| !self.is_off(*other));
         self.tell(|| format!("operator at {}: force to generation {}", NAMES[node], forced.generation));
         self.nodes[node].ordered = Some(Order { forced, place, at: self.now });
         self.end_agent(node);

@@ -344,62 +344,6 @@ impl World {
         }
     }
 
-    /// Starts what is due to start.
-    fn live(&mut self, node: usize) {
-        let at = self.now;
-        let planted = self.options.planted;
-        let it = &mut self.nodes[node];
-        if at < it.host_down_until {
-            return;
-        }
-        if let Some(db) = it.db.as_mut().filter(|db| !db.up && at >= it.db_down_until) {
-            db.start();
-        }
-        let (due, forgets) = (at >= it.redis_down_until, it.redis_forgets);
-        if let Some(redis) = it.redis.as_mut().filter(|redis| !redis.up && due) {
-            redis.start(forgets);
-        }
-        if it.agent.is_some() || at < it.agent_down_until {
-            return;
-        }
-        it.start_agent(node, planted);
-        it.started_at = at;
-        let boot = it.boot;
-        self.go_on_alone(node);
-        let view = &mut self.raft.views[node];
-        view.heard_at = at;
-        if view.leader == Some(node) {
-            view.leader = None;
-        }
-        self.schedule_campaign(node, at + 300);
-        self.tell(|| format!("{} starts its agent", NAMES[node]));
-        self.settle(node);
-        self.tell_committed(node);
-        for again in [Event::Tick, Event::Report, Event::Renew] {
-            let due = at + self.rng.range(0, 40);
-            self.queue.put(due, again(node, boot));
-        }
-        if self.nodes[node].db.is_some() {
-            let due = at + self.rng.range(0, 90);
-            self.queue.put(due, Event::Probe(node, boot));
-            self.queue.put(due + 900, Event::Canary(node, boot));
-        }
-    }
-
-    /// The agent has the processor again, and the lease thread says for how long it had not.
-    fn thaw(&mut self, node: usize) {
-        let at = self.now;
-        let it = &self.nodes[node];
-        if it.agent.is_none() || at < it.frozen_until {
-            return;
-        }
-        let gap_ms = it.real(at - it.frozen_since);
-        if gap_ms > 3 * super::node::TERMS.renew_ms {
-            let observation = baton_runbooks::observe::Observation::OwnGap { gap_ms };
-            self.feed(node, Input::Observed { observation });
-        }
-    }
-
     /// A fault that waits for this entry of a journal follows it.
     pub(super) fn entry_committed(&mut self) {
         if self.now < START_MS {
