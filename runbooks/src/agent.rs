@@ -306,8 +306,8 @@ impl Agent {
             let epoch = self.ledger.epoch;
             if self.may_propose(&Purpose::Release(epoch)) {
                 self.releasing = Some(epoch);
-                let command =
-                    Command::Release { epoch, by: self.setup.me.clone(), boot: self.setup.boot, why };
+                let (by, boot, pauses) = (self.setup.me.clone(), self.setup.boot, self.ledger.pauses);
+                let command = Command::Release { epoch, by, boot, pauses, why };
                 self.propose(Purpose::Release(epoch), command, None, None, out);
             }
         }

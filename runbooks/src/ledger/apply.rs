@@ -2,7 +2,7 @@
 
 use super::{Complete, HISTORY_MAX, Ledger, LossAccepted, Released, SyncChange};
 use crate::ledger::command::{Command, Rejection, Response};
-use crate::model::{Epoch, Instance, NodeId, NodeKind, SyncGeneration};
+use crate::model::{Epoch, Instance, NodeId, NodeKind, PauseId, SyncGeneration};
 
 impl Ledger {
     /// Applies one committed command. Total and deterministic; never panics.
@@ -28,8 +28,8 @@ impl Ledger {
             Command::SyncIn { epoch, generation, by, replica, instance } => {
                 self.sync_in(epoch, generation, &by, &replica, Complete::Replica { instance })
             }
-            Command::Release { epoch, by, boot, why } => {
-                self.release(epoch, &by, Released { epoch, boot, why })
+            Command::Release { epoch, by, boot, pauses, why } => {
+                self.release(epoch, &by, pauses, Released { epoch, boot, why })
             }
             Command::Drill { drill } => self.drill(drill),
             Command::Pause { epoch, order, at } => self.pause(epoch, order, at),
@@ -153,11 +153,21 @@ impl Ledger {
         Ok(())
     }
 
-    fn release(&mut self, epoch: Epoch, by: &NodeId, released: Released) -> Result<(), Rejection> {
+    fn release(
+        &mut self,
+        epoch: Epoch,
+        by: &NodeId,
+        pauses: PauseId,
+        released: Released,
+    ) -> Result<(), Rejection> {
         self.holder_speaks(epoch, by)?;
         self.is_opened_by(by)?;
         // Nobody may take over, so a holder that gave up would leave clients with nothing at all.
         self.not_paused()?;
+        // A later word of it was refused for the pause, and it serves on; an earlier one may be on its way for ever.
+        if pauses != self.pauses {
+            return Err(Rejection::BeforePause { pause: self.pauses });
+        }
         self.released = Some(released);
         Ok(())
     }

@@ -134,6 +134,9 @@ pub enum Command {
         by: NodeId,
         /// The start of its agent that speaks, as in its renewals. Only this start has latched.
         boot: u64,
+        /// Pauses that it knew of. One that began since was a refusal, and the holder serves on: what comes late is not true.
+        #[serde(default)]
+        pauses: PauseId,
         /// Why it cannot serve.
         why: Why,
     },
@@ -352,6 +355,11 @@ pub enum Rejection {
         /// The node named.
         node: NodeId,
     },
+    /// What a holder says of itself was said before a pause began that it did not know of.
+    BeforePause {
+        /// The newest pause.
+        pause: PauseId,
+    },
     /// A pause stands: nothing of the kind happens before it is over.
     Paused {
         /// Which.
@@ -408,6 +416,7 @@ impl fmt::Display for Rejection {
                 write!(f, "drill {number} is not as it was when this was asked for")
             }
             Self::NotAReplica { node } => write!(f, "{node} is not a replica"),
+            Self::BeforePause { pause } => write!(f, "it was said before pause {pause} began"),
             Self::Paused { pause } => write!(f, "pause {pause} is not over; `baton resume` ends it"),
             Self::NoSuchPause { pause } => write!(f, "pause {pause} does not stand"),
             Self::NotTheClaimant { by } => {

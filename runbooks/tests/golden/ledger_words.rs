@@ -200,7 +200,8 @@ impl Scene {
             }
             "release" => {
                 let boot = maybe(case, "boot")?.unwrap_or(1);
-                Command::Release { epoch, by, boot, why: Why::MysqlDead }
+                let pauses = maybe(case, "pauses")?.map_or(self.ledger.pauses, PauseId);
+                Command::Release { epoch, by, boot, pauses, why: Why::MysqlDead }
             }
             "journal" => {
                 Command::Journal { run, epoch: self.spoken_epoch(epoch), entries: vec![self.entry(case)?] }

@@ -317,7 +317,9 @@ fn command(act: &Act, ledger: &Ledger, world: &mut World) -> Option<Command> {
             let (by, replica) = (name(*by), name(*replica));
             Command::SyncIn { epoch, generation: shifted(off), by, replica, instance }
         }
-        Act::Release { by } => Command::Release { epoch, by: name(*by), boot: 1, why: Why::MysqlDead },
+        Act::Release { by } => {
+            Command::Release { epoch, by: name(*by), boot: 1, pauses: ledger.pauses, why: Why::MysqlDead }
+        }
         Act::AcceptLoss { node, off } => {
             let loss = LossAccepted { by: "me".into(), at_most_ms: None };
             let instance = instance(world.instances[*node % 2]);
