@@ -348,15 +348,20 @@ fn gate_spec(config: &Config) -> GateSpec {
     }
 }
 
+/// Nothing is decided by a report that is older, milliseconds.
+fn report_max_ms(config: &Config) -> u64 {
+    let timing = &config.timing;
+    (3 * timing.report.as_ms() + timing.rtt.as_ms()).max(timing.lease.as_ms() / 2)
+}
+
 fn core_setup(context: &Context, boot: u64) -> Setup {
     let config = &context.config;
-    let report_max_ms = 3 * config.timing.report.as_ms() + config.timing.rtt.as_ms();
     Setup {
         me: config.node.clone(),
         own_address: config.this().address.to_string(),
         policy: Policy {
             scope: config.scope(),
-            report_max_ms: report_max_ms.max(config.timing.lease.as_ms() / 2),
+            report_max_ms: report_max_ms(config),
             // The core is told its standing at ticks.
             quorum_max_ms: config.timing.age_max.as_ms() + TICK_MAX_MS,
             anti_flap_ms: config.timing.anti_flap.as_ms(),

@@ -290,9 +290,8 @@ impl Fault {
             Self::QuorumLoss => healed(Duration::from_secs(6)),
             // The silence that the survivor wants to see, a restart, an election, a wait, a takeover.
             Self::Forced => of(Changes::One, 45_000, LONG),
-            // The service goes on through all of it. MySQL takes a second to switch semi-sync off beside a replica that is gone;
-            // for the rest it is a loss of the backup.
-            Self::PausedQuorumLoss => of(Changes::None, 2_500, LONG),
+            // The service goes on through all of it: a second is the machine's.
+            Self::PausedQuorumLoss => of(Changes::None, 1_000, LONG),
             // Clients are reset by an agent that has not looked at its database yet only if that takes too long.
             Self::PausedAgentRestart => of(Changes::None, 1_500, LONG),
             // The pause, what is waited for the clocks' rates, and a takeover.

@@ -25,7 +25,9 @@ use baton_runbooks::model::NodeId;
 use jiff::Timestamp;
 
 use super::{Context, clock, operator, resync};
-use crate::api::drill::{CertificateDays, DrillOrder, DrillRequest, DrillView, FaultPhase, FaultState};
+use crate::api::drill::{
+    CertificateDays, DrillOrder, DrillRequest, DrillView, FaultKind, FaultPhase, FaultState,
+};
 use crate::api::server::CommandError;
 use crate::api::view::timestamp;
 use crate::chain::chain;
@@ -255,6 +257,14 @@ fn ledger(context: &Context) -> std::sync::Arc<Ledger> {
 /// When something of the ledger happened, for people.
 fn when(at: baton_runbooks::model::WallMs) -> Timestamp {
     timestamp(at)
+}
+
+/// A fault of this kind and this drill bites here, now.
+fn stands(context: &Context, number: DrillId, kind: FaultKind) -> bool {
+    let fault = context.drills.fault();
+    fault.as_ref().map(|borne| &borne.note.state).is_some_and(|state| {
+        state.drill == number && state.phase == FaultPhase::Biting && state.spec.kind == kind
+    })
 }
 
 /// The nodes other than this one.

@@ -109,8 +109,6 @@ pub(super) fn resync(scene: Scene<'_>) -> Result<()> {
     wait::pass(scene.spread)?;
     lab.wire.mend()?;
     let (code, said) = agents::resync(config(scene)?, Port::Mon, backup)?;
-    // A replica that comes in sync before it is stopped is not replaced: it would have to be waited for again.
-    let by_itself = code == 3 && said.contains("has come in sync by itself");
-    ensure!(by_itself || [0, 2].contains(&code), "baton resync ended with {code}: {said}");
+    ensure!([0, 2].contains(&code), "baton resync ended with {code}: {said}");
     ready(scene, primary)
 }

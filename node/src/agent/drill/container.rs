@@ -9,8 +9,8 @@ use baton_runbooks::ledger::DrillId;
 use baton_runbooks::observe::ServiceState;
 use jiff::Timestamp;
 
-use super::Context;
-use crate::api::drill::{FaultKind, FaultPhase};
+use super::{Context, stands};
+use crate::api::drill::FaultKind;
 use crate::drill::{Note, disk};
 
 /// Between two looks at the engine.
@@ -43,7 +43,7 @@ pub(super) async fn aim(context: &Context, note: &mut Note, more: std::path::Pat
 /// Looks until the engine calls the service of this drill's fault unhealthy, or the fault is over.
 pub(super) async fn see(context: Context, number: DrillId, service: Option<String>) {
     let Some(services) = &context.hands.services else { return };
-    while stands(&context, number) {
+    while stands(&context, number, FaultKind::ContainerUnhealthy) {
         if let Ok((name, ServiceState::Unhealthy { .. })) = services.state(service.as_deref()).await
             && let Some(borne) = context.drills.fault().as_mut()
             && borne.note.state.drill == number
@@ -55,13 +55,4 @@ pub(super) async fn see(context: Context, number: DrillId, service: Option<Strin
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-fn stands(context: &Context, number: DrillId) -> bool {
-    let fault = context.drills.fault();
-    fault.as_ref().map(|borne| &borne.note.state).is_some_and(|state| {
-        state.drill == number
-            && state.phase == FaultPhase::Biting
-            && state.spec.kind == FaultKind::ContainerUnhealthy
-    })
 }

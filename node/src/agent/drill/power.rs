@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use baton_runbooks::ledger::DrillId;
 
-use super::Context;
+use super::{Context, stands};
 use crate::api::drill::FaultKind;
 use crate::config::Hook;
 use crate::hands::hooks::{self, HookEnd};
@@ -40,6 +40,10 @@ pub(super) fn hook(context: &Context) -> Result<&Hook, String> {
 /// Runs the command after `pause`, in which the agent's last answer goes. That this node lives on is noted as the effect.
 pub(super) async fn cut(context: Context, number: DrillId, hook: Hook, pause: Duration) {
     tokio::time::sleep(pause).await;
+    // A drill that was ended in between leaves the power on.
+    if !stands(&context, number, FaultKind::PowerOff) {
+        return;
+    }
     let hook = hooks::Hook { program: hook.program, args: hook.args };
     let node = context.config.node.to_string();
     let env =

@@ -94,6 +94,10 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
             return Err(error);
         }
     };
+    if is_in_sync(context) {
+        let _ = on_disk(&dir, DataDir::drop_incoming).await;
+        return Ok(Some("it has come in sync by itself meanwhile, and nothing was replaced".to_owned()));
+    }
     resync.enter(ResyncPhase::Stopping);
     // After an interrupted one, what stands in place may be a copy that does not know its place.
     let is_own = !resync.holds_back();
@@ -112,8 +116,8 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
     if let Err(error) = is_held_everywhere(context, job).await {
         let error = error.context("nothing was replaced");
         let _ = on_disk(&dir, DataDir::drop_incoming).await;
-        if is_own {
-            start_server(context, mysql).await?;
+        if is_own && let Err(start) = start_server(context, mysql).await {
+            return Err(error.context(format!("the database was stopped, and does not start: {start:#}")));
         }
         resync.let_go_if(is_own).context("the marker is not removed")?;
         return Err(error);
@@ -150,10 +154,14 @@ fn not_stopped(resync: &Resync, is_own: bool, error: anyhow::Error) -> anyhow::E
     }
 }
 
-/// Until when every leader has a report that says that this node is held back, or none that it would count on.
+/// After this no leader counts on a report from before: the newest of them has arrived, and is too old.
 fn report_max(context: &Context) -> Duration {
     let timing = &context.config.timing;
-    (4 * timing.report.duration()).max(timing.lease.duration())
+    timing.rtt.duration() + Duration::from_millis(super::super::report_max_ms(&context.config))
+}
+
+fn is_in_sync(context: &Context) -> bool {
+    context.consensus.committed().borrow().ledger.in_sync.contains_key(&context.config.node)
 }
 
 /// The same of everything that was committed anywhere before now.
@@ -174,10 +182,7 @@ fn is_still_held(context: &Context, job: &Job) -> anyhow::Result<()> {
         job.epoch
     );
     let me = &context.config.node;
-    ensure!(
-        !ledger.in_sync.contains_key(me),
-        "{me} has come in sync by itself; replacing it would gain nothing"
-    );
+    ensure!(!ledger.in_sync.contains_key(me), "{me} is in sync, and may be taken for complete");
     Ok(())
 }
 
