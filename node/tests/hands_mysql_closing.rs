@@ -77,6 +77,11 @@ async fn a_closed_primary_sends_to_nobody_any_more(flavour: Flavour) {
     let mut pair = in_sync(flavour).await;
     pair.on_primary.semi_sync_source(Switch::Off, D).await.unwrap();
     assert!(matches!(pair.on_primary.close_writes(D).await, Closing::Closed { .. }));
+    let threads = format!("SELECT COUNT(*) FROM ({}) AS t", flavour::dump_sessions(flavour, None));
+    eventually("its replica is connected, again on MySQL", || async {
+        (pair.primary.value(&threads).await == "1").then_some(())
+    })
+    .await;
     pair.replica.process().freeze();
     assert_eq!(pair.on_primary.end_old_dump_threads(D).await.unwrap(), 1);
     eventually("no client is counted", || async {
@@ -86,6 +91,31 @@ async fn a_closed_primary_sends_to_nobody_any_more(flavour: Flavour) {
     assert_eq!(pair.on_primary.end_old_dump_threads(D).await.unwrap(), 0);
     pair.replica.process().thaw();
     pair.replica.kill();
+}
+
+/// Its variables are locked until the thread that reads acknowledgements has looked up, and nobody can connect.
+#[tokio::test]
+async fn mysql_switching_off_wakes_the_reader_of_acknowledgements() {
+    if !is_there(Flavour::Mysql) {
+        return;
+    }
+    let mut pair = in_sync(Flavour::Mysql).await;
+    pair.replica.process().freeze();
+    let mut app = pair.primary.app().await;
+    let waiting = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });
+    eventually("the commit waits", || async {
+        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
+    })
+    .await;
+    pair.on_primary.semi_sync_source(Switch::Off, D).await.unwrap();
+    waiting.await.unwrap().unwrap();
+    // The replica is frozen, so its dump thread ends only if it is ended.
+    eventually("the dump thread is gone", || async {
+        let threads = "SELECT COUNT(*) FROM performance_schema.processlist WHERE command LIKE 'Binlog Dump%'";
+        (pair.primary.value(threads).await == "0").then_some(())
+    })
+    .await;
+    pair.replica.process().thaw();
 }
 
 async fn closing_a_frozen_or_lost_server_says_so(flavour: Flavour) {

@@ -23,7 +23,7 @@ use crate::hands::mysql::semisync::Switch;
 
 /// Budget for closing: kill, read-only, kill again.
 const CLOSE_BUDGET: Duration = Duration::from_secs(2);
-/// Budget for closing over commits that wait: switching semi-sync off takes a second on MySQL.
+/// Budget for closing over commits that wait: switching semi-sync off can take a second on MySQL.
 const FINISH_BUDGET: Duration = Duration::from_secs(6);
 /// Deadline of one statement.
 const STATEMENT: Duration = Duration::from_secs(2);

@@ -301,6 +301,9 @@ pub const fn semi_sync_source(flavour: Flavour, on: bool) -> &'static str {
     }
 }
 
+/// MySQL: whether commits wait for a replica now, as column `Value`. Answered while the server's variables are locked.
+pub const SOURCE_STATUS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_status'";
+
 /// Switches the replica side of semi-sync on. Takes effect when the receiving thread connects next.
 #[must_use]
 pub const fn semi_sync_replica_on(flavour: Flavour) -> &'static str {

@@ -126,7 +126,7 @@ impl Mysql {
             if facts.replication.as_ref().is_some_and(|replica| replica.sql_running) {
                 text.push(flavour::stop(flavour, Threads::Sql));
             }
-            // Only if it is on: on MySQL switching off takes a second.
+            // Only if it is on: on MySQL switching off can take a second.
             if facts.semi_sync.source_enabled && facts.read_only {
                 text.push(flavour::semi_sync_source(flavour, false).to_owned());
             }

@@ -3,13 +3,16 @@
 //! The source side follows the role. Left on at a replica, its applier waits at each transaction for an
 //! acknowledgement that nobody gives, and a promotion that stops replication then throws away what was received.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use baton_runbooks::observe::SemiSyncFacts;
+use baton_runbooks::observe::{Flavour, SemiSyncFacts};
 
 use super::flavour::{self, Threads};
-use super::session::cell;
-use super::{Mysql, MysqlError};
+use super::session::{Answer, Session, cell};
+use super::{Mysql, MysqlError, Purpose};
+
+/// Pause between two looks whether the statement that switches off has let the commits go.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Whether a side of semi-sync is to be on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,8 @@ pub enum Switch {
 impl Mysql {
     /// Switches the source side and reads it back. On sets wait point `AFTER_SYNC`, waiting without a replica, and
     /// the longest time-out first, so that it is never on with other values. On is refused on a read-only server:
-    /// the source side is on at a primary only. Off on MySQL takes a second when it was on.
+    /// the source side is on at a primary only. Off on MySQL ends the agents' dump threads first: the replica they serve
+    /// connects again by itself.
     ///
     /// # Errors
     /// [`MysqlError`]; [`MysqlError::Answer`] when the server says something else afterwards.
@@ -46,14 +50,20 @@ impl Mysql {
             return Ok(before.semi_sync);
         }
         let set = |flavour| flavour::semi_sync_source(flavour, to == Switch::On).to_owned();
-        match self.control(what, set, deadline).await {
+        let set = match (before.flavour, to) {
+            (Flavour::Mysql, Switch::Off) => self.off_on_mysql(what, deadline).await,
+            (Flavour::Mysql, Switch::On) | (Flavour::Mariadb, Switch::On | Switch::Off) => {
+                self.control(what, set, deadline).await.map(drop)
+            }
+        };
+        match set {
             // MariaDB 10.11: the statement can hang in the end of its acknowledgement thread, seen a few times in ten
             // thousand when semi-sync had been switched on a moment before. It ends when the dump threads do; the replica
             // that they serve connects again by itself.
             Err(MysqlError::Timeout { .. }) if to == Switch::Off => {
                 self.end_dump_threads(None, deadline).await.map(drop)?
             }
-            ended => drop(ended?),
+            ended => ended?,
         }
         let after = self.facts(deadline).await?.semi_sync;
         let done = match to {
@@ -77,6 +87,52 @@ impl Mysql {
     pub async fn end_old_dump_threads(&self, deadline: Duration) -> Result<u64, MysqlError> {
         let user = self.access().replication_user.clone();
         self.end_dump_threads(Some(user), deadline).await
+    }
+
+    /// MySQL: the statement lets waiting commits go, then waits for the thread that reads acknowledgements, which looks up
+    /// once a second or when a replica's connection ends. The server's global variables are locked meanwhile: nobody can
+    /// connect, and no probe is answered. So the dump threads are ended as soon as the statement has begun to wait.
+    async fn off_on_mysql(&self, what: &'static str, deadline: Duration) -> Result<(), MysqlError> {
+        // Both sessions are there before: the second could not connect any more.
+        let mut waker = self.session(Purpose::Control, deadline).await?;
+        let mut setter = self.session(Purpose::Control, deadline).await?;
+        let off = flavour::semi_sync_source(setter.flavour, false).to_owned();
+        let (ended, woken) = tokio::join!(
+            setter.query(what, off, deadline),
+            self.wake_reader_of_acknowledgements(&mut waker, deadline)
+        );
+        if let Err(error) = woken {
+            tracing::debug!(%error, "switching semi-sync off may have taken a second: the dump threads were not ended");
+        }
+        self.park(Purpose::Control, waker);
+        self.park(Purpose::Control, setter);
+        ended.map(drop)
+    }
+
+    async fn wake_reader_of_acknowledgements(
+        &self,
+        waker: &mut Session,
+        deadline: Duration,
+    ) -> Result<(), MysqlError> {
+        let what = "wake the reader of acknowledgements";
+        let user = self.access().replication_user.clone();
+        let list = waker.query(what, flavour::dump_sessions(waker.flavour, Some(&user)), deadline).await?;
+        let end = Instant::now() + deadline;
+        while !has_let_go(&waker.query(what, flavour::SOURCE_STATUS.to_owned(), deadline).await?) {
+            if Instant::now() >= end {
+                return Err(MysqlError::answer(what, "the source still waits for its replica"));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let rows = list.first().map_or(&[][..], |answer| answer.rows.as_slice());
+        for id in rows.iter().filter_map(|row| cell::<u64>(row, "id")) {
+            match waker.query(what, format!("KILL {id}"), deadline).await {
+                // ER_NO_SUCH_THREAD: it went by itself.
+                Ok(_) | Err(MysqlError::Server { code: 1094, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     async fn end_dump_threads(&self, of: Option<String>, deadline: Duration) -> Result<u64, MysqlError> {
@@ -145,4 +201,9 @@ impl Mysql {
         }
         self.semi_sync_source(Switch::Off, deadline).await.map(|_| true)
     }
+}
+
+/// True if a source's status says that its commits wait for nobody.
+fn has_let_go(status: &[Answer]) -> bool {
+    status.first().is_some_and(|answer| answer.text("Value") == "OFF")
 }
