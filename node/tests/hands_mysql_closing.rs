@@ -99,7 +99,7 @@ async fn mysql_switching_off_wakes_the_reader_of_acknowledgements() {
     if !is_there(Flavour::Mysql) {
         return;
     }
-    let mut pair = in_sync(Flavour::Mysql).await;
+    let pair = in_sync(Flavour::Mysql).await;
     pair.replica.process().freeze();
     let mut app = pair.primary.app().await;
     let waiting = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });

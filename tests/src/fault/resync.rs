@@ -26,6 +26,12 @@ const STRAY_ROWS: u64 = 5;
 /// While the primary is cut off, an administrator writes into its closed database.
 pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
     let socket = scene.lab.host(scene.primary).mysql();
+    // Its ports are closed by then, so nobody hears of what is let go below.
+    wait::until_true("the backup to hold the baton", CLOSED_WITHIN, || {
+        Ok(scene.lab.standing()?.holder == Some(scene.backup))
+    })?;
+    // Nobody is there to acknowledge, and the administrator does not wait. MySQL does not close either before they have gone.
+    database::query(&socket, scene.lab.flavour().semi_sync(false))?;
     wait::until_true("the primary to close", CLOSED_WITHIN, || {
         Ok(database::value(&socket, "SELECT @@global.read_only")? == "1")
     })?;
@@ -33,8 +39,6 @@ pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
     wait::until_true("the primary to leave sessions alone", CLOSED_WITHIN, || {
         Ok(database::value(&socket, "SELECT SLEEP(1)")? == "0")
     })?;
-    // Nobody is there to acknowledge, and the administrator does not wait.
-    database::query(&socket, scene.lab.flavour().semi_sync(false))?;
     let table =
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='app' AND table_name='stray'";
     insist(scene, "CREATE TABLE app.stray (id INT PRIMARY KEY)", table)?;
@@ -204,8 +208,11 @@ fn is_a_copy(scene: Scene<'_>) -> Result<()> {
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='app' AND table_name='stray'",
     )?;
     ensure!(stray == "0", "the stray table is still there");
-    for left in ["mysql.baton-incoming", "mysql.baton-before"] {
-        ensure!(!host.dir.join(left).exists(), "{left} is left over");
+    let data = database::data_dir(&host.dir);
+    ensure!(data.is_dir(), "no data in {}", data.display());
+    for left in ["baton-incoming", "baton-before"] {
+        let left = data.with_extension(left);
+        ensure!(!left.exists(), "{} is left over", left.display());
     }
     // Its newest report may be on the way to that node.
     wait::until_true("the witness to say so, too", SAME_WITHIN, || {

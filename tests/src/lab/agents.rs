@@ -116,7 +116,7 @@ fn configuration(dir: &Path, options: Options<'_>) -> String {
          [mysql]\nport = {}\nsocket = \"{dir}/{{node}}/mysql.sock\"\nuser = \"baton\"\n\
          password_file = \"{dir}/password\"\n\
          check_user = \"{}\"\ncheck_password_file = \"{dir}/password\"\nreplication_user = \"repl\"\n\
-         replication_password_file = \"{dir}/password\"\ndata_dir = \"{dir}/{{node}}/mysql\"\nschema = \"{}\"\n\
+         replication_password_file = \"{dir}/password\"\ndata_dir = \"{dir}/{{node}}/mysql/data\"\nschema = \"{}\"\n\
          start = [\"/bin/sh\", \"{dir}/{{node}}/mysql-start\"]\nstop = [\"/bin/sh\", \"{dir}/{{node}}/mysql-stop\"]\n\
          resync = \"{resync}\"\n\
          [redis]\nport = {}\nsocket = \"{dir}/{{node}}/redis.sock\"\n\

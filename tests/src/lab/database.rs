@@ -36,6 +36,15 @@ const QUERY_LIMIT: Duration = Duration::from_secs(5);
 /// One row, by column name; a NULL is the empty string.
 pub type Columns = BTreeMap<String, String>;
 
+/// What of a host's directory can be a file system of its own. The data lie below it: a mount point cannot be moved aside.
+pub const DISK: &str = "mysql";
+
+/// Where a host's server has its data.
+#[must_use]
+pub fn data_dir(host_dir: &Path) -> PathBuf {
+    host_dir.join(DISK).join("data")
+}
+
 /// How a node's server is called, and its arguments.
 ///
 /// # Errors
@@ -47,7 +56,7 @@ pub fn command(
     address: &str,
 ) -> Result<(String, Vec<String>)> {
     let path = |name: &str| host_dir.join(name).display().to_string();
-    let (program, mut arguments) = base(flavour, &host_dir.join("mysql"), &path("mysql.sock"))?;
+    let (program, mut arguments) = base(flavour, &data_dir(host_dir), &path("mysql.sock"))?;
     arguments.extend([
         format!("--server-id={server_id}"),
         format!("--port={PORT}"),

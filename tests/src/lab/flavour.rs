@@ -203,11 +203,11 @@ impl Flavour {
         }
     }
 
-    /// Megabytes of a file system that has room for a node's data and little more.
+    /// Megabytes of a file system that has room for a node's data, for a copy of them beside it, and for little more.
     pub(super) fn small_disk_mib(self) -> u32 {
         match self {
-            Self::Mariadb => 160,
-            Self::Mysql => 224,
+            Self::Mariadb => 640,
+            Self::Mysql => 768,
         }
     }
 

@@ -15,19 +15,20 @@ use super::{
 impl Lab {
     /// Makes the directories of a host and starts its servers for the first time.
     pub(super) fn prepare(&self, host: &Host, template: &Path, archive: Option<&Path>) -> Result<()> {
-        for part in ["state", "tmp", "redis", "docker", "mysql"] {
+        for part in ["state", "tmp", "redis", "docker", database::DISK] {
             std::fs::create_dir_all(host.dir.join(part))?;
         }
         if !DATA.contains(&host.port) {
             return Ok(());
         }
-        let data_dir = host.dir.join("mysql").display().to_string();
         let flavour = self.options.flavour;
         if self.options.small_disk {
             let size = format!("size={}m", flavour.small_disk_mib());
-            shell::run("mount", &["-t", "tmpfs", "-o", &size, "baton-lab", &data_dir])?;
+            let disk = host.dir.join(database::DISK).display().to_string();
+            shell::run("mount", &["-t", "tmpfs", "-o", &size, "baton-lab", &disk])?;
         }
-        shell::run("cp", &["-a", &format!("{}/.", template.display()), &data_dir])?;
+        let data_dir = database::data_dir(&host.dir).display().to_string();
+        shell::run("cp", &["-a", &template.display().to_string(), &data_dir])?;
         let address = host.port.address().to_string();
         let primary = (host.port != Port::Db1).then(|| Port::Db1.address().to_string());
         let redis = redis::configuration(&host.dir, &address, primary.as_deref());

@@ -33,6 +33,8 @@ const BARRIER: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(200);
 /// What of a program's words goes into a message, in characters.
 const WORDS_MAX: usize = 600;
+/// How a resync ends that found nothing to do any more.
+const BY_ITSELF: &str = "it has come in sync by itself meanwhile, and nothing was replaced";
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -96,7 +98,7 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
     };
     if is_in_sync(context) {
         let _ = on_disk(&dir, DataDir::drop_incoming).await;
-        return Ok(Some("it has come in sync by itself meanwhile, and nothing was replaced".to_owned()));
+        return Ok(Some(BY_ITSELF.to_owned()));
     }
     resync.enter(ResyncPhase::Stopping);
     // After an interrupted one, what stands in place may be a copy that does not know its place.
@@ -114,13 +116,19 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
     // A leader that had not heard of it may have chosen this node meanwhile, for what is about to be replaced.
     tokio::time::sleep_until(told).await;
     if let Err(error) = is_held_everywhere(context, job).await {
+        // Its word that it was in sync was on its way when it was stopped.
+        let by_itself = is_own && is_in_sync(context) && is_held_as_ever(context, job).is_ok();
         let error = error.context("nothing was replaced");
         let _ = on_disk(&dir, DataDir::drop_incoming).await;
         if is_own && let Err(start) = start_server(context, mysql).await {
             return Err(error.context(format!("the database was stopped, and does not start: {start:#}")));
         }
         resync.let_go_if(is_own).context("the marker is not removed")?;
-        return Err(error);
+        if !by_itself {
+            return Err(error);
+        }
+        catch_up(context, job).await?;
+        return Ok(Some(BY_ITSELF.to_owned()));
     }
     resync.enter(ResyncPhase::Swapping);
     on_disk(&dir, |dir| dir.swap()).await?;
@@ -172,6 +180,14 @@ async fn is_held_everywhere(context: &Context, job: &Job) -> anyhow::Result<()> 
 
 /// The holder that was copied still is the holder, nobody is to take over from it, and no takeover counts on this node.
 fn is_still_held(context: &Context, job: &Job) -> anyhow::Result<()> {
+    is_held_as_ever(context, job)?;
+    let me = &context.config.node;
+    ensure!(!is_in_sync(context), "{me} is in sync, and may be taken for complete");
+    Ok(())
+}
+
+/// The holder that was copied still is the holder, and nobody is to take over from it.
+fn is_held_as_ever(context: &Context, job: &Job) -> anyhow::Result<()> {
     let ledger = context.consensus.committed().borrow().ledger.clone();
     let is_same =
         ledger.holder.as_ref() == Some(&job.from) && ledger.epoch == job.epoch && ledger.run.is_none();
@@ -181,8 +197,6 @@ fn is_still_held(context: &Context, job: &Job) -> anyhow::Result<()> {
         job.from,
         job.epoch
     );
-    let me = &context.config.node;
-    ensure!(!ledger.in_sync.contains_key(me), "{me} is in sync, and may be taken for complete");
     Ok(())
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
 
-use super::{ContainerError, Containers, Target, id_of};
+use super::look::id_of;
+use super::{ContainerError, Containers, Target};
 use crate::hands::server::{self, ServerId};
 
 /// The main process of a container that runs and has a health check.

@@ -1,6 +1,8 @@
 //! Unit tests of the container hands.
 
-use bollard::models::{ContainerConfig, Health, HealthcheckResult, HostConfig};
+use bollard::models::{
+    ContainerConfig, ContainerState, Health, HealthStatusEnum, HealthcheckResult, HostConfig,
+};
 
 use super::*;
 
