@@ -20,6 +20,8 @@ mod message;
 mod pausing;
 mod proposals;
 mod report;
+#[cfg(test)]
+mod sample;
 mod services;
 mod steps;
 mod suspicions;
@@ -34,14 +36,14 @@ use crate::detect::{Detector, ServiceWatch};
 use crate::lease::granter::Office;
 use crate::ledger::Ledger;
 use crate::ledger::command::Command;
-use crate::model::{Epoch, Mono, NodeId, RunId, SyncGeneration, WallMs};
+use crate::model::{Mono, NodeId, RunId, SyncGeneration, WallMs};
 use crate::observe::{Observation, ServiceState};
 use crate::plan::Runbook;
 use crate::run::{Run, RunState};
 use crate::sync::{Keep, Keeper};
 pub use looks::WORD_MAX_MS;
 pub use message::{Input, LeaseFacts, Output, Setup, Stamped, StepResult};
-use proposals::Purpose;
+use proposals::{Purpose, Releasing};
 use steps::Steps;
 use suspicions::Suspicions;
 pub use suspicions::{SUSPICIONS_MAX, Suspicion};
@@ -69,7 +71,7 @@ pub struct Agent {
     writable_boot: Option<String>,
     canary: (u64, u64),
     /// A release of this epoch was proposed and has not been refused: nothing may open in it any more.
-    releasing: Option<Epoch>,
+    releasing: Option<Releasing>,
     tickets: u64,
     /// Proposals in flight, each with the number of the ledger from which it was made.
     pending: BTreeMap<u64, (Purpose, u64)>,
@@ -256,6 +258,8 @@ impl Agent {
         let window_ms = self.setup.policy.anti_flap_ms;
         self.failures.retain(|failure| now.since_ms(failure.at) < window_ms);
         self.steps.follow(&self.setup.me, ledger.run.as_ref(), now);
+        // A pause that began since refuses every earlier word.
+        self.releasing = self.releasing.filter(|releasing| releasing.pauses == ledger.pauses);
         self.ledger = ledger;
         self.applied = index;
     }
@@ -305,7 +309,7 @@ impl Agent {
         if let Some(why) = wish.release {
             let epoch = self.ledger.epoch;
             if self.may_propose(&Purpose::Release(epoch)) {
-                self.releasing = Some(epoch);
+                self.releasing = Some(Releasing::again(self.releasing, epoch, self.ledger.pauses));
                 let (by, boot, pauses) = (self.setup.me.clone(), self.setup.boot, self.ledger.pauses);
                 let command = Command::Release { epoch, by, boot, pauses, why };
                 self.propose(Purpose::Release(epoch), command, None, None, out);
@@ -331,7 +335,7 @@ impl Agent {
             redis_empty: self.redis_empty(now),
             gateway_lost: self.gateway_lost(now),
             other_lacks: &|| self.other_lacks(now),
-            releasing: self.releasing,
+            releasing: self.releasing.map(|releasing| releasing.epoch),
             mysql: self.setup.policy.scope.mysql,
             redis: self.setup.redis,
         })

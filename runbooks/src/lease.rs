@@ -170,6 +170,8 @@ pub enum Refusal {
     },
     /// The holder gave this epoch back.
     Released,
+    /// The run that made it the holder waits for an operator.
+    WaitsForOperator,
     /// The end of this epoch has been proposed.
     Ending,
     /// The baton was passed by a switchover, and the old holder may still be open: its lease has not ended, and it has not

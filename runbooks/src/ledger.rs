@@ -209,10 +209,13 @@ impl Ledger {
     #[must_use]
     pub fn appointment(&self) -> Appointment {
         let passing = self.run.as_ref().filter(|run| run.is_passing());
+        let opened = self.holder.as_ref().is_some_and(|holder| self.is_open_for(holder));
+        let run = self.run.as_ref().filter(|_| !opened);
         Appointment {
             holder: self.holder.clone(),
             epoch: self.epoch,
             released: self.has_released(),
+            waits_for_operator: run.is_some_and(|run| matches!(run.state(), RunState::NeedsOperator { .. })),
             passed_by: passing.and_then(|run| run.plan.from.clone()),
             paused: self.paused(),
         }

@@ -211,7 +211,13 @@ pub fn observe(lab: &Lab, plan: &Plan, terms: &Terms<'_>) -> Result<(Report, His
     let bit = not_bitten.is_none();
     doubts.extend(not_bitten.map(|error| format!("{error:#}")));
     let mut marks = vec![Mark { at_us: fault_us, what: plan.fault.name().into() }];
-    let outlasted = outlast(plan, terms, scene, &load, origin, &mut marks)?;
+    let outlasted = outlast(plan, terms, scene, &load, origin, &mut marks).map_err(|error| {
+        let unseen = doubts.first().map(|why| format!("the fault did not bite ({why})"));
+        match unseen {
+            Some(unseen) => error.context(unseen),
+            None => error,
+        }
+    })?;
 
     let end_us = origin.now_us();
     let mut history = load.stop()?;

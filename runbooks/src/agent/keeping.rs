@@ -89,44 +89,11 @@ impl Agent {
 
 #[cfg(test)]
 mod tests {
+    use crate::agent::sample::setup;
     use crate::agent::{Agent, Input, LeaseFacts, Setup, Stamped};
-    use crate::decide::Policy;
     use crate::decide::local::Role;
-    use crate::detect::Patience;
     use crate::ledger::Ledger;
     use crate::model::{Epoch, Mono, NodeId, NodeKind, WallMs};
-    use crate::run::table::Scope;
-
-    fn holder() -> Agent {
-        Agent::new(Setup {
-            me: NodeId::from("db1"),
-            own_address: "10.0.0.1".to_owned(),
-            policy: Policy {
-                scope: Scope { mysql: true, independent_services: false, services: false },
-                report_max_ms: 700,
-                quorum_max_ms: 600,
-                anti_flap_ms: 60_000,
-                anti_flap_max: 3,
-                cold_start_ms: 30_000,
-            },
-            patience: Patience {
-                refused_count: 2,
-                hung_ms: 1_000,
-                stalled_ms: 1_500,
-                disk_free_min: 1,
-                settle_ms: 1_200,
-                service_lost_ms: 25_000,
-            },
-            sync_patience_ms: 1_400,
-            redis: false,
-            holder_services: Vec::new(),
-            version: "test".to_owned(),
-            config_hash: "test".to_owned(),
-            new_leader_ms: 0,
-            opened: Some("1@1".to_owned()),
-            boot: 2,
-        })
-    }
 
     /// The host was restarted with an *in sync* of its last agent on the way, and the lease is there before the first probe.
     #[test]
@@ -135,7 +102,7 @@ mod tests {
         let members = [(me.clone(), NodeKind::Data), (NodeId::from("db2"), NodeKind::Data)].into();
         let ledger = Ledger { members, mysql: true, epoch: Epoch(1), holder: Some(me), ..Ledger::default() };
         let lease = LeaseFacts { held: Some((Epoch(1), Mono(2_000))), ..LeaseFacts::default() };
-        let mut agent = holder();
+        let mut agent = Agent::new(Setup { opened: Some("1@1".to_owned()), boot: 2, ..setup("db1") });
         for input in
             [Input::Committed { index: 1, ledger: ledger.into() }, Input::Lease { lease }, Input::Tick]
         {

@@ -24,6 +24,26 @@ pub(super) enum Purpose {
     ExpirePause(PauseId),
 }
 
+/// A release that was proposed: nothing may open in its epoch any more, until it is known that no word of it can be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Releasing {
+    /// The epoch that is given up.
+    pub(super) epoch: Epoch,
+    /// Pauses that had begun: the ledger refuses the word when there are more.
+    pub(super) pauses: PauseId,
+    /// Nobody knows what became of one of its words, so that the refusal of a later one says nothing: that one may be on its
+    /// way, and be applied at any time.
+    pub(super) doubtful: bool,
+}
+
+impl Releasing {
+    /// Said again, or for the first time.
+    pub(super) fn again(before: Option<Self>, epoch: Epoch, pauses: PauseId) -> Self {
+        let same = before.filter(|before| before.epoch == epoch && before.pauses == pauses);
+        same.unwrap_or(Self { epoch, pauses, doubtful: false })
+    }
+}
+
 /// After a proposal ended, however it did, the same is not proposed again before this time has passed, in milliseconds,
 /// unless the ledger has changed since it was made. Without it, a node without a leader would propose as fast as it can be
 /// refused, and a step whose outcome was accepted a moment before the ledger arrives here would be carried out again.
@@ -35,7 +55,12 @@ impl Agent {
         self.steps.proposal_ended(ticket, accepted);
         match (&purpose, accepted) {
             (Purpose::SyncOut(generation), Some(true)) => self.keeper.settle(*generation),
-            (Purpose::Release(_), Some(false)) => self.releasing = None,
+            (Purpose::Release(_), Some(false)) => {
+                self.releasing = self.releasing.filter(|releasing| releasing.doubtful);
+            }
+            (Purpose::Release(_), None) => {
+                self.releasing = self.releasing.map(|releasing| Releasing { doubtful: true, ..releasing });
+            }
             (
                 Purpose::StartRun
                 | Purpose::AbandonRun
@@ -89,5 +114,80 @@ impl Agent {
         self.tickets += 1;
         self.pending.insert(self.tickets, (purpose, self.ledgers));
         out.push(Output::Propose { ticket: self.tickets, command, as_leader, ends });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::sample::setup;
+    use crate::agent::{Input, LeaseFacts, Stamped};
+    use crate::decide::local::Role;
+    use crate::ledger::Ledger;
+    use crate::model::{NodeId, NodeKind, WallMs};
+    use crate::why::Why;
+
+    const NOW: Mono = Mono(1_000);
+
+    fn ledger(pauses: PauseId) -> Ledger {
+        let me = NodeId::from("db1");
+        let members = [(me.clone(), NodeKind::Data), (NodeId::from("db2"), NodeKind::Data)].into();
+        Ledger { members, epoch: Epoch(1), holder: Some(me), pauses, ..Ledger::default() }
+    }
+
+    /// It holds the baton, and says once more that it gives it back.
+    fn releasing_again(agent: &mut Agent) -> u64 {
+        let (epoch, pauses) = (Epoch(1), agent.ledger.pauses);
+        agent.releasing = Some(Releasing::again(agent.releasing, epoch, pauses));
+        let by = NodeId::from("db1");
+        let command = Command::Release { epoch, by, boot: 1, pauses, why: Why::MysqlDead };
+        agent.propose(Purpose::Release(epoch), command, None, None, &mut Vec::new());
+        agent.tickets
+    }
+
+    fn holder() -> Agent {
+        let mut agent = Agent::new(setup("db1"));
+        let lease = LeaseFacts { held: Some((Epoch(1), Mono(60_000))), ..LeaseFacts::default() };
+        let committed = Input::Committed { index: 1, ledger: ledger(PauseId(0)).into() };
+        for input in [committed, Input::Lease { lease }] {
+            agent.handle(Stamped { now: NOW, wall: WallMs(0), input });
+        }
+        agent
+    }
+
+    fn is_closed(agent: &Agent) -> bool {
+        matches!(agent.local_wish(NOW).role, Role::Closed { .. })
+    }
+
+    #[test]
+    fn a_release_that_is_refused_never_was() {
+        let mut agent = holder();
+        let ticket = releasing_again(&mut agent);
+        assert!(is_closed(&agent), "on its way");
+        agent.proposed(ticket, Some(false), NOW);
+        assert!(!is_closed(&agent));
+    }
+
+    /// Seeds 3681330 and 3802813: the second word was not sent, since the doors could not be closed, and the first was applied
+    /// two seconds later.
+    #[test]
+    fn the_refusal_of_a_later_word_says_nothing_of_an_earlier_one() {
+        let mut agent = holder();
+        let ticket = releasing_again(&mut agent);
+        agent.proposed(ticket, None, NOW);
+        let ticket = releasing_again(&mut agent);
+        agent.proposed(ticket, Some(false), NOW);
+        assert!(is_closed(&agent), "the first may be applied at any time");
+        assert!(agent.local_wish(NOW).release.is_some(), "it says so until it is heard");
+    }
+
+    #[test]
+    fn a_pause_refuses_every_word_of_before() {
+        let mut agent = holder();
+        let ticket = releasing_again(&mut agent);
+        agent.proposed(ticket, None, NOW);
+        let input = Input::Committed { index: 2, ledger: ledger(PauseId(1)).into() };
+        agent.handle(Stamped { now: NOW, wall: WallMs(0), input });
+        assert!(!is_closed(&agent));
     }
 }

@@ -68,44 +68,16 @@ impl Agent {
 mod tests {
     use super::*;
     use crate::agent::Setup;
-    use crate::decide::Policy;
-    use crate::detect::Patience;
+    use crate::agent::sample::setup;
     use crate::ledger::{EndedRun, Ledger};
     use crate::model::{Epoch, NodeId, RunId, SyncGeneration, WallMs};
     use crate::plan::{Basis, Plan, Runbook};
-    use crate::run::table::Scope;
     use crate::run::{Run, RunState};
 
     /// Serving epoch 2, which began for `why`; the service was healthy and has been gone for half a minute.
     fn agent(why: Why) -> Agent {
-        let mut agent = Agent::new(Setup {
-            me: NodeId::from("db2"),
-            own_address: "10.0.0.2".to_owned(),
-            policy: Policy {
-                scope: Scope { mysql: true, independent_services: false, services: true },
-                report_max_ms: 700,
-                quorum_max_ms: 600,
-                anti_flap_ms: 60_000,
-                anti_flap_max: 3,
-                cold_start_ms: 30_000,
-            },
-            patience: Patience {
-                refused_count: 2,
-                hung_ms: 1_000,
-                stalled_ms: 1_500,
-                disk_free_min: 1,
-                settle_ms: 1_200,
-                service_lost_ms: 25_000,
-            },
-            sync_patience_ms: 1_400,
-            redis: true,
-            holder_services: vec!["web".to_owned()],
-            version: "test".to_owned(),
-            config_hash: "test".to_owned(),
-            new_leader_ms: 0,
-            opened: None,
-            boot: 1,
-        });
+        let holder_services = vec!["web".to_owned()];
+        let mut agent = Agent::new(Setup { redis: true, holder_services, ..setup("db2") });
         let plan = Plan {
             runbook: Runbook::Takeover,
             version: 1,

@@ -35,6 +35,9 @@ pub struct Appointment {
     pub epoch: Epoch,
     /// The epoch was given back.
     pub released: bool,
+    /// The run that made it the holder waits for an operator, before it opened: it is to be closed, also if it comes back with
+    /// a copy of the ledger that does not say so yet.
+    pub waits_for_operator: bool,
     /// A switchover has passed the baton from this node, and the holder has not opened yet.
     pub passed_by: Option<NodeId>,
     /// A pause stands.
@@ -304,6 +307,9 @@ impl Granter {
         }
         if appointment.released {
             return Err(Refusal::Released);
+        }
+        if appointment.waits_for_operator {
+            return Err(Refusal::WaitsForOperator);
         }
         if self.ending == Some(renewal.epoch) {
             return Err(Refusal::Ending);

@@ -253,7 +253,7 @@ impl Model {
                 let holder = Some(NodeId::from(["db1", "db2"][asked.holder]));
                 let released = asked.released.is_some();
                 let appointment =
-                    Appointment { holder, epoch: asked.epoch, released, passed_by: None, paused: None };
+                    Appointment { holder, epoch: asked.epoch, released, ..Appointment::default() };
                 let (now, office) = (self.local(asked.node, self.now), self.office(asked));
                 let (boot, seq) = (renewal.boot, renewal.seq);
                 if let Ok(grant) = self.granters[asked.node].grant(now, &office, &appointment, &renewal) {

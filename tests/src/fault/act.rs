@@ -275,7 +275,11 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
             mysqld if mysqld.pid().is_some() => mysqld.signal(Signal::SIGCONT),
             _ => Ok(()),
         },
-        Fault::DiskFull => Ok(std::fs::remove_file(filler(scene))?),
+        Fault::DiskFull => {
+            std::fs::remove_file(filler(scene))?;
+            // MariaDB gives up when a rollback finds no space. A service manager starts it again.
+            if host.process("mysqld")?.pid().is_none() { lab.start_server(primary, "mysqld") } else { Ok(()) }
+        }
         Fault::LinkDown => lab.wire.carrier(primary, true),
         Fault::GatewayCut
         | Fault::PartitionPrimary

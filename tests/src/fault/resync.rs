@@ -31,13 +31,16 @@ pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
         Ok(scene.lab.standing()?.holder == Some(scene.backup))
     })?;
     // Nobody is there to acknowledge, and the administrator does not wait. MySQL does not close either before they have gone.
-    database::query(&socket, scene.lab.flavour().semi_sync(false))?;
+    // The agent ends sessions while it closes, these among them.
+    wait::until_true("commits to be let go", CLOSED_WITHIN, || {
+        Ok(database::query(&socket, scene.lab.flavour().semi_sync(false)).is_ok())
+    })?;
     wait::until_true("the primary to close", CLOSED_WITHIN, || {
-        Ok(database::value(&socket, "SELECT @@global.read_only")? == "1")
+        Ok(database::value(&socket, "SELECT @@global.read_only").is_ok_and(|value| value == "1"))
     })?;
     // The agent ends sessions once more after that; one that lives for a while is past it.
     wait::until_true("the primary to leave sessions alone", CLOSED_WITHIN, || {
-        Ok(database::value(&socket, "SELECT SLEEP(1)")? == "0")
+        Ok(database::value(&socket, "SELECT SLEEP(1)").is_ok_and(|value| value == "0"))
     })?;
     let table =
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='app' AND table_name='stray'";
@@ -54,8 +57,8 @@ pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
 fn insist(scene: Scene<'_>, statement: &str, done: &str) -> Result<()> {
     let socket = scene.lab.host(scene.primary).mysql();
     wait::until_true(statement, CLOSED_WITHIN, || {
-        let said = database::query(&socket, &scene.lab.flavour().past_read_only(statement));
-        if database::value(&socket, done)? == "1" { Ok(true) } else { said.map(|_| false) }
+        let _ = database::query(&socket, &scene.lab.flavour().past_read_only(statement));
+        Ok(database::value(&socket, done).is_ok_and(|value| value == "1"))
     })
 }
 

@@ -45,11 +45,16 @@ impl Effects {
         if self.run == run { &self.undone } else { &[] }
     }
 
-    /// The cluster was forced: a run that the survivor does not have never was.
+    /// The cluster was forced: a run that the survivor does not have never was, nor what its journal of it lacks.
     pub fn forced(&mut self, after: &Ledger) {
         self.owed = None;
-        if after.run.as_ref().is_none_or(|run| run.id != self.run) {
-            *self = Self::default();
+        match after.run.as_ref().filter(|run| run.id == self.run) {
+            None => *self = Self::default(),
+            Some(run) => {
+                let is_known = |step: &Step| run.journal.iter().any(|entry| entry.step == *step);
+                self.done.retain(is_known);
+                self.undone.retain(is_known);
+            }
         }
     }
 

@@ -113,6 +113,7 @@ impl World {
             | Refusal::OwnDiskStalled
             | Refusal::NotTheHolder { .. }
             | Refusal::Released
+            | Refusal::WaitsForOperator
             | Refusal::Ending
             | Refusal::OldHolderOpen { .. }
             | Refusal::Surrendered

@@ -337,7 +337,9 @@ impl World {
         if it.agent.is_none() || it.boot != boot {
             return;
         }
-        let due = if self.now < it.frozen_until { it.frozen_until } else { self.now + period_ms };
+        // Frozen, it looks now and then: the world may be healed before the fault would have ended.
+        let due = self.now + period_ms;
+        let due = if self.now < it.frozen_until { it.frozen_until.min(due) } else { due };
         self.queue.put(due, again(node, boot, ()));
         if self.now >= self.nodes[node].frozen_until {
             act(self, node);

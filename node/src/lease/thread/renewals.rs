@@ -134,6 +134,7 @@ impl Thread {
             | Refusal::OwnDiskStalled
             | Refusal::NotTheHolder { .. }
             | Refusal::Released
+            | Refusal::WaitsForOperator
             | Refusal::Ending
             | Refusal::OldHolderOpen { .. }
             | Refusal::Surrendered
@@ -153,6 +154,7 @@ impl Thread {
             | Refusal::NoQuorum
             | Refusal::OwnDiskStalled
             | Refusal::Released
+            | Refusal::WaitsForOperator
             | Refusal::Ending
             | Refusal::Surrendered
             | Refusal::HolderHearsNothing

@@ -1,0 +1,39 @@
+//! An agent for the tests of this module.
+
+use super::Setup;
+use crate::decide::Policy;
+use crate::detect::Patience;
+use crate::model::NodeId;
+use crate::run::table::Scope;
+
+/// Of a data node with a database and nothing else.
+pub(super) fn setup(me: &str) -> Setup {
+    Setup {
+        me: NodeId::from(me),
+        own_address: "10.0.0.1".to_owned(),
+        policy: Policy {
+            scope: Scope { mysql: true, independent_services: false, services: true },
+            report_max_ms: 700,
+            quorum_max_ms: 600,
+            anti_flap_ms: 60_000,
+            anti_flap_max: 3,
+            cold_start_ms: 30_000,
+        },
+        patience: Patience {
+            refused_count: 2,
+            hung_ms: 1_000,
+            stalled_ms: 1_500,
+            disk_free_min: 1,
+            settle_ms: 1_200,
+            service_lost_ms: 25_000,
+        },
+        sync_patience_ms: 1_400,
+        redis: false,
+        holder_services: Vec::new(),
+        version: "test".to_owned(),
+        config_hash: "test".to_owned(),
+        new_leader_ms: 0,
+        opened: None,
+        boot: 1,
+    }
+}
