@@ -10,7 +10,9 @@ use crate::lab::{redis, wait};
 
 /// How long it waits at each key while it loads, in microseconds; the kernel's timers add about as much.
 const PER_KEY_US: u64 = 50;
-/// Keys that it has to load, besides the writer's: seconds of loading. It answers after every 1,024th, so there must be many.
+/// Bytes after which it answers while it loads; of its own accord it would after two millions, which is most of the file.
+const ANSWERS_EVERY_BYTES: u64 = 65_536;
+/// Keys that it has to load, besides the writer's: seconds of loading.
 const KEYS: u64 = 60_000;
 const KEYS_AT_ONCE: u64 = 1_000;
 const WITHIN: Duration = Duration::from_secs(10);
@@ -21,7 +23,10 @@ pub(super) fn lose_the_primary(scene: Scene<'_>) -> Result<()> {
     fill(scene)?;
     let file = host.dir.join("redis.conf");
     let usual = std::fs::read_to_string(&file).context("read its configuration")?;
-    std::fs::write(&file, format!("{usual}key-load-delay {PER_KEY_US}\n"))?;
+    let slow = format!(
+        "key-load-delay {PER_KEY_US}\nloading-process-events-interval-bytes {ANSWERS_EVERY_BYTES}\n"
+    );
+    std::fs::write(&file, format!("{usual}{slow}"))?;
     let server = host.process("redis")?;
     server.signal(Signal::SIGKILL)?;
     wait::until_true("Redis to end", WITHIN, || Ok(server.pid().is_none()))?;
