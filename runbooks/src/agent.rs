@@ -203,7 +203,7 @@ impl Agent {
             }
             Input::Committed { index, ledger } => self.committed(index, ledger, now),
             Input::Office { office } => self.office = office,
-            Input::Lease { lease } => self.lease = lease,
+            Input::Lease { lease } => self.lease = *lease,
             Input::Proposed { ticket, accepted } => self.proposed(ticket, accepted, now),
             Input::StepEnded { run, epoch, step, attempt, undo, result } => {
                 self.step_ended((run, epoch, step, attempt), undo, result, wall, out);

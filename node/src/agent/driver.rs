@@ -171,7 +171,7 @@ impl Driver {
                     }
                     self.prolonged = None;
                     self.lease = newest.clone();
-                    Input::Lease { lease: newest }
+                    Input::Lease { lease: newest.into() }
                 }
                 Some(input) = input.recv() => input,
                 Some(look) = looks.recv() => {
@@ -204,7 +204,7 @@ impl Driver {
     fn prolongation(&mut self) -> Option<Input> {
         let lease = self.prolonged.take()?;
         self.lease = lease.clone();
-        Some(Input::Lease { lease })
+        Some(Input::Lease { lease: lease.into() })
     }
 
     /// Whoever asked may have gone.

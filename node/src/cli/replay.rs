@@ -168,7 +168,7 @@ mod tests {
         [
             Input::Tick,
             Input::Committed { index: 12, ledger: ledger.into() },
-            Input::Lease { lease },
+            Input::Lease { lease: lease.into() },
             Input::Observed { observation: link },
             Input::Proposed { ticket: 1, accepted: None },
         ]

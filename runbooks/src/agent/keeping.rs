@@ -103,9 +103,11 @@ mod tests {
         let ledger = Ledger { members, mysql: true, epoch: Epoch(1), holder: Some(me), ..Ledger::default() };
         let lease = LeaseFacts { held: Some((Epoch(1), Mono(2_000))), ..LeaseFacts::default() };
         let mut agent = Agent::new(Setup { opened: Some("1@1".to_owned()), boot: 2, ..setup("db1") });
-        for input in
-            [Input::Committed { index: 1, ledger: ledger.into() }, Input::Lease { lease }, Input::Tick]
-        {
+        for input in [
+            Input::Committed { index: 1, ledger: ledger.into() },
+            Input::Lease { lease: lease.into() },
+            Input::Tick,
+        ] {
             agent.handle(Stamped { now: Mono(1_000), wall: WallMs(0), input });
         }
         let role = agent.wish().map(|wish| wish.role.clone());

@@ -103,8 +103,8 @@ pub enum Input {
     },
     /// The lease thread's view changed, or was refreshed.
     Lease {
-        /// The view.
-        lease: LeaseFacts,
+        /// The view. By itself it is as large as all else together, and every input is moved some times on its way.
+        lease: Box<LeaseFacts>,
     },
     /// A proposal ended.
     Proposed {

@@ -149,7 +149,7 @@ mod tests {
         let mut agent = Agent::new(setup("db1"));
         let lease = LeaseFacts { held: Some((Epoch(1), Mono(60_000))), ..LeaseFacts::default() };
         let committed = Input::Committed { index: 1, ledger: ledger(PauseId(0)).into() };
-        for input in [committed, Input::Lease { lease }] {
+        for input in [committed, Input::Lease { lease: lease.into() }] {
             agent.handle(Stamped { now: NOW, wall: WallMs(0), input });
         }
         agent

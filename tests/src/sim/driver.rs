@@ -254,9 +254,9 @@ impl World {
             let due = (self.now + lag_ms).max(self.nodes[node].lease_due);
             self.nodes[node].lease_due = due;
             if due == self.now {
-                self.feed(node, Input::Lease { lease });
+                self.feed(node, Input::Lease { lease: Box::new(lease) });
             } else {
-                self.later(node, due - self.now, Input::Lease { lease });
+                self.later(node, due - self.now, Input::Lease { lease: Box::new(lease) });
             }
         }
         if self.nodes[node].standing.is_none_or(|told| told.is_outdated(standing)) {
