@@ -67,8 +67,15 @@ const fn is_of_run(command: &Command) -> bool {
 
 /// A door is open under an epoch that is over. The VIP of who passes the baton still answers, with resets, until the new
 /// holder may take it; also when that never does.
+#[inline]
 pub fn check(at: u64, node: &Node, newest: &Ledger) -> Result<(), String> {
-    let Some(epoch) = node.holder.epoch().filter(|epoch| *epoch < newest.epoch) else { return Ok(()) };
+    match node.holder.epoch() {
+        Some(epoch) if epoch < newest.epoch => doors(at, node, epoch, newest),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn doors(at: u64, node: &Node, epoch: Epoch, newest: &Ledger) -> Result<(), String> {
     let passes = || {
         newest.newest_run().is_some_and(|(run, _)| {
             let plan = &run.plan;

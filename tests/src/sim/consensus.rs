@@ -75,10 +75,10 @@ impl World {
     fn reach(&mut self, leader: usize, term: u64) {
         let at = self.now;
         let last = self.raft.log(leader).last();
-        for node in 0..3 {
-            if node == leader || !self.followers(leader).any(|follower| follower == node) {
-                continue;
-            }
+        // Nothing here changes who follows.
+        let mut followers = [false; 3];
+        self.followers(leader).for_each(|node| followers[node] = true);
+        for node in (0..3).filter(|node| followers[*node]) {
             let patience = self.rng.range(300, 600);
             self.raft.views[leader].reached_at[node] = at;
             let view = &mut self.raft.views[node];
@@ -87,7 +87,7 @@ impl World {
             view.uncommitted.clear();
             self.schedule_apply(node);
         }
-        if !self.has_quorum(leader) {
+        if !self.raft.log(leader).is_majority((0..3).filter(|node| followers[*node] || *node == leader)) {
             return;
         }
         self.take_in(leader);
@@ -125,7 +125,7 @@ impl World {
             return;
         }
         let holder = self.applied(leader).holder.as_ref();
-        let holder = holder.and_then(|name| NAMES.iter().position(|known| *known == name.as_str()));
+        let holder = holder.and_then(|name| self.position(name));
         let lost = holder.filter(|holder| {
             *holder != leader && at - view.reached_at[*holder].max(view.elected_at) > TERMS.lease_ms / 2
         });
@@ -266,20 +266,20 @@ impl World {
                 self.raft.views[node].logged = self.raft.log(leader).last() + 1;
             }
         }
-        let accepted = self.commit(log, proposal.command.clone());
+        let accepted = self.commit(log, &proposal.command);
         self.reply(&proposal, Some(accepted));
     }
 
     /// An entry that a quorum has. Invariants look at it before anybody acts on it.
-    pub(super) fn commit(&mut self, log: usize, command: Command) -> bool {
+    pub(super) fn commit(&mut self, log: usize, command: &Command) -> bool {
         let committed = self.raft.commit(log, command.clone(), self.options.planted);
         self.tell(|| {
             let refused = if committed.accepted { "" } else { " (refused)" };
             format!("ledger {}: {command}{refused}", standing(&committed.after))
         });
-        self.committed(log, &command, &committed);
+        self.committed(log, command, &committed);
         let moved = !Arc::ptr_eq(&committed.before, &committed.after);
-        match &command {
+        match command {
             Command::StartRun { plan, .. } if moved => {
                 if plan.runbook == Runbook::Switchover && self.rng.chance(self.swarm.aborts) {
                     let soon = self.now + self.rng.range(0, 900);

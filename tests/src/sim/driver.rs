@@ -350,14 +350,15 @@ impl World {
     pub(super) fn report(&mut self, node: usize) {
         let now = self.nodes[node].local(self.now);
         let Some(agent) = &self.nodes[node].agent else { return };
-        let mut report = agent.report(now);
+        let mut report = Arc::new(agent.report(now));
         if self.has(Planted::FlagSurvivesRestart) {
-            self.pretend_no_restart(node, &mut report);
+            self.pretend_no_restart(node, Arc::make_mut(&mut report));
         }
         if self.raft.views[node].outranked.is_some() {
-            report.obstacles.push("its log is of a lower generation: `baton rejoin` on it".to_owned());
+            Arc::make_mut(&mut report)
+                .obstacles
+                .push("its log is of a lower generation: `baton rejoin` on it".to_owned());
         }
-        let report = Arc::new(report);
         for peer in (0..3).filter(|peer| *peer != node) {
             self.send_report(node, peer, &report);
         }

@@ -18,7 +18,7 @@ use super::raft::Proposal;
 #[derive(Debug)]
 pub enum Event {
     /// A fault.
-    Fault(Fault),
+    Fault(Box<Fault>),
     /// A fault of the seed whose target is drawn when it is due.
     Trouble,
     /// A host, an agent or a database may start again.
@@ -199,14 +199,14 @@ impl Queue {
     }
 
     fn append(&mut self, slot: usize, event: Event) {
-        let place = Place { event: Some(event), next: NONE };
         let number = self.free;
         let number = if let Some(free) = self.places.get_mut(number as usize) {
             self.free = free.next;
-            *free = place;
+            free.next = NONE;
+            free.event = Some(event);
             number
         } else {
-            self.places.push(place);
+            self.places.push(Place { event: Some(event), next: NONE });
             self.places.len() as u32 - 1
         };
         let (first, last) = &mut self.lists[slot];
@@ -219,8 +219,14 @@ impl Queue {
         *last = number;
     }
 
-    /// Takes the next event, unless it is due later than `until`.
-    pub fn take(&mut self, until: u64) -> Option<(u64, Event)> {
+    /// When the event that was taken last was due.
+    pub const fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Takes the next event, unless it is due later than `until`. It comes as it lies in its place: events are many, and to
+    /// put each one together with its instant would cost as much as to find it.
+    pub fn take(&mut self, until: u64) -> Option<Event> {
         loop {
             let slot = slot(self.now);
             let (first, _) = self.lists[slot];
@@ -232,7 +238,7 @@ impl Queue {
                 if next == NONE {
                     self.busy[slot / WORD] &= !(1 << (slot % WORD));
                 }
-                return event.map(|event| (self.now, event));
+                return event;
             }
             if self.now >= until {
                 return None;
@@ -296,7 +302,7 @@ mod tests {
             Event::Live(number) => number,
             other => panic!("nobody put {other:?}"),
         };
-        std::iter::from_fn(|| queue.take(until)).map(|(due, event)| (due, number(event))).collect()
+        std::iter::from_fn(|| queue.take(until).map(|event| (queue.now(), number(event)))).collect()
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl World {
         let log = self.raft.newest_log();
         self.invariants.fork(old);
         for command in appended {
-            self.commit(log, command);
+            self.commit(log, &command);
         }
         let founder = format!("{} {log}", NAMES[node]);
         let forced = if self.has(Planted::ForceKeepsGeneration) {

@@ -61,7 +61,7 @@ impl World {
             return;
         }
         let office = self.office(node);
-        let Some(to) = NAMES.iter().position(|name| *name == renewal.node.as_str()) else { return };
+        let Some(to) = self.position(&renewal.node) else { return };
         match self.grant(node, &office, &renewal) {
             Ok(grant) => self.send(node, relay.unwrap_or(to), Mail::Grant { grant, to }),
             Err(refusal) if renewal.long.is_some() => {

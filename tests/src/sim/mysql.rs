@@ -1,7 +1,12 @@
 //! One fake MariaDB: transaction sets, a relay log that a restart throws away, semi-sync with the longest time-out.
 
+use std::fmt::Write as _;
+
 use baton_runbooks::model::Instance;
 use baton_runbooks::observe::{Flavour, MysqlFacts, ReplicationFacts, SemiSyncFacts};
+
+/// Room for a position: probes are many, and each one says it.
+const POSITION_LEN: usize = 16;
 
 /// A transaction: who wrote it first, and its number there, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,7 +286,9 @@ impl Mysql {
             error: String::new(),
             received: String::new(),
         });
-        let position = format!("0-{node}-{}", self.executed.len());
+        let mut position = String::with_capacity(POSITION_LEN);
+        // A string takes whatever is written to it.
+        let _ = write!(position, "0-{node}-{}", self.executed.len());
         MysqlFacts {
             flavour: Flavour::Mariadb,
             version: String::new(),

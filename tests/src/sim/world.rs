@@ -125,7 +125,7 @@ impl World {
         let initial_holder = db1.clone();
         let members = [(db1, NodeKind::Data), (db2, NodeKind::Data), (mon, NodeKind::Witness)];
         let (cluster, members) = ("shop".to_owned(), BTreeMap::from(members));
-        world.commit(0, Command::Bootstrap { cluster, members, initial_holder, mysql: true });
+        world.commit(0, &Command::Bootstrap { cluster, members, initial_holder, mysql: true });
         world.raft.views.iter_mut().for_each(|view| view.logged = 1);
         world.begin();
         world
@@ -184,6 +184,11 @@ impl World {
         }
     }
 
+    /// The node of this name.
+    pub(super) fn position(&self, name: &NodeId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == *name)
+    }
+
     /// The database of a data node.
     pub fn db(&self, node: usize) -> &Mysql {
         self.nodes[node].db.as_ref().expect("only data nodes are asked for their database")
@@ -230,11 +235,11 @@ impl World {
     /// Lets everything happen that is due up to `until`, or up to the first violation.
     pub fn run_until(&mut self, until: u64) {
         while self.invariants.found.is_none() {
-            let Some((due, event)) = self.queue.take(until) else {
+            let Some(event) = self.queue.take(until) else {
                 self.now = until;
                 return;
             };
-            self.now = due.max(self.now);
+            self.now = self.queue.now().max(self.now);
             self.happen(event);
             self.check();
         }
@@ -242,7 +247,7 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Fault(fault) => self.inject(fault),
+            Event::Fault(fault) => self.inject(*fault),
             Event::Trouble => self.trouble(),
             Event::Live(node) => self.live(node),
             Event::Thaw(node) => self.thaw(node),
@@ -329,10 +334,9 @@ impl World {
         node: usize,
         boot: u64,
         period_ms: u64,
-        again: fn(usize, u64) -> Event,
-        act: fn(&mut Self, usize),
+        again: impl Fn(usize, u64) -> Event,
+        act: impl Fn(&mut Self, usize),
     ) {
-        let again = |node, boot, ()| again(node, boot);
         let it = &self.nodes[node];
         if it.agent.is_none() || it.boot != boot {
             return;
@@ -340,7 +344,7 @@ impl World {
         // Frozen, it looks now and then: the world may be healed before the fault would have ended.
         let due = self.now + period_ms;
         let due = if self.now < it.frozen_until { it.frozen_until.min(due) } else { due };
-        self.queue.put(due, again(node, boot, ()));
+        self.queue.put(due, again(node, boot));
         if self.now >= self.nodes[node].frozen_until {
             act(self, node);
         }
@@ -363,7 +367,7 @@ impl World {
 
     /// For scenarios: a fault at an instant.
     pub fn plan(&mut self, at: u64, fault: Fault) {
-        self.queue.put(at, Event::Fault(fault));
+        self.queue.put(at, Event::Fault(Box::new(fault)));
     }
 
     /// The story.
