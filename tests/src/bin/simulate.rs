@@ -7,6 +7,11 @@ use anyhow::{Context as _, Result};
 use baton_tests::sim::sweep::{Sweep, Tally, reproduce};
 use baton_tests::sim::{Options, Planted, schedule};
 use clap::Parser;
+use mimalloc::MiMalloc;
+
+/// A schedule is some thousand inputs, each with a few small allocations that do not last.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(
