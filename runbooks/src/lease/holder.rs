@@ -160,7 +160,9 @@ impl Holder {
         // The slot is the new ticket's from here on: a late grant for the one before it must not write a permit there,
         // also when renewals in between failed before they were sent.
         let (newest, slots) = (self.seq, self.terms.slots);
-        self.sent.retain(|seq, _| *seq + slots > newest);
+        while let Some(oldest) = self.sent.first_entry().filter(|oldest| oldest.key() + slots <= newest) {
+            oldest.remove();
+        }
         let doors = [Door::Vip, Door::Ports].into_iter().filter(|d| self.is_open(*d)).collect();
         Some((self.seq, self.seq % self.terms.slots, doors))
     }
@@ -294,7 +296,7 @@ impl Holder {
         if self.epoch != Some(grant.epoch) || grant.boot != self.boot {
             return Err(Ignored::NotMine);
         }
-        if let Some(asked) = self.long_asked.clone().filter(|asked| asked.seq == grant.seq) {
+        if let Some(asked) = self.long_asked.as_ref().filter(|asked| asked.seq == grant.seq).cloned() {
             // Whoever does not know of long leases grants a short one.
             if grant.long != Some(asked.lease) {
                 return Err(Ignored::NotMine);

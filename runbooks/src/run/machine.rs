@@ -126,7 +126,11 @@ impl Run {
         if self.abandoned.is_some() {
             return RunState::Abandoned;
         }
-        if let Some(ended) = self.plan.steps.iter().find_map(|s| self.needs_operator(s)) {
+        // Most runs know of no failure, and this is asked many times a second.
+        let failed = |entry: &Entry| matches!(entry.event, Event::Failed { .. } | Event::UndoFailed { .. });
+        if self.journal.iter().any(failed)
+            && let Some(ended) = self.plan.steps.iter().find_map(|s| self.needs_operator(s))
+        {
             return ended;
         }
         if self.aborting.is_some() && !self.is_past_pivot() {

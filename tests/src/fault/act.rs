@@ -275,11 +275,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
             mysqld if mysqld.pid().is_some() => mysqld.signal(Signal::SIGCONT),
             _ => Ok(()),
         },
-        Fault::DiskFull => {
-            std::fs::remove_file(filler(scene))?;
-            // MariaDB gives up when a rollback finds no space. A service manager starts it again.
-            if host.process("mysqld")?.pid().is_none() { lab.start_server(primary, "mysqld") } else { Ok(()) }
-        }
+        Fault::DiskFull => make_room(scene),
         Fault::LinkDown => lab.wire.carrier(primary, true),
         Fault::GatewayCut
         | Fault::PartitionPrimary
@@ -377,6 +373,13 @@ fn is_dark(scene: Scene<'_>, port: Port) -> Result<()> {
 
 fn filler(scene: Scene<'_>) -> PathBuf {
     scene.lab.host(scene.primary).dir.join("mysql/filler")
+}
+
+/// MariaDB gives up when a rollback finds no space. A service manager starts it again.
+fn make_room(scene: Scene<'_>) -> Result<()> {
+    std::fs::remove_file(filler(scene))?;
+    let is_gone = scene.lab.host(scene.primary).process("mysqld")?.pid().is_none();
+    if is_gone { scene.lab.start_server(scene.primary, "mysqld") } else { Ok(()) }
 }
 
 /// Writes until no space is left.

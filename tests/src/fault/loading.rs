@@ -23,9 +23,8 @@ pub(super) fn lose_the_primary(scene: Scene<'_>) -> Result<()> {
     fill(scene)?;
     let file = host.dir.join("redis.conf");
     let usual = std::fs::read_to_string(&file).context("read its configuration")?;
-    let slow = format!(
-        "key-load-delay {PER_KEY_US}\nloading-process-events-interval-bytes {ANSWERS_EVERY_BYTES}\n"
-    );
+    let slow =
+        format!("key-load-delay {PER_KEY_US}\nloading-process-events-interval-bytes {ANSWERS_EVERY_BYTES}\n");
     std::fs::write(&file, format!("{usual}{slow}"))?;
     let server = host.process("redis")?;
     server.signal(Signal::SIGKILL)?;
