@@ -58,8 +58,10 @@ impl Changes {
 pub enum Served {
     /// While the fault lasts.
     DuringFault,
-    /// Only once the fault is healed: serving earlier would risk what is promised.
+    /// Once the fault is healed; it may be earlier.
     AfterHeal,
+    /// Only once the fault is healed: whoever acknowledges earlier risks what is promised.
+    NotBeforeHeal,
 }
 
 /// What must come of a fault.
@@ -279,7 +281,8 @@ impl Fault {
                 Expectation { changes: Changes::Any, ..healed(Duration::from_secs(10)) }
             }
             Self::ReplicaBehind => {
-                Expectation { refusal: Some("candidate-not-in-sync"), ..healed(Duration::from_secs(10)) }
+                let refusal = Some("candidate-not-in-sync");
+                Expectation { refusal, served: Served::NotBeforeHeal, ..healed(Duration::from_secs(10)) }
             }
             // An operator's command, and the lease's end before it can be obeyed.
             Self::LossAccepted => Expectation { loses: true, ..of(Changes::One, 20_000, None) },
@@ -287,7 +290,9 @@ impl Fault {
             Self::ClusterRestart => of(Changes::None, 20_000, None),
             // Longer than a lease and what a new leader waits: without patience the backup would have taken over.
             Self::AgentsRestart => of(Changes::None, 15_000, None),
-            Self::QuorumLoss => healed(Duration::from_secs(6)),
+            Self::QuorumLoss => {
+                Expectation { served: Served::NotBeforeHeal, ..healed(Duration::from_secs(6)) }
+            }
             // The silence that the survivor wants to see, a restart, an election, a wait, a takeover.
             Self::Forced => of(Changes::One, 45_000, LONG),
             // The service goes on through all of it: a second is the machine's.
@@ -393,6 +398,14 @@ impl Fault {
     /// It does not: what the run shows is worth nothing.
     pub fn verify(self, scene: Scene<'_>) -> Result<()> {
         act::verify(self, scene).with_context(|| format!("{} did not bite", self.name()))
+    }
+
+    /// Waits until the agents have put back what was taken from them.
+    ///
+    /// # Errors
+    /// They have not.
+    pub fn repaired(self, scene: Scene<'_>) -> Result<()> {
+        act::repaired(self, scene).with_context(|| format!("after {}", self.name()))
     }
 
     /// Undoes it.

@@ -27,7 +27,7 @@ use crate::fault::{Expectation, Fault, Scene, Served, back};
 use crate::lab::{Driver, Flavour, Lab, Options, Port, agents, wait};
 #[cfg(test)]
 pub(crate) use report::judge_of;
-pub use report::{Outcome, Report, system};
+pub use report::{Outcome, Report, forget, system};
 
 /// How long agents may take from their start to a healthy cluster.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(60);
@@ -43,6 +43,8 @@ pub(crate) const SPREAD_MS: u64 = 400;
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
 /// How long two that think they serve may take to agree, once the load has stopped.
 const SERVES_WITHIN: Duration = Duration::from_secs(5);
+/// After this nobody is open who cannot renew: a lease of the longest profile, its margin, and what the machine needs.
+const CLOSED_AFTER: Duration = Duration::from_secs(4);
 /// How long the cluster may take to be whole again after a heal.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 /// How long the lab is watched after it serves again, and again after the heal.
@@ -166,6 +168,8 @@ struct Seen {
 struct Outlasted {
     /// The client was served again when it was to be.
     served: bool,
+    /// Writes that were acknowledged while nobody was to serve.
+    served_on: u64,
     /// Why the lab did not come back to what it was.
     not_restored: Option<String>,
     /// Why the agents did nothing, as they said just before the heal.
@@ -260,30 +264,35 @@ fn outlast(
     let early = match expected.served {
         Served::DuringFault if fault.bites_at_once() => served(scene.lab, load, None)?,
         Served::DuringFault => served(scene.lab, load, expected.outage_max_ms)?,
-        Served::AfterHeal => true,
+        Served::AfterHeal | Served::NotBeforeHeal => true,
     };
     let Some(lasts) = expected.heal_after else {
         let usual = if fault.bites_at_once() { SETTLE_AFTER_A_BITE } else { SETTLE };
         wait::pass(terms.settle.unwrap_or(usual))?;
-        let not_restored = restored(terms, scene)?;
+        let not_restored = restored(fault, terms, scene)?;
         let served = early && served(scene.lab, load, None)?;
-        return Ok(Outlasted { served, not_restored, refusals: Vec::new(), not_whole: None });
+        return Ok(Outlasted { served, served_on: 0, not_restored, refusals: Vec::new(), not_whole: None });
     };
+    let closed = (expected.served == Served::NotBeforeHeal).then_some(CLOSED_AFTER.min(lasts));
+    wait::pass(closed.unwrap_or_default().saturating_sub(injected.elapsed()))?;
+    let acknowledged = || scene.lab.kinds().iter().map(|kind| load.acknowledged(*kind)).sum::<u64>();
+    let before = acknowledged();
     wait::pass(lasts.saturating_sub(injected.elapsed()))?;
+    let served_on = closed.map_or(0, |_| acknowledged() - before);
     let refusals = expected.refusal.map_or(Vec::new(), |_| refusals(scene.lab));
     marks.push(Mark { at_us: origin.now_us(), what: format!("{} healed", fault.name()) });
     fault.heal(scene)?;
     let late = served(scene.lab, load, None)?;
     wait::pass(terms.settle.unwrap_or(SETTLE))?;
-    let not_restored = restored(terms, scene)?;
+    let not_restored = restored(fault, terms, scene)?;
     let not_whole = if plan.whole { whole(scene.lab) } else { None };
     let served = early && late && served(scene.lab, load, None)?;
-    Ok(Outlasted { served, not_restored, refusals, not_whole })
+    Ok(Outlasted { served, served_on, not_restored, refusals, not_whole })
 }
 
 /// Why what is to be done afterwards was not done, if it was not.
-fn restored(terms: &Terms<'_>, scene: Scene<'_>) -> Result<Option<String>> {
-    let refused = (terms.afterwards)(scene).err();
+fn restored(fault: Fault, terms: &Terms<'_>, scene: Scene<'_>) -> Result<Option<String>> {
+    let refused = fault.repaired(scene).and_then(|()| (terms.afterwards)(scene)).err();
     if refused.is_some() && wait::is_interrupted() {
         bail!("interrupted");
     }

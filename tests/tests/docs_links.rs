@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use baton_tests::fault::Fault;
+
 /// A word in backticks that begins with one of these is taken for a path.
 const PLACES: [&str; 8] =
     ["runbooks/", "consensus/", "netops/", "node/", "chaos/", "tests/", "docs/", "deploy/"];
@@ -126,4 +128,26 @@ fn files_functions_and_tests_that_are_named_exist() {
     }
     assert!(checked > 100, "only {checked} paths were found in the documents");
     assert!(missing.is_empty(), "named, and not there:\n{}", missing.join("\n"));
+}
+
+/// README's table of faults, whose last column is the outage above which the lab fails the run.
+#[test]
+fn limits_in_the_readme_are_those_of_the_lab() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut named = 0;
+    for row in text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let (first, last) = (cells[0], cells[cells.len() - 1]);
+        let words = first.split('`').skip(1).step_by(2);
+        let faults: Vec<Fault> = words.filter_map(|word| Fault::named(word).ok()).collect();
+        let is_limit = last == "–" || last.strip_suffix(" s").is_some_and(|n| n.parse::<f64>().is_ok());
+        if faults.is_empty() || cells.len() != 5 || !is_limit {
+            continue;
+        }
+        named += faults.len();
+        let longest = faults.iter().filter_map(|fault| fault.expectation().outage_max_ms).max();
+        let limit = longest.map_or("–".to_owned(), |ms| format!("{} s", ms as f64 / 1000.0));
+        assert_eq!(last, limit, "{first}");
+    }
+    assert!(named >= 35, "only {named} faults were found in the table");
 }

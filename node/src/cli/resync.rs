@@ -150,7 +150,7 @@ fn line(facts: &ResyncFacts) -> String {
         ResyncPhase::Preparing => format!("preparing      {}", size(facts.bytes)),
         ResyncPhase::Stopping => "stopping       the old database".to_owned(),
         ResyncPhase::Swapping => "swapping       the directories".to_owned(),
-        ResyncPhase::Starting => "starting       the copy".to_owned(),
+        ResyncPhase::Starting => "starting       the database".to_owned(),
         ResyncPhase::Seeding => "seeding        its place in the holder's history".to_owned(),
         ResyncPhase::CatchingUp => format!("catching up    with {}", facts.from),
         ResyncPhase::Done => "done".to_owned(),

@@ -55,11 +55,15 @@ impl Agent {
         self.steps.proposal_ended(ticket, accepted);
         match (&purpose, accepted) {
             (Purpose::SyncOut(generation), Some(true)) => self.keeper.settle(*generation),
-            (Purpose::Release(_), Some(false)) => {
-                self.releasing = self.releasing.filter(|releasing| releasing.doubtful);
+            (Purpose::Release(epoch), Some(false)) => {
+                let stands = |releasing: &Releasing| releasing.doubtful || releasing.epoch != *epoch;
+                self.releasing = self.releasing.filter(stands);
             }
-            (Purpose::Release(_), None) => {
-                self.releasing = self.releasing.map(|releasing| Releasing { doubtful: true, ..releasing });
+            (Purpose::Release(epoch), None) => {
+                if let Some(releasing) = self.releasing.as_mut().filter(|releasing| releasing.epoch == *epoch)
+                {
+                    releasing.doubtful = true;
+                }
             }
             (
                 Purpose::StartRun
@@ -179,6 +183,19 @@ mod tests {
         agent.proposed(ticket, Some(false), NOW);
         assert!(is_closed(&agent), "the first may be applied at any time");
         assert!(agent.local_wish(NOW).release.is_some(), "it says so until it is heard");
+    }
+
+    #[test]
+    fn an_answer_that_is_an_epoch_late_says_nothing_of_this_one() {
+        let mut agent = holder();
+        let ticket = releasing_again(&mut agent);
+        let next = Releasing::again(agent.releasing, Epoch(3), PauseId(0));
+        for answer in [Some(false), None] {
+            agent.releasing = Some(next);
+            agent.pending.insert(ticket, (Purpose::Release(Epoch(1)), agent.ledgers));
+            agent.proposed(ticket, answer, NOW);
+            assert_eq!(agent.releasing, Some(next), "{answer:?}");
+        }
     }
 
     #[test]

@@ -182,6 +182,7 @@ fn go(verb: Verb) -> Result<ExitCode> {
         Verb::Run { fault, system, at, flavour, no_docker, whole, keep } => {
             let fault = Fault::named(&fault)?;
             let plan = Plan { driver: driver(&system)?, fault, flavour, docker: !no_docker, at, whole, keep };
+            run::forget(fault, flavour)?;
             let report = run::run(&plan)?;
             report.save()?;
             println!("{}", report.text());

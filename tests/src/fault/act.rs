@@ -14,6 +14,8 @@ use crate::lab::{Port, Traffic, agents, database, docker, process, shell, wait};
 
 /// How long a fault may take to show.
 const BITES_WITHIN: Duration = Duration::from_secs(10);
+/// Repairs are made as soon as the kernel has said what is gone.
+const REPAIRED_WITHIN: Duration = Duration::from_secs(5);
 /// How long an agent may take to find the replica out of sync.
 const BEHIND_WITHIN: Duration = Duration::from_secs(20);
 /// How long a cluster may take to serve after its last node has started.
@@ -256,6 +258,18 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
         // Both were verified by the program that made them: it fails if there is nothing to remove.
         Fault::VipRemoved | Fault::RulesFlushed => Ok(()),
     }
+}
+
+/// Clients are served without the rules, too, so they are looked at.
+pub(super) fn repaired(fault: Fault, scene: Scene<'_>) -> Result<()> {
+    if fault != Fault::RulesFlushed || scene.lab.config.is_none() {
+        return Ok(());
+    }
+    let netns = scene.lab.wire.netns(scene.primary);
+    wait::until_true("the agent to put its rules back", REPAIRED_WITHIN, || {
+        let tables = shell::finish(shell::inside(&netns, "nft").args(["list", "tables"]))?;
+        Ok(["netdev baton_vip", "inet baton_ports"].into_iter().all(|table| tables.contains(table)))
+    })
 }
 
 pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {

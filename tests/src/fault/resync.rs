@@ -56,10 +56,12 @@ pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
 /// ends the session.
 fn insist(scene: Scene<'_>, statement: &str, done: &str) -> Result<()> {
     let socket = scene.lab.host(scene.primary).mysql();
+    let mut refused = None;
     wait::until_true(statement, CLOSED_WITHIN, || {
-        let _ = database::query(&socket, &scene.lab.flavour().past_read_only(statement));
+        refused = database::query(&socket, &scene.lab.flavour().past_read_only(statement)).err();
         Ok(database::value(&socket, done).is_ok_and(|value| value == "1"))
     })
+    .with_context(|| refused.map_or_else(String::new, |error| format!("{error:#}")))
 }
 
 /// The network is whole again: quarantine, then one resync.

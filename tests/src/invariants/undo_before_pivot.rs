@@ -6,7 +6,7 @@ use baton_runbooks::lease::holder::Door;
 use baton_runbooks::ledger::Ledger;
 use baton_runbooks::model::{NodeId, RunId};
 use baton_runbooks::plan::{Runbook, Step};
-use baton_runbooks::run::RunState;
+use baton_runbooks::run::{Event, RunState};
 
 use super::Effect;
 use crate::sim::node::Node;
@@ -51,9 +51,14 @@ impl Effects {
         match after.run.as_ref().filter(|run| run.id == self.run) {
             None => *self = Self::default(),
             Some(run) => {
-                let is_known = |step: &Step| run.journal.iter().any(|entry| entry.step == *step);
-                self.done.retain(is_known);
-                self.undone.retain(is_known);
+                let of = |step: &Step, undo: bool| {
+                    run.journal
+                        .iter()
+                        .any(|entry| entry.step == *step && undo == matches!(entry.event, Event::UndoStarted))
+                };
+                self.done.retain(|step| of(step, false));
+                self.undone.retain(|step| of(step, true));
+                self.gave_up &= !self.undone.is_empty();
             }
         }
     }

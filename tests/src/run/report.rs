@@ -17,7 +17,6 @@ use serde::Serialize;
 use super::{Outlasted, Reign};
 use super::{Plan, Seen};
 use crate::fault::Expectation;
-#[cfg(test)]
 use crate::fault::Fault;
 use crate::lab::{Driver, Flavour, Port, target_dir};
 
@@ -173,7 +172,8 @@ pub(super) fn judge(plan: &Plan, expected: &Expectation, seen: Seen) -> Report {
 pub(crate) fn judge_of(expected: &Expectation, fault: Fault, verdict: Verdict, bounds: Bounds) -> Report {
     let reign = Reign { holder: Some(Port::Db1), epoch: 1 };
     let after = Reign { holder: Some(Port::Db2), epoch: 1 + u64::from(bounds.holder_changes) };
-    let outlasted = Outlasted { served: true, not_restored: None, refusals: Vec::new(), not_whole: None };
+    let outlasted =
+        Outlasted { served: true, served_on: 0, not_restored: None, refusals: Vec::new(), not_whole: None };
     let plan = Plan::usual(Driver::Agents { profile: "standard".into() }, fault);
     let seen = Seen {
         lateness: Lateness::default(),
@@ -207,6 +207,10 @@ fn failures(kinds: &[Kind], expected: &Expectation, seen: &Seen) -> Vec<String> 
     }
     if !seen.outlasted.served {
         reasons.push("the client was not served again in time".into());
+    }
+    if seen.outlasted.served_on > 0 {
+        let writes = seen.outlasted.served_on;
+        reasons.push(format!("{writes} writes were acknowledged while nobody was to serve"));
     }
     reasons.extend(seen.outlasted.not_restored.clone());
     reasons.extend(seen.outlasted.not_whole.clone());
@@ -254,6 +258,17 @@ fn broken(kind: Kind, judged: &KindVerdict, loses: bool) -> Vec<String> {
         reasons.push(format!("{kind}: the holder's contents could not be read"));
     }
     reasons
+}
+
+/// Removes the report of an earlier run: one that comes to no end must not leave its verdict behind.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn forget(fault: Fault, flavour: Flavour) -> Result<()> {
+    match std::fs::remove_file(dir()?.join(format!("{}.json", file_stem(fault.name(), flavour.name())))) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 impl Report {

@@ -33,6 +33,8 @@ const BARRIER: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(200);
 /// What of a program's words goes into a message, in characters.
 const WORDS_MAX: usize = 600;
+/// How long a database that was stopped for nothing may take until it is in sync again.
+const AGAIN_WITHIN: Duration = Duration::from_secs(60);
 /// How a resync ends that found nothing to do any more.
 const BY_ITSELF: &str = "it has come in sync by itself meanwhile, and nothing was replaced";
 
@@ -117,18 +119,18 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
     tokio::time::sleep_until(told).await;
     if let Err(error) = is_held_everywhere(context, job).await {
         // Its word that it was in sync was on its way when it was stopped.
-        let by_itself = is_own && is_in_sync(context) && is_held_as_ever(context, job).is_ok();
+        let by_itself = is_own && error.is::<InSync>();
         let error = error.context("nothing was replaced");
         let _ = on_disk(&dir, DataDir::drop_incoming).await;
+        resync.enter(ResyncPhase::Starting);
         if is_own && let Err(start) = start_server(context, mysql).await {
             return Err(error.context(format!("the database was stopped, and does not start: {start:#}")));
         }
         resync.let_go_if(is_own).context("the marker is not removed")?;
-        if !by_itself {
-            return Err(error);
+        if by_itself && in_sync_again(context, mysql, job).await.is_ok() {
+            return Ok(Some(BY_ITSELF.to_owned()));
         }
-        catch_up(context, job).await?;
-        return Ok(Some(BY_ITSELF.to_owned()));
+        return Err(error);
     }
     resync.enter(ResyncPhase::Swapping);
     on_disk(&dir, |dir| dir.swap()).await?;
@@ -169,7 +171,8 @@ fn report_max(context: &Context) -> Duration {
 }
 
 fn is_in_sync(context: &Context) -> bool {
-    context.consensus.committed().borrow().ledger.in_sync.contains_key(&context.config.node)
+    let committed = context.consensus.committed();
+    matches!(committed.borrow().ledger.in_sync.get(&context.config.node), Some(Complete::Replica { .. }))
 }
 
 /// The same of everything that was committed anywhere before now.
@@ -178,16 +181,13 @@ async fn is_held_everywhere(context: &Context, job: &Job) -> anyhow::Result<()> 
     is_still_held(context, job)
 }
 
+/// The replica has come in sync, so there is nothing to replace.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is in sync, and may be taken for complete")]
+struct InSync(NodeId);
+
 /// The holder that was copied still is the holder, nobody is to take over from it, and no takeover counts on this node.
 fn is_still_held(context: &Context, job: &Job) -> anyhow::Result<()> {
-    is_held_as_ever(context, job)?;
-    let me = &context.config.node;
-    ensure!(!is_in_sync(context), "{me} is in sync, and may be taken for complete");
-    Ok(())
-}
-
-/// The holder that was copied still is the holder, and nobody is to take over from it.
-fn is_held_as_ever(context: &Context, job: &Job) -> anyhow::Result<()> {
     let ledger = context.consensus.committed().borrow().ledger.clone();
     let is_same =
         ledger.holder.as_ref() == Some(&job.from) && ledger.epoch == job.epoch && ledger.run.is_none();
@@ -197,6 +197,28 @@ fn is_held_as_ever(context: &Context, job: &Job) -> anyhow::Result<()> {
         job.from,
         job.epoch
     );
+    let me = &context.config.node;
+    match ledger.in_sync.get(me) {
+        None => Ok(()),
+        Some(Complete::Replica { .. }) => Err(InSync(me.clone()).into()),
+        Some(Complete::Holder | Complete::Accepted { .. }) => bail!("{me} may be taken for complete"),
+    }
+}
+
+/// Its own database runs again, as it was: waits until the ledger vouches for this start of it.
+async fn in_sync_again(context: &Context, mysql: &Mysql, job: &Job) -> anyhow::Result<()> {
+    let server = mysql.facts(STATEMENT).await?.instance.server;
+    let me = &context.config.node;
+    let mut committed = context.consensus.committed();
+    let settled = committed.wait_for(|state| {
+        let vouched = match state.ledger.in_sync.get(me) {
+            Some(Complete::Replica { instance }) => instance.server == server,
+            Some(Complete::Holder | Complete::Accepted { .. }) | None => false,
+        };
+        vouched || state.ledger.epoch != job.epoch
+    });
+    let settled = tokio::time::timeout(AGAIN_WITHIN, settled).await??;
+    ensure!(settled.ledger.epoch == job.epoch, "the holder has changed");
     Ok(())
 }
 

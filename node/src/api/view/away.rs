@@ -54,7 +54,7 @@ fn resynced(name: &NodeId, resync: &ResyncFacts) -> Result<String, String> {
         )),
         ResyncPhase::Preparing => under_way("the copy is being prepared"),
         ResyncPhase::Stopping | ResyncPhase::Swapping => under_way("the old data are being moved away"),
-        ResyncPhase::Starting | ResyncPhase::Seeding => under_way("the copy is being started"),
+        ResyncPhase::Starting | ResyncPhase::Seeding => under_way("the database is being started"),
         ResyncPhase::CatchingUp => under_way("the copy runs"),
         ResyncPhase::Stuck => Ok(format!(
             "{name} could not take over: its resync stopped: {note}. It stays closed until `baton resync {name}` is \

@@ -11,6 +11,8 @@ use super::flavour::{self, Threads};
 use super::session::{Answer, Session, cell};
 use super::{Mysql, MysqlError, Purpose};
 
+/// How long a session is waited for that only saves time.
+const SECOND_SESSION_MAX: Duration = Duration::from_millis(250);
 /// Pause between two looks whether the statement that switches off has let the commits go.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
@@ -26,8 +28,8 @@ pub enum Switch {
 impl Mysql {
     /// Switches the source side and reads it back. On sets wait point `AFTER_SYNC`, waiting without a replica, and
     /// the longest time-out first, so that it is never on with other values. On is refused on a read-only server:
-    /// the source side is on at a primary only. Off on MySQL ends the agents' dump threads first: the replica they serve
-    /// connects again by itself.
+    /// the source side is on at a primary only. Off on MySQL ends the agents' dump threads: the replica they serve connects
+    /// again by itself.
     ///
     /// # Errors
     /// [`MysqlError`]; [`MysqlError::Answer`] when the server says something else afterwards.
@@ -93,17 +95,32 @@ impl Mysql {
     /// once a second or when a replica's connection ends. The server's global variables are locked meanwhile: nobody can
     /// connect, and no probe is answered. So the dump threads are ended as soon as the statement has begun to wait.
     async fn off_on_mysql(&self, what: &'static str, deadline: Duration) -> Result<(), MysqlError> {
-        // Both sessions are there before: the second could not connect any more.
-        let mut waker = self.session(Purpose::Control, deadline).await?;
         let mut setter = self.session(Purpose::Control, deadline).await?;
         let off = flavour::semi_sync_source(setter.flavour, false).to_owned();
-        let (ended, woken) = tokio::join!(
-            setter.query(what, off, deadline),
-            self.wake_reader_of_acknowledgements(&mut waker, deadline)
-        );
-        if let Err(error) = woken {
-            tracing::debug!(%error, "switching semi-sync off may have taken a second: the dump threads were not ended");
-        }
+        // There before the statement: nobody could connect any more. Where clients have taken every connection but the one
+        // that is kept for us, the statement matters and not the second.
+        let Ok(mut waker) = self.session(Purpose::Control, deadline.min(SECOND_SESSION_MAX)).await else {
+            let ended = setter.query(what, off, deadline).await;
+            self.park(Purpose::Control, setter);
+            return ended.map(drop);
+        };
+        let ended = {
+            let set = setter.query(what, off, deadline);
+            let wake = self.wake_reader_of_acknowledgements(&mut waker, deadline);
+            tokio::pin!(set, wake);
+            let (ended, woken) = tokio::select! {
+                // It was waking by itself; the threads are of no more use than before.
+                ended = &mut set => match ended {
+                    Ok(answers) => (Ok(answers), wake.await),
+                    Err(error) => (Err(error), Ok(())),
+                },
+                woken = &mut wake => (set.await, woken),
+            };
+            if let Err(error) = woken {
+                tracing::warn!(%error, "switching semi-sync off may have taken a second: the dump threads were not ended");
+            }
+            ended
+        };
         self.park(Purpose::Control, waker);
         self.park(Purpose::Control, setter);
         ended.map(drop)
