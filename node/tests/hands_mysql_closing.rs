@@ -15,7 +15,8 @@ use baton_runbooks::observe::Flavour;
 use mysql_async::prelude::Queryable;
 use support::database::{D, Database, is_there, on_both};
 use support::eventually;
-use support::pair::in_sync;
+use support::pair::{Pair, in_sync};
+use tokio::task::JoinHandle;
 
 on_both!(
     closing_is_bounded_with_writers_in_the_way,
@@ -93,6 +94,35 @@ async fn a_closed_primary_sends_to_nobody_any_more(flavour: Flavour) {
     pair.replica.kill();
 }
 
+/// Of a client, beside a replica that is frozen.
+async fn a_commit_that_waits(pair: &Pair) -> JoinHandle<mysql_async::Result<()>> {
+    let mut app = pair.primary.app().await;
+    let waiting = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });
+    eventually("the commit waits", || async {
+        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
+    })
+    .await;
+    waiting
+}
+
+/// Nobody could connect before the statement either: clients hold every connection, and one of the agent's is left.
+#[tokio::test]
+async fn mysql_whose_connections_are_all_taken_lets_its_commits_go() {
+    if !is_there(Flavour::Mysql) {
+        return;
+    }
+    let pair = in_sync(Flavour::Mysql).await;
+    pair.replica.process().freeze();
+    let waiting = a_commit_that_waits(&pair).await;
+    let (mut root, mut later) = (pair.primary.root().await, pair.primary.root().await);
+    root.query_drop("SET GLOBAL max_connections=1").await.unwrap();
+    assert!(pair.primary.try_root2().await.is_err(), "somebody can still connect");
+    pair.on_primary.semi_sync_source(Switch::Off, D).await.unwrap();
+    assert!(tokio::time::timeout(D, waiting).await.unwrap().unwrap().is_ok(), "it waits for nobody");
+    later.query_drop("SET GLOBAL max_connections=100").await.unwrap();
+    pair.replica.process().thaw();
+}
+
 /// Its variables are locked until the thread that reads acknowledgements has looked up, and nobody can connect.
 #[tokio::test]
 async fn mysql_switching_off_wakes_the_reader_of_acknowledgements() {
@@ -101,12 +131,7 @@ async fn mysql_switching_off_wakes_the_reader_of_acknowledgements() {
     }
     let pair = in_sync(Flavour::Mysql).await;
     pair.replica.process().freeze();
-    let mut app = pair.primary.app().await;
-    let waiting = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });
-    eventually("the commit waits", || async {
-        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
-    })
-    .await;
+    let waiting = a_commit_that_waits(&pair).await;
     pair.on_primary.semi_sync_source(Switch::Off, D).await.unwrap();
     waiting.await.unwrap().unwrap();
     // The replica is frozen, so its dump thread ends only if it is ended.
@@ -142,12 +167,7 @@ async fn mysql_closing_over_commits_that_wait_acknowledges_nothing() {
     pair.replica.process().freeze();
     let mut transaction = pair.primary.app().await;
     transaction.query_drop("BEGIN; INSERT INTO t (v) VALUES (2)").await.unwrap();
-    let mut app = pair.primary.app().await;
-    let waiting = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });
-    eventually("the commit waits", || async {
-        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
-    })
-    .await;
+    let waiting = a_commit_that_waits(&pair).await;
     let agent = pair.on_primary.clone();
     let canary = tokio::spawn(async move { agent.canary(7, Duration::from_secs(60)).await });
     // Behind the first one: a group of commits counts as one that waits.
@@ -197,12 +217,7 @@ async fn mysql_closing_that_gives_up_leaves_no_server_that_waits_for_nobody() {
     let root = "CREATE TABLE app.other (id INT); GRANT LOCK TABLES, SELECT ON app.* TO baton@localhost";
     pair.primary.root().await.query_drop(root).await.unwrap();
     pair.replica.process().freeze();
-    let mut app = pair.primary.app().await;
-    let waiting = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });
-    eventually("the commit waits", || async {
-        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
-    })
-    .await;
+    let waiting = a_commit_that_waits(&pair).await;
     let access = pair.primary.access();
     let opts = mysql_async::OptsBuilder::default()
         .socket(Some(access.socket.display().to_string()))
@@ -253,12 +268,7 @@ async fn closing_while_a_canary_waits_for_the_replica(flavour: Flavour) {
 async fn closing_while_commits_wait_for_the_replica(flavour: Flavour) {
     let pair = in_sync(flavour).await;
     pair.replica.process().freeze();
-    let mut app = pair.primary.app().await;
-    let writer = tokio::spawn(async move { app.query_drop("INSERT INTO t (v) VALUES (1)").await });
-    eventually("the commit waits", || async {
-        (pair.on_primary.semi_sync_status(D).await.ok()?.waiting > 0).then_some(())
-    })
-    .await;
+    let writer = a_commit_that_waits(&pair).await;
     let end = pair.on_primary.close_writes(Duration::from_secs(8)).await;
     assert!(tokio::time::timeout(D, writer).await.unwrap().unwrap().is_err(), "never acknowledged");
     match flavour {

@@ -12,7 +12,7 @@ pub(super) fn setup(me: &str) -> Setup {
         me: NodeId::from(me),
         own_address: "10.0.0.1".to_owned(),
         policy: Policy {
-            scope: Scope { mysql: true, independent_services: false, services: true },
+            scope: Scope { mysql: true, independent_services: false, services: false },
             report_max_ms: 700,
             quorum_max_ms: 600,
             anti_flap_ms: 60_000,

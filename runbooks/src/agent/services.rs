@@ -77,7 +77,9 @@ mod tests {
     /// Serving epoch 2, which began for `why`; the service was healthy and has been gone for half a minute.
     fn agent(why: Why) -> Agent {
         let holder_services = vec!["web".to_owned()];
-        let mut agent = Agent::new(Setup { redis: true, holder_services, ..setup("db2") });
+        let mut setup = Setup { redis: true, holder_services, ..setup("db2") };
+        setup.policy.scope.services = true;
+        let mut agent = Agent::new(setup);
         let plan = Plan {
             runbook: Runbook::Takeover,
             version: 1,

@@ -236,9 +236,8 @@ fn last_attempt(run: &Run, step: Step) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::{Input, Setup, Stamped};
-    use crate::decide::Policy;
-    use crate::detect::Patience;
+    use crate::agent::sample::setup;
+    use crate::agent::{Input, Stamped};
     use crate::ledger::Ledger;
     use crate::model::{NodeKind, SyncGeneration};
     use crate::plan::{Basis, Plan, Runbook};
@@ -252,34 +251,7 @@ mod tests {
     }
 
     fn agent() -> Agent {
-        Agent::new(Setup {
-            me: target(),
-            own_address: "10.0.0.1".to_owned(),
-            policy: Policy {
-                scope: SCOPE,
-                report_max_ms: 700,
-                quorum_max_ms: 600,
-                anti_flap_ms: 60_000,
-                anti_flap_max: 3,
-                cold_start_ms: 30_000,
-            },
-            patience: Patience {
-                refused_count: 2,
-                hung_ms: 1_000,
-                stalled_ms: 1_500,
-                disk_free_min: 1,
-                settle_ms: 1_200,
-                service_lost_ms: 25_000,
-            },
-            sync_patience_ms: 1_400,
-            redis: false,
-            holder_services: Vec::new(),
-            version: "test".to_owned(),
-            config_hash: "test".to_owned(),
-            new_leader_ms: 0,
-            opened: None,
-            boot: 1,
-        })
+        Agent::new(setup("db1"))
     }
 
     /// A takeover to db1 in which both steps that follow the fence have been started.

@@ -30,11 +30,16 @@ pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
     wait::until_true("the backup to hold the baton", CLOSED_WITHIN, || {
         Ok(scene.lab.standing()?.holder == Some(scene.backup))
     })?;
-    // Nobody is there to acknowledge, and the administrator does not wait. MySQL does not close either before they have gone.
-    // The agent ends sessions while it closes, these among them.
-    wait::until_true("commits to be let go", CLOSED_WITHIN, || {
-        Ok(database::query(&socket, scene.lab.flavour().semi_sync(false)).is_ok())
-    })?;
+    // Nobody is there to acknowledge, and the administrator does not wait. The agent ends sessions while it closes, these too.
+    let let_go = || {
+        wait::until_true("commits to be let go", CLOSED_WITHIN, || {
+            Ok(database::query(&socket, scene.lab.flavour().semi_sync(false)).is_ok())
+        })
+    };
+    if scene.lab.flavour() == Flavour::Mysql {
+        // It does not close before they have gone, nor does its agent finish them while it does not know who holds the baton.
+        let_go()?;
+    }
     wait::until_true("the primary to close", CLOSED_WITHIN, || {
         Ok(database::value(&socket, "SELECT @@global.read_only").is_ok_and(|value| value == "1"))
     })?;
@@ -42,6 +47,7 @@ pub(super) fn stray(scene: Scene<'_>) -> Result<()> {
     wait::until_true("the primary to leave sessions alone", CLOSED_WITHIN, || {
         Ok(database::value(&socket, "SELECT SLEEP(1)").is_ok_and(|value| value == "0"))
     })?;
+    let_go()?;
     let table =
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='app' AND table_name='stray'";
     insist(scene, "CREATE TABLE app.stray (id INT PRIMARY KEY)", table)?;

@@ -122,9 +122,11 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
         let by_itself = is_own && error.is::<InSync>();
         let error = error.context("nothing was replaced");
         let _ = on_disk(&dir, DataDir::drop_incoming).await;
-        resync.enter(ResyncPhase::Starting);
-        if is_own && let Err(start) = start_server(context, mysql).await {
-            return Err(error.context(format!("the database was stopped, and does not start: {start:#}")));
+        if is_own {
+            resync.enter(ResyncPhase::Starting);
+            if let Err(start) = start_server(context, mysql).await {
+                return Err(error.context(format!("the database was stopped, and does not start: {start:#}")));
+            }
         }
         resync.let_go_if(is_own).context("the marker is not removed")?;
         if by_itself && in_sync_again(context, mysql, job).await.is_ok() {

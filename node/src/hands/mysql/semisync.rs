@@ -109,7 +109,7 @@ impl Mysql {
             let wake = self.wake_reader_of_acknowledgements(&mut waker, deadline);
             tokio::pin!(set, wake);
             let (ended, woken) = tokio::select! {
-                // It was waking by itself; the threads are of no more use than before.
+                // It looked up by itself meanwhile. What was listed is ended all the same: it is told in one way only.
                 ended = &mut set => match ended {
                     Ok(answers) => (Ok(answers), wake.await),
                     Err(error) => (Err(error), Ok(())),
