@@ -125,11 +125,12 @@ type Loss = Option<(crate::model::Instance, LossAccepted)>;
 /// The holder of a pause serves without its agent and without a majority. So its silence says nothing, and it is waited for.
 fn paused(ledger: &Ledger, me: &NodeId, note: &mut impl FnMut(&str, bool, String)) {
     let Some(pause) = &ledger.pause else { return };
-    let Some(holder) = ledger.holder.as_ref().or(ledger.last_holder.as_ref()) else { return };
-    if holder == me {
+    if ledger.goes_on_with(me) {
         note("pause", true, format!("pause {} ends with it", pause.id));
         return;
     }
+    let holder = ledger.holder.as_ref().filter(|holder| *holder != me);
+    let Some(holder) = holder.or(ledger.last_holder.as_ref()) else { return };
     let (id, lasts_s) = (pause.id, pause.order.for_ms / 1000);
     let waits_s = on_any_clock_ms(pause.order.for_ms).div_ceil(1000);
     let text = format!(
@@ -157,14 +158,19 @@ fn data(
     note: &mut impl FnMut(&str, bool, String),
 ) -> Option<Loss> {
     let ledger = view.ledger;
-    if ledger.holder.as_ref() == Some(me) {
+    if ledger.goes_on_with(me) {
         return held(ledger, wanted, note);
     }
     if !ledger.mysql {
         note("data", true, "no MySQL is configured".to_owned());
         return Some(None);
     }
+    let begins = ledger.holder.as_ref() == Some(me);
     let known = match ledger.in_sync.get(me) {
+        _ if begins => {
+            "it has begun a takeover and serves nobody yet; it begins anew, and if the others have passed the baton on since, \
+             what was acknowledged there is lost"
+        }
         Some(_) => {
             "the ledger that it knows calls it complete; if the others have decided otherwise since, what was \
                     acknowledged after that is lost"
@@ -222,7 +228,7 @@ mod tests {
         let mut note = |code: &str, ok: bool, text: String| lines.push((code.to_owned(), ok, text));
         let me = NodeId::from("db2");
         paused(&ledger, &me, &mut note);
-        if ledger.holder.as_ref() == Some(&me) {
+        if ledger.goes_on_with(&me) {
             held(&ledger, &wanted, &mut note);
         }
         lines

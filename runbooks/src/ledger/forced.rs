@@ -44,14 +44,24 @@ impl Ledger {
         self.forced.last().map_or("", |forced| &forced.founder)
     }
 
+    /// A survivor that holds the baton goes on with it: it serves, or its takeover is past the point of no return.
+    #[must_use]
+    pub fn goes_on_with(&self, survivor: &NodeId) -> bool {
+        let begins = self.run.as_ref().is_some_and(|run| run.plan.to == *survivor && !run.is_past_pivot());
+        self.holder.as_ref() == Some(survivor) && !begins
+    }
+
     /// The survivor goes on alone. What it does not know may have been decided by the others, so nobody is called complete any
     /// more: a survivor that holds the baton goes on with it, every other one takes over only with an accepted loss.
+    ///
+    /// The target of a takeover that has not come to its pivot does not hold it yet. It begins anew: the others may have ended
+    /// that run without it, and what its steps have seen, such as what was received, is older than the force.
     ///
     /// A pause ends with it only if the survivor holds. Otherwise the holder that was given up may serve under it without its
     /// agent, as long as it lasts: the survivor leads alone and waits it out.
     pub fn force(&mut self, forced: Forced) {
         self.generation = forced.generation;
-        let holds = self.holder.as_ref() == Some(&forced.survivor);
+        let holds = self.goes_on_with(&forced.survivor);
         if let Some(pause) = &mut self.pause {
             let id = pause.id;
             // The others may have noted a claim that the survivor does not know of.
@@ -66,7 +76,8 @@ impl Ledger {
                 self.history.push(EndedRun { run: run.into(), state: RunState::Abandoned });
                 keep_newest(&mut self.history);
             }
-            self.last_holder = self.holder.take().or_else(|| self.last_holder.take());
+            let old = self.holder.take().filter(|holder| *holder != forced.survivor);
+            self.last_holder = old.or_else(|| self.last_holder.take());
             self.released = None;
         }
         self.change_sync(

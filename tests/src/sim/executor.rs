@@ -120,8 +120,11 @@ impl World {
                 if self.redis(node).is_some_and(|redis| !redis.up) {
                     return None;
                 }
-                if self.db(node).read_only && !self.has_captured(node) {
-                    return Some(failed("what was captured is not applied"));
+                if self.db(node).read_only {
+                    self.cut(node);
+                    if !self.may_promote(node) {
+                        return Some(failed("what was received is not applied"));
+                    }
                 }
                 self.effect(node, job);
                 self.make_writable(node);
@@ -140,17 +143,45 @@ impl World {
     fn cut_stream(&mut self, node: usize, job: &Job) -> StepResult {
         self.effect(node, job);
         let seen = self.applied(node).run.as_ref().and_then(|run| run.plan.basis.target_instance.clone());
-        let db = self.db(node);
+        self.cut(node);
         let unseen = self.has(Planted::FlagSurvivesRestart);
+        let db = self.db(node);
         if !unseen && seen.is_some_and(|seen| seen != *db.instance()) {
             return failed("another instance than the plan's");
         }
+        let mut facts = vec![
+            ("received".to_owned(), db.received.to_fact()),
+            ("boot".to_owned(), self.nodes[node].host_boots.to_string()),
+        ];
+        if db.follows.is_none() {
+            facts.push(("stream".to_owned(), "none".to_owned()));
+        }
+        StepResult::Done { facts }
+    }
+
+    pub(super) fn cut(&mut self, node: usize) {
         if !self.has(Planted::StreamNotCut) {
             let db = self.db_mut(node);
             db.cut = true;
             db.connected = false;
         }
-        StepResult::Done { facts: vec![("received".to_owned(), self.db(node).received.to_fact())] }
+    }
+
+    /// The cut is in force, and has been since what was received was noted.
+    fn is_still_cut(&self, node: usize) -> bool {
+        let run = self.applied(node).run.as_ref();
+        let noted = |key| run.and_then(|run| run.fact(Step::CutStream, key));
+        let same_boot = noted("boot").is_none_or(|boot| boot == self.nodes[node].host_boots.to_string());
+        let is_cut = self.db(node).cut || self.has(Planted::StreamNotCut);
+        noted("stream") == Some("none") || (is_cut && same_boot)
+    }
+
+    /// What the cut has captured, or the closed holder has noted, is applied here, and whatever came since.
+    fn may_promote(&self, node: usize) -> bool {
+        let db = self.db(node);
+        // Planted: who does not cut does not look, either.
+        let looks = db.follows.is_some() && !self.has(Planted::StreamNotCut);
+        self.has_captured(node) && (!looks || db.executed.missing(&db.received) == 0)
     }
 
     /// What the cut has captured, or the closed holder has noted, is applied here.
@@ -176,6 +207,9 @@ impl World {
         }
         let stopped = !db.sql_running;
         if self.has_captured(node) {
+            if !self.is_still_cut(node) {
+                return Some(failed("the cut is gone"));
+            }
             self.effect(node, job);
             return Some(done());
         }
@@ -183,8 +217,14 @@ impl World {
     }
 
     fn promote(&mut self, node: usize, job: &Job) -> StepResult {
-        if !self.has_captured(node) && !self.has(Planted::RelayLogNotDrained) {
-            return failed("what was captured is not applied");
+        if !self.has(Planted::RelayLogNotDrained) {
+            if !self.is_still_cut(node) {
+                return failed("the cut is gone");
+            }
+            self.cut(node);
+            if !self.may_promote(node) {
+                return failed("what was received is not applied");
+            }
         }
         self.effect(node, job);
         self.make_writable(node);

@@ -215,8 +215,10 @@ impl World {
         it.stop_agent();
         it.gate = super::kernel::Gate::new(planted);
         it.ordered = None;
+        it.host_boots += 1;
         if let Some(db) = &mut it.db {
             db.stop();
+            db.cut = false;
         }
         if let Some(redis) = &mut it.redis {
             redis.stop();

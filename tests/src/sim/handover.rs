@@ -125,9 +125,7 @@ impl World {
             }
         }
         self.effect(node, job);
-        let db = self.db_mut(node);
-        db.cut = true;
-        db.connected = false;
+        self.cut(node);
         self.make_writable(node);
         Some(done())
     }

@@ -191,7 +191,6 @@ impl Mysql {
         self.read_only = true;
         self.origin = None;
         self.throw_relay_log_away();
-        self.cut = false;
         self.source = false;
         self.yes_tx = 0;
         self.no_tx = 0;

@@ -66,6 +66,8 @@ pub struct Node {
     pub has_redis: bool,
     /// The host is off until then.
     pub host_down_until: u64,
+    /// How often the host was booted, as its kernel tells it.
+    pub host_boots: u64,
     /// The agent is not started before.
     pub agent_down_until: u64,
     /// The agent has no processor until then.
@@ -134,6 +136,7 @@ impl Node {
         Self {
             has_redis: false,
             host_down_until: 0,
+            host_boots: 1,
             agent_down_until: 0,
             frozen_until: 0,
             started_at: 0,

@@ -11,6 +11,7 @@ use baton_runbooks::lease::holder::Door;
 use baton_runbooks::model::NodeKind;
 use baton_runbooks::observe::ProbeFailure;
 use baton_runbooks::plan::Step;
+use baton_runbooks::run::Run;
 use tokio::time::sleep;
 
 use super::super::reconcile::redis::is_empty_beside_data;
@@ -20,6 +21,7 @@ use crate::hands::hooks::{self, Hook};
 use crate::hands::mysql::Mysql;
 use crate::hands::mysql::promote::Drained;
 use crate::hands::mysql::semisync::Switch;
+use crate::hands::server::boot_id;
 
 /// Deadline of one statement on the path: they take milliseconds, and the step has a limit of its own.
 pub(super) const STATEMENT: Duration = Duration::from_secs(2);
@@ -33,6 +35,9 @@ pub(super) const DRAIN_STILL_MAX: Duration = Duration::from_secs(3);
 const LEASE_DEADLINE: Duration = Duration::from_millis(900);
 /// How soon the pivot is tried again within an attempt.
 const OPEN_AGAIN: Duration = Duration::from_millis(50);
+
+/// Under this key the cut notes the boot of the host in which it was made.
+const BOOT: &str = "boot";
 
 pub(super) fn fact(key: &str, value: impl ToString) -> (String, String) {
     (key.to_owned(), value.to_string())
@@ -91,6 +96,7 @@ impl Executor {
             fact("received", &captured.received),
             fact("applied", &captured.applied),
             fact("backlog", captured.backlog),
+            fact(BOOT, facts.instance.boot),
         ])
     }
 
@@ -155,7 +161,7 @@ impl Executor {
         let drained = mysql.drain(&received, DRAIN_STILL_MAX, |_| looks += 1).await?;
         match drained {
             Drained::Reached => {
-                self.still_cut()?;
+                self.still_cut(&run)?;
                 Ok(vec![fact("drained", received), fact("looks", looks)])
             }
             Drained::ApplierError { errno, message } => {
@@ -170,8 +176,12 @@ impl Executor {
         }
     }
 
-    /// Without the cut more may have been received than was captured, and acknowledged with it.
-    fn still_cut(&self) -> anyhow::Result<()> {
+    /// Without the cut more may have been received than was captured, and acknowledged with it. A boot of the host takes it
+    /// away too, and an attempt that was begun again may have made another one since.
+    fn still_cut(&self, run: &Run) -> anyhow::Result<()> {
+        let boot = boot_id().context("read the host's boot id")?;
+        let made_in = run.fact(Step::CutStream, BOOT);
+        ensure!(made_in.is_none_or(|made_in| made_in == boot), "the host was booted since the stream was cut");
         let (peer, port) = self.peer_mysql()?;
         // The kernel's word, on a socket of its own: it changes nothing.
         let is_cut = Cut::open()?.is_cut(peer, port).context("read the cut back")?;
@@ -180,8 +190,9 @@ impl Executor {
     }
 
     pub(super) async fn promote(&self) -> anyhow::Result<Facts> {
-        if self.current_run()?.fact(Step::CutStream, "stream") != Some("none") {
-            self.still_cut()?;
+        let run = self.current_run()?;
+        if run.fact(Step::CutStream, "stream") != Some("none") {
+            self.still_cut(&run)?;
         }
         self.make_writable().await?;
         Ok(vec![fact("mysql", "writable behind closed ports")])
@@ -205,9 +216,20 @@ impl Executor {
         let _alone = self.context.sync.exclusive().await;
         self.check_current()?;
         if facts.replication.is_some() {
+            self.cut_again().await?;
             mysql.promote(&received, STATEMENT).await?;
         } else {
             mysql.open_writes(Switch::Off, STATEMENT).await?;
+        }
+        Ok(())
+    }
+
+    /// A server that was started again after it had been promoted is promoted once more, maybe on a host that was booted too:
+    /// whatever it is sent from now on must not be acknowledged by it.
+    async fn cut_again(&self) -> anyhow::Result<()> {
+        let (peer, port) = self.peer_mysql()?;
+        if !Cut::open()?.is_cut(peer, port).context("read the cut back")? {
+            self.context.hands.cut_stream(peer, port).await.context("cut the replication stream")?;
         }
         Ok(())
     }

@@ -107,7 +107,8 @@ impl Mysql {
     }
 
     /// Opens this server to writes: stops the applying thread only, switches the semi-sync source off, lets clients
-    /// write, reads back. Refused unless `drained_to` is applied. A server that is promoted already is left as it is.
+    /// write, reads back. Refused unless `drained_to` is applied, and whatever was received after that was noted. A server that is
+    /// promoted already is left as it is.
     ///
     /// # Errors
     /// [`MysqlError`]; [`MysqlError::Answer`] when refused, or when the server reads closed afterwards.
@@ -116,10 +117,13 @@ impl Mysql {
         let end = Instant::now() + deadline;
         let left = || end.saturating_duration_since(Instant::now());
         let facts = self.facts(deadline).await?;
-        let is_applied = gtid::contains(facts.flavour, &facts.position, drained_to);
-        if !is_applied.map_err(|bad| bad_set(what, &bad))? {
-            let detail = format!("refused: {drained_to} was received, {} is applied", facts.position);
-            return Err(MysqlError::answer(what, detail));
+        for received in [Some(drained_to), facts.replication.as_ref().map(|replica| replica.received.as_str())] {
+            let Some(received) = received else { continue };
+            let is_applied = gtid::contains(facts.flavour, &facts.position, received);
+            if !is_applied.map_err(|bad| bad_set(what, &bad))? {
+                let detail = format!("refused: {received} was received, {} is applied", facts.position);
+                return Err(MysqlError::answer(what, detail));
+            }
         }
         let text = |flavour: Flavour| {
             let mut text = Vec::new();
