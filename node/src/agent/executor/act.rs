@@ -181,7 +181,10 @@ impl Executor {
     fn still_cut(&self, run: &Run) -> anyhow::Result<()> {
         let boot = boot_id().context("read the host's boot id")?;
         let made_in = run.fact(Step::CutStream, BOOT);
-        ensure!(made_in.is_none_or(|made_in| made_in == boot), "the host was booted since the stream was cut");
+        ensure!(
+            made_in.is_none_or(|made_in| made_in == boot),
+            "the host was booted since the stream was cut"
+        );
         let (peer, port) = self.peer_mysql()?;
         // The kernel's word, on a socket of its own: it changes nothing.
         let is_cut = Cut::open()?.is_cut(peer, port).context("read the cut back")?;

@@ -117,7 +117,9 @@ impl Mysql {
         let end = Instant::now() + deadline;
         let left = || end.saturating_duration_since(Instant::now());
         let facts = self.facts(deadline).await?;
-        for received in [Some(drained_to), facts.replication.as_ref().map(|replica| replica.received.as_str())] {
+        for received in
+            [Some(drained_to), facts.replication.as_ref().map(|replica| replica.received.as_str())]
+        {
             let Some(received) = received else { continue };
             let is_applied = gtid::contains(facts.flavour, &facts.position, received);
             if !is_applied.map_err(|bad| bad_set(what, &bad))? {
