@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use self::loss::Canaries;
+use crate::detect::Sight;
 use crate::lease::granter::Office;
 use crate::ledger::{Complete, Ledger, Pause};
 use crate::model::{Mono, NodeId, PauseId};
@@ -187,10 +188,20 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
     if let Some(pause) = &facts.ledger.pause {
         return paused(facts, pause);
     }
+    let seen = unreachable(facts);
     match may_take_over(facts) {
-        Ok(cause) => take_over(facts, cause),
-        Err(why) => Decision::hold([why]),
+        Ok(cause) => take_over(facts, [cause].into_iter().chain(seen).collect()),
+        Err(why) => Decision::hold([why].into_iter().chain(seen)),
     }
+}
+
+/// From whom the holder is unreachable, for whoever reads the decision.
+fn unreachable(facts: &Facts<'_>) -> Option<Why> {
+    let holder = facts.ledger.holder.as_ref()?;
+    let sight = Sight::of(holder, facts.me, facts.reports, facts.now, facts.policy.report_max_ms);
+    let is_obscured = sight.is_obscured();
+    let (from, heard_by) = (sight.unheard_by, sight.heard_by);
+    is_obscured.then(|| Why::Unreachable { node: holder.clone(), from, heard_by })
 }
 
 /// Nothing, until the holder says that the pause is over, or nobody needs to be asked.
@@ -268,16 +279,16 @@ fn cold_start(facts: &Facts<'_>, holder: &NodeId) -> Option<Why> {
     (left_ms > 0).then(|| Why::ColdStart { holder: holder.clone(), left_ms })
 }
 
-fn take_over(facts: &Facts<'_>, cause: Why) -> Decision {
+fn take_over(facts: &Facts<'_>, causes: Vec<Why>) -> Decision {
     match candidate::choose(facts) {
         Ok(node) => {
-            let why = [cause, Why::Candidate { node: node.clone() }].into_iter();
+            let why = causes.into_iter().chain([Why::Candidate { node: node.clone() }]);
             let why = why.chain(candidate::accepted_loss(facts, &node)).collect();
             let plan = takeover_plan(facts, &node, why);
             let why = plan.why.clone();
             Decision { action: Action::StartRun { plan: Box::new(plan) }, why }
         }
-        Err(obstacles) => Decision::hold([cause].into_iter().chain(obstacles)),
+        Err(obstacles) => Decision::hold(causes.into_iter().chain(obstacles)),
     }
 }
 

@@ -3,16 +3,18 @@
 //! It judges what this node itself can see: its database servers, its disk, its link, itself. It never decides what
 //! follows from a verdict. Time is a parameter of every method.
 //!
-//! Distinct verdicts, because they mean different things (`users.md`, pain 6 and 7 of failover managers): *refused*
-//! twice is dead, a deadline missed again and again is hung, "too many connections" and "wrong credentials" are neither,
-//! and a server that answers reads while writes do not end is stalled.
+//! Distinct verdicts, because they mean different things (`users.md`, pain 6 and 7 of failover managers): a process that has
+//! ended is dead, *refused* twice is refusing, a deadline missed again and again is hung, "too many connections" and "wrong
+//! credentials" are neither, and a server that answers reads while writes do not end is stalled.
 
+mod peers;
 mod services;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use peers::Sight;
 pub use services::ServiceWatch;
 
 use crate::model::Mono;
@@ -21,7 +23,7 @@ use crate::observe::{DiskFacts, MysqlFacts, Observation, ProbeFailure, RedisFact
 /// How patient the detector is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patience {
-    /// Number of refused connections in a row that mean dead.
+    /// Number of refused connections in a row that mean refusing.
     pub refused_count: u32,
     /// Milliseconds without any answer that mean hung.
     pub hung_ms: u64,
@@ -51,8 +53,10 @@ pub enum Verdict {
     Healthy,
     /// A failure was seen, not often or long enough for a verdict.
     Suspect,
-    /// Its process has ended, or nothing listens.
+    /// Its process has ended.
     Dead,
+    /// Nothing listens where it should, again and again. Whether its process runs is not known.
+    Refusing,
     /// It takes connections and gives no answer.
     Hung,
     /// It answers reads, and writes do not end.
@@ -74,6 +78,7 @@ impl Verdict {
             Self::Healthy => "healthy",
             Self::Suspect => "suspect",
             Self::Dead => "dead",
+            Self::Refusing => "refusing",
             Self::Hung => "hung",
             Self::WriteStalled => "write-stalled",
             Self::TooManyConnections => "too-many-connections",
@@ -86,7 +91,7 @@ impl Verdict {
     #[must_use]
     pub const fn is_lost(self) -> bool {
         match self {
-            Self::Dead | Self::Hung | Self::WriteStalled => true,
+            Self::Dead | Self::Refusing | Self::Hung | Self::WriteStalled => true,
             Self::Unknown
             | Self::Healthy
             | Self::Suspect
@@ -189,7 +194,7 @@ impl Server {
             };
         };
         match failure {
-            ProbeFailure::Refused if self.refused >= patience.refused_count => Verdict::Dead,
+            ProbeFailure::Refused if self.refused >= patience.refused_count => Verdict::Refusing,
             // A probe that missed its deadline began that much earlier.
             ProbeFailure::Timeout { after_ms } => {
                 let silent = self.failing_since.map_or(0, |t| now.since_ms(t)) + after_ms;

@@ -3,7 +3,9 @@
 //! The doc comment of each variant is the operator's page on that code; `docs/why.md` is made from it and a test keeps
 //! the two together. Codes are for ever: a code that is no longer produced stays reserved.
 
-use std::fmt;
+mod words;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +58,16 @@ pub enum Why {
         epoch: Epoch,
         /// Milliseconds since it ended, margin included.
         ended_ms_ago: u64,
+    },
+    /// A node is not heard by some, or by all that speak. One that only some do not hear is alive: look at the network between
+    /// those. It is evidence, not a reason: what counts is whether its lease can be renewed.
+    Unreachable {
+        /// The node.
+        node: NodeId,
+        /// By whom it is not heard, each with milliseconds since the last time; `None`: never.
+        from: BTreeMap<NodeId, Option<u64>>,
+        /// By whom it is heard.
+        heard_by: Vec<NodeId>,
     },
     /// The holder found that it cannot serve, closed itself, and gave the lease back.
     HolderReleased {
@@ -205,6 +217,9 @@ pub enum Why {
     },
     /// The local MySQL's process has ended. Start it; its own log says why it ended.
     MysqlDead,
+    /// Nothing listens where the local MySQL should: it was not started, it listens elsewhere, or it has just ended. Look for its
+    /// process and at `mysql.socket`.
+    MysqlRefusing,
     /// The local MySQL takes connections and gives no answer. Look for a disk that hangs, or a machine without memory; end it if
     /// it does not come back.
     MysqlHung,
@@ -331,6 +346,7 @@ impl Why {
             Self::ColdStart { .. } => "cold-start",
             Self::LeaseNotEnded { .. } => "lease-not-ended",
             Self::LeaseEnded { .. } => "lease-ended",
+            Self::Unreachable { .. } => "unreachable",
             Self::HolderReleased { .. } => "holder-released",
             Self::Vacant => "vacant",
             Self::RunInProgress { .. } => "run-in-progress",
@@ -353,6 +369,7 @@ impl Why {
             Self::ReceivingBaton { .. } => "receiving-baton",
             Self::LeaseLapsed { .. } => "lease-lapsed",
             Self::MysqlDead => "mysql-dead",
+            Self::MysqlRefusing => "mysql-refusing",
             Self::MysqlHung => "mysql-hung",
             Self::MysqlWriteStalled => "mysql-write-stalled",
             Self::MysqlWrongCredentials => "mysql-wrong-credentials",
@@ -373,80 +390,6 @@ impl Why {
             Self::Paused { .. } => "paused",
             Self::PauseNotConfirmed { .. } => "pause-not-confirmed",
             Self::PauseOver { .. } => "pause-over",
-        }
-    }
-}
-
-fn ago(ms: Option<u64>) -> String {
-    ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms ago"))
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.code())?;
-        match self {
-            Self::HolderHealthy { holder, granted_ms_ago } => {
-                write!(f, ": {holder}, granted {granted_ms_ago} ms ago")
-            }
-            Self::NotLeader { leader: Some(leader) } => write!(f, ": {leader} leads"),
-            Self::NotLeader { leader: None } => write!(f, ": no leader known"),
-            Self::NoQuorum { acknowledged_ms_ago } => {
-                write!(f, ": last acknowledged {}", ago(*acknowledged_ms_ago))
-            }
-            Self::NewLeaderWaits { left_ms } => write!(f, ": {left_ms} ms left"),
-            Self::ColdStart { holder, left_ms } => write!(f, ": {holder} is waited for, {left_ms} ms left"),
-            Self::LeaseNotEnded { epoch, left_ms } => write!(f, ": epoch {epoch}, {left_ms} ms left"),
-            Self::LeaseEnded { epoch, ended_ms_ago } => write!(f, ": epoch {epoch}, {ended_ms_ago} ms ago"),
-            Self::HolderReleased { epoch, because } => write!(f, ": epoch {epoch}, because {because}"),
-            Self::RunInProgress { run, steps } => write!(f, ": run {run}, {}", steps.join(", ")),
-            Self::RunNeedsOperator { run, step, reason } => write!(f, ": run {run}, {step}: {reason}"),
-            Self::ActorAway { node, silent_ms } | Self::CandidateSilent { node, silent_ms } => {
-                write!(f, ": {node}, last report {}", ago(*silent_ms))
-            }
-            Self::StepOverdue { step, node, waited_ms } => write!(f, ": {step} at {node}, {waited_ms} ms"),
-            Self::CandidateNotInSync { node, behind } => write!(f, ": {node}, {behind}"),
-            Self::LossAccepted { node, by, loss } => write!(f, ": {node}, by {by}, {loss}"),
-            Self::LossTooLarge { node, at_most_ms, loss } => {
-                write!(f, ": {node}, {at_most_ms} ms are accepted: {loss}")
-            }
-            Self::CandidateRestarted { node, ledger, now } => write!(f, ": {node} was {ledger}, is {now}"),
-            Self::CandidateUnfit { node, obstacles } => write!(f, ": {node}, {}", obstacles.join(", ")),
-            Self::AntiFlap { node, failed, left_ms } => {
-                write!(f, ": {node}, {failed} failed attempts, {left_ms} ms left")
-            }
-            Self::OwnGap { gap_ms, left_ms } => write!(f, ": {gap_ms} ms, {left_ms} ms left"),
-            Self::Candidate { node } => write!(f, ": {node}"),
-            Self::Serving { epoch } | Self::LeaseLapsed { epoch } => write!(f, ": epoch {epoch}"),
-            Self::NotOpenedYet { run } | Self::HandingOver { run } | Self::ReceivingBaton { run } => {
-                write!(f, ": run {run}")
-            }
-            Self::SemiSyncBroken { detail } | Self::RedisDown { detail } | Self::VipLost { detail } => {
-                write!(f, ": {detail}")
-            }
-            Self::RedisEmpty { keys } => write!(f, ": {keys} keys at the other node"),
-            Self::DiskFull { free_bytes } => write!(f, ": {free_bytes} bytes free"),
-            Self::LinkDown { interface } => write!(f, ": {interface}"),
-            Self::GatewayLost { address } => write!(f, ": {address}"),
-            Self::ServiceDown { name, state } => write!(f, ": {name} is {state}"),
-            Self::CommitsWaitForReplica { waiting } => write!(f, ": {waiting} sessions"),
-            Self::OtherNotBetter { because } => write!(f, ": {because}"),
-            Self::Paused { pause, by, reason } => write!(f, ": pause {pause}, by {by}: {reason}"),
-            Self::PauseNotConfirmed { pause, left_ms: Some(ms) } => {
-                write!(f, ": pause {pause}, {ms} ms left")
-            }
-            Self::PauseNotConfirmed { pause, left_ms: None } | Self::PauseOver { pause } => {
-                write!(f, ": pause {pause}")
-            }
-            Self::Vacant
-            | Self::NotHolder
-            | Self::MysqlDead
-            | Self::MysqlHung
-            | Self::MysqlWriteStalled
-            | Self::MysqlWrongCredentials
-            | Self::MysqlTooManyConnections
-            | Self::MysqlBootsWritable
-            | Self::DiskReadOnly
-            | Self::DiskStalled => Ok(()),
         }
     }
 }

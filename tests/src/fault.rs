@@ -11,6 +11,7 @@ mod forced;
 mod loading;
 mod paused;
 mod resync;
+mod told;
 
 use std::time::Duration;
 
@@ -266,11 +267,14 @@ impl Fault {
             // The agent tries to bring the service back for 25 s first; the databases serve on meanwhile.
             Self::ServiceGone => of(Changes::One, 35_000, None),
             Self::AgentKill => of(Changes::None, 3_000, None),
-            Self::PartitionPair => of(Changes::AtMostOne, 5_000, LONG),
+            // The witness hears both, so the agents know that it is the network between the two.
+            Self::PartitionPair => {
+                Expectation { refusal: Some("unreachable"), ..of(Changes::AtMostOne, 5_000, LONG) }
+            }
             Self::PrimaryWitnessCut => of(Changes::None, 3_000, LONG),
             Self::WitnessLoss => of(Changes::None, 3_000, None),
             // Waiting commits are released through the ledger within 2 s, and half a second is the machine's.
-            Self::BackupLoss => of(Changes::None, 2_500, None),
+            Self::BackupLoss => of(Changes::None, 2_500, LONG),
             Self::VipRemoved | Self::RulesFlushed => of(Changes::None, 1_000, None),
             Self::LeaderLossDuringTakeover => of(Changes::One, 10_000, None),
             // Only target and witness are left, so its restart is a loss of the quorum for about as long as a lease lasts: it
@@ -406,6 +410,18 @@ impl Fault {
     /// They have not.
     pub fn repaired(self, scene: Scene<'_>) -> Result<()> {
         act::repaired(self, scene).with_context(|| format!("after {}", self.name()))
+    }
+
+    /// Looks for the evidence that must stand beside the code of a refusal.
+    ///
+    /// # Errors
+    /// No agent told it.
+    pub fn told(self, refusals: &[String]) -> Result<()> {
+        match self {
+            Self::ReplicaBehind => told::by_how_much(refusals),
+            Self::PartitionPair => told::from_whom(refusals),
+            _ => Ok(()),
+        }
     }
 
     /// Undoes it.

@@ -7,7 +7,7 @@ use baton_runbooks::agent::Agent;
 use baton_runbooks::decide::Decision;
 use baton_runbooks::decide::local;
 use baton_runbooks::ledger::Complete;
-use baton_runbooks::model::{NodeId, NodeKind};
+use baton_runbooks::model::{Mono, NodeId, NodeKind};
 use baton_runbooks::observe::{MysqlFacts, NodeReport, ResyncPhase};
 use tokio::sync::{mpsc, watch};
 
@@ -242,9 +242,16 @@ fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRo
         obstacles: report.map(|report| report.obstacles.clone()).unwrap_or_default(),
         heard_ms_ago,
         silent,
+        unheard_by: unheard_by(core, node, now),
         version: report.map(|report| report.version.clone()).unwrap_or_default(),
         config_matches: report.is_none_or(|report| report.config_hash == context.config.hash),
     }
+}
+
+/// Only where others hear it: a node that nobody hears is silent.
+fn unheard_by(core: &Agent, node: &NodeId, now: Mono) -> Vec<NodeId> {
+    let sight = core.sight(node, now);
+    if sight.is_divided() { sight.unheard_by.into_keys().collect() } else { Vec::new() }
 }
 
 fn verdict(

@@ -17,12 +17,20 @@ pub enum AlarmCode {
     ConfigDiffers,
     /// Another agent is of another version.
     VersionDiffers,
+    /// Some nodes do not hear another one that the rest hears.
+    Unreachable,
 }
 
 impl AlarmCode {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 5] =
-        [Self::Outranked, Self::NotVoting, Self::Forced, Self::ConfigDiffers, Self::VersionDiffers];
+    pub const ALL: [Self; 6] = [
+        Self::Outranked,
+        Self::NotVoting,
+        Self::Forced,
+        Self::ConfigDiffers,
+        Self::VersionDiffers,
+        Self::Unreachable,
+    ];
 
     /// The stable code.
     #[must_use]
@@ -33,6 +41,7 @@ impl AlarmCode {
             Self::Forced => "forced",
             Self::ConfigDiffers => "config-differs",
             Self::VersionDiffers => "version-differs",
+            Self::Unreachable => "unreachable",
         }
     }
 
@@ -56,6 +65,10 @@ impl AlarmCode {
                 "another agent has read other values than this one. Install the same file on all three, and restart the agents"
             }
             Self::VersionDiffers => "another agent is of another version. Finish the upgrade",
+            Self::Unreachable => {
+                "the nodes named do not hear another one, and the rest does: it runs, and the network between them is broken, maybe \
+                 in one direction only. Look at cable, switch, VLAN and firewall between those"
+            }
         }
     }
 

@@ -36,6 +36,7 @@ fn row(name: &str, kind: NodeKind, role: Role, state: &str, heard: u64) -> NodeR
         heard_ms_ago: Some(heard),
         silent: false,
         version: "0.1.0".to_owned(),
+        unheard_by: Vec::new(),
         config_matches: true,
     }
 }

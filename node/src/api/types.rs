@@ -163,6 +163,9 @@ pub struct NodeRow {
     pub heard_ms_ago: Option<u64>,
     /// It has been silent for longer than its reports may take.
     pub silent: bool,
+    /// Nodes that do not hear it while others do: the network between them is broken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unheard_by: Vec<NodeId>,
     /// Version of its agent; empty when not known.
     pub version: String,
     /// Its configuration has the same values as this node's.

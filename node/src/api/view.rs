@@ -123,7 +123,14 @@ pub fn row_alarms(rows: &[NodeRow], own_version: &str) -> Vec<Alarm> {
             row.name, row.version
         ))
     });
-    configs.chain(versions).collect()
+    let divided = rows.iter().filter(|row| !row.unheard_by.is_empty()).map(|row| {
+        let by: Vec<&str> = row.unheard_by.iter().map(NodeId::as_str).collect();
+        let (by, name) = (by.join(" and "), &row.name);
+        AlarmCode::Unreachable.alarm(format!(
+            "{name} is not heard by {by}, and by others it is; look at the network between them"
+        ))
+    });
+    configs.chain(versions).chain(divided).collect()
 }
 
 /// The closing sentence: `Ok` if a takeover would work now and nothing is to be mended, otherwise what would not work,

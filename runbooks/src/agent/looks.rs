@@ -5,8 +5,9 @@ use super::{Agent, Output};
 use crate::decide::force::{self, ForcePreflight, ForceWanted, Survivor};
 use crate::decide::loss::{self, Accept, LossPreflight};
 use crate::decide::switchover::{self, Preflight, View, Wanted};
+use crate::detect::Sight;
 use crate::ledger::command::Command;
-use crate::model::{Mono, WallMs};
+use crate::model::{Mono, NodeId, WallMs};
 
 /// A loss that was accepted, and led to no takeover under a leader for so long, in milliseconds, is not accepted any more:
 /// the operator's command may have ended without taking its word back, and the next loss of the holder is another matter.
@@ -36,6 +37,12 @@ impl Agent {
             wall,
         };
         force::preflight(&self.view(now), &survivor, wanted)
+    }
+
+    /// Who hears `node`, and from whom it is unreachable.
+    #[must_use]
+    pub fn sight(&self, node: &NodeId, now: Mono) -> Sight {
+        Sight::of(node, &self.setup.me, &self.reports, now, self.setup.policy.report_max_ms)
     }
 
     pub(super) fn view(&self, now: Mono) -> View<'_> {

@@ -89,6 +89,7 @@ impl Agent {
         match self.detector.mysql(now) {
             Verdict::Healthy | Verdict::Suspect => {}
             Verdict::Dead => found.push(Why::MysqlDead.to_string()),
+            Verdict::Refusing => found.push(Why::MysqlRefusing.to_string()),
             Verdict::Hung => found.push(Why::MysqlHung.to_string()),
             Verdict::WriteStalled => found.push(Why::MysqlWriteStalled.to_string()),
             Verdict::TooManyConnections => found.push(Why::MysqlTooManyConnections.to_string()),

@@ -151,7 +151,8 @@ fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
     // ports, and nothing may be acknowledged while semi-sync is not what the ledger says.
     let broken = facts.semi_sync_broken.map(|detail| Why::SemiSyncBroken { detail: detail.to_owned() });
     let passing = facts.ledger.run.as_ref().filter(|run| run.is_handing_over());
-    let ports = broken.is_none() && cannot.as_ref() != Some(&Why::MysqlDead) && passing.is_none();
+    let gone = matches!(cannot, Some(Why::MysqlDead | Why::MysqlRefusing));
+    let ports = broken.is_none() && !gone && passing.is_none();
     let services = !facts.ledger.run.as_ref().is_some_and(|run| run.is_draining() || run.is_handing_over());
     let role = Role::Serving { epoch, ports, semi_sync, services };
     let Some(reason) = cannot else {
@@ -189,6 +190,7 @@ fn cannot_serve(facts: &LocalFacts<'_>) -> Option<Why> {
     if facts.mysql {
         match detector.mysql(facts.now) {
             Verdict::Dead => return Some(Why::MysqlDead),
+            Verdict::Refusing => return Some(Why::MysqlRefusing),
             Verdict::Hung => return Some(Why::MysqlHung),
             Verdict::WriteStalled => return Some(Why::MysqlWriteStalled),
             Verdict::Unknown

@@ -304,6 +304,6 @@ impl Look<'_> {
 
 /// It holds a lease, and its database is there for clients.
 fn serves(report: &NodeReport) -> bool {
-    let lost = [Verdict::Dead, Verdict::Hung, Verdict::WriteStalled].map(Verdict::as_str);
+    let lost = [Verdict::Dead, Verdict::Refusing, Verdict::Hung, Verdict::WriteStalled].map(Verdict::as_str);
     report.serving && !lost.contains(&report.mysql_verdict.as_ref())
 }

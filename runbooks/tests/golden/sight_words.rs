@@ -104,6 +104,10 @@ impl Scene {
         }
         let dead = text(case, "mysql")?.is_some_and(|word| word == "dead");
         let obstacles = if dead { vec![Why::MysqlDead.to_string()] } else { Vec::new() };
+        let mut heard_ms = std::collections::BTreeMap::new();
+        if let Some(other) = node(case, "hears")? {
+            heard_ms.insert(other, arg(case, "heard-ms")?);
+        }
         let report = NodeReport {
             founder: String::new(),
             node: name.clone(),
@@ -122,7 +126,7 @@ impl Scene {
             resync: None,
             paused: None,
             generation: self.ledger.generation,
-            heard_ms: Default::default(),
+            heard_ms,
             serving: self.ledger.holder.as_ref() == Some(&name)
                 && text(case, "serving")?.is_none_or(|word| word == "yes"),
             up_ms: Some(maybe(case, "up")?.unwrap_or(86_400_000 + self.now.0)),

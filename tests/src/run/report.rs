@@ -139,7 +139,10 @@ pub(super) fn judge(plan: &Plan, expected: &Expectation, seen: Seen) -> Report {
     let read = |kind: Kind| of(kind).filter(|judged| !judged.unread);
     let lost = Kind::ALL.into_iter().filter_map(|kind| Some((kind, read(kind)?.lost.len()))).collect();
     let changes = u64::from(seen.bounds.holder_changes);
-    let reasons = failures(plan.driver.kinds(), expected, &seen);
+    let mut reasons = failures(plan.driver.kinds(), expected, &seen);
+    if matches!(plan.driver, Driver::Agents { .. }) {
+        reasons.extend(unsaid(plan.fault, expected, &seen.outlasted.refusals));
+    }
     let result = match (reasons.is_empty(), seen.doubts.is_empty()) {
         (false, _) => Outcome::Fail,
         (true, false) => Outcome::Inconclusive,
@@ -198,6 +201,16 @@ fn holder(seen: &Seen) -> String {
     }
 }
 
+/// What agents that did nothing had to say, and did not.
+fn unsaid(fault: Fault, expected: &Expectation, refusals: &[String]) -> Option<String> {
+    let code = expected.refusal?;
+    let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
+    if !refusals.iter().any(|refusal| plain(refusal).contains(&plain(code))) {
+        return Some(format!("no agent said {code}, but {refusals:?}"));
+    }
+    fault.told(refusals).err().map(|error| format!("{error:#}"))
+}
+
 /// What was promised and broken.
 fn failures(kinds: &[Kind], expected: &Expectation, seen: &Seen) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -214,12 +227,6 @@ fn failures(kinds: &[Kind], expected: &Expectation, seen: &Seen) -> Vec<String> 
     }
     reasons.extend(seen.outlasted.not_restored.clone());
     reasons.extend(seen.outlasted.not_whole.clone());
-    let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
-    if let Some(code) = expected.refusal
-        && !seen.outlasted.refusals.iter().any(|refusal| plain(refusal).contains(&plain(code)))
-    {
-        reasons.push(format!("no agent said {code}, but {:?}", seen.outlasted.refusals));
-    }
     if seen.verdict.two_holders_ms > 0 {
         reasons
             .push(format!("two machines answered for the virtual IP for {} ms", seen.verdict.two_holders_ms));

@@ -107,7 +107,10 @@ impl Round {
         if self.begun.is_none() {
             return usual;
         }
-        Expectation { changes: Changes::AtMostTwo, served: Served::AfterHeal, outage_max_ms: None, ..usual }
+        // While the switchover goes on, that it does is what agents say of a pair that lost each other.
+        let refusal = usual.refusal.filter(|_| self.fault != Fault::PartitionPair);
+        let (changes, served) = (Changes::AtMostTwo, Served::AfterHeal);
+        Expectation { changes, served, outage_max_ms: None, refusal, ..usual }
     }
 
     /// [`Round::delay_ms`].

@@ -238,6 +238,12 @@ fn run_that_needs_an_operator_shows_the_command() {
 
 #[test]
 fn alarms_are_told_even_if_a_takeover_would_work() {
+    let status = after(|s| s.nodes[1].unheard_by = vec!["db1".into()]);
+    assert_eq!(
+        status.sentence,
+        "ATTENTION: db2 can take over now (lag 0.1 s), but db2 is not heard by db1, and by others it is; look at the network \
+         between them."
+    );
     let status = after(|s| s.nodes[1].config_matches = false);
     assert!(!status.ok);
     assert_eq!(status.alarms[0].code, "config-differs");
