@@ -36,6 +36,8 @@ pub struct Bench {
     pub lost_acknowledged: BTreeMap<String, usize>,
     /// Acknowledged Redis writes lost, by system, all runs together.
     pub lost_acknowledged_redis: BTreeMap<String, usize>,
+    /// Acknowledged writes lost, by system, fault and kind of data, all runs together.
+    pub lost_by_fault: BTreeMap<String, BTreeMap<String, BTreeMap<Kind, usize>>>,
     /// Runs that did not come about, since the system did not get ready, by system.
     pub not_run: BTreeMap<String, usize>,
     /// Runs whose verdict was not PASS, by system.
@@ -96,6 +98,11 @@ impl Bench {
         let lost = |kind| report.lost_acknowledged.get(&kind).copied().unwrap_or(0);
         *self.lost_acknowledged.entry(name.clone()).or_default() += lost(Kind::Mysql);
         *self.lost_acknowledged_redis.entry(name.clone()).or_default() += lost(Kind::Redis);
+        let by_fault = self.lost_by_fault.entry(name.clone()).or_default().entry(fault.name().into());
+        let by_fault = by_fault.or_default();
+        for kind in Kind::ALL {
+            *by_fault.entry(kind).or_default() += lost(kind);
+        }
         *self.not_passed.entry(name).or_default() += usize::from(report.result != run::Outcome::Pass);
     }
 
@@ -103,27 +110,21 @@ impl Bench {
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::from("outage at power loss        median    min    max  ms\n");
-        let usual = self.median("keepalived-1s", Kind::Mysql);
         for (system, kinds) in &self.series {
             for (kind, each) in kinds {
                 let (min, max) = (each.iter().min(), each.iter().max());
                 let (Some(min), Some(max), Some(median)) = (min, max, median(each)) else { continue };
-                let ratio = usual.filter(|_| *kind == Kind::Mysql).map(|usual| ratio(usual, median));
-                let ratio = ratio.map_or(String::new(), |ratio| {
-                    format!("   keepalived-1s takes {ratio:.1} times as long")
-                });
-                let _ = writeln!(text, "{system:<18} {kind:<6} {median:>8} {min:>6} {max:>6}{ratio}");
+                let ratios = if *kind == Kind::Mysql { self.ratios(system, median) } else { String::new() };
+                let _ = writeln!(text, "{system:<18} {kind:<6} {median:>8} {min:>6} {max:>6}{ratios}");
             }
         }
         for (system, faults) in &self.two_holders_ms {
-            let lost = (self.lost_acknowledged.get(system), self.lost_acknowledged_redis.get(system));
-            let (mysql, redis) = (lost.0.copied().unwrap_or(0), lost.1.copied().unwrap_or(0));
-            let each: Vec<String> = faults.iter().map(|(fault, ms)| format!("{fault} {ms} ms")).collect();
-            let _ = writeln!(
-                text,
-                "{system:<18} two holders: {}; lost: mysql {mysql} redis {redis}",
-                each.join(", ")
-            );
+            let each = faults.iter().map(|(fault, ms)| {
+                let lost = |kind| self.lost_by_fault.get(system)?.get(fault)?.get(&kind).copied();
+                let (mysql, redis) = (lost(Kind::Mysql).unwrap_or(0), lost(Kind::Redis).unwrap_or(0));
+                format!("{fault}: two holders {ms} ms, lost mysql {mysql} redis {redis}")
+            });
+            let _ = writeln!(text, "{system:<18} {}", each.collect::<Vec<_>>().join("; "));
         }
         for (system, runs) in self.not_run.iter().chain(&self.not_passed).filter(|(_, runs)| **runs > 0) {
             let _ = writeln!(text, "{system:<18} {runs} runs did not pass or did not come about");
@@ -132,6 +133,16 @@ impl Bench {
             let _ = writeln!(text, "{cost}");
         }
         text
+    }
+
+    /// How long the outage is beside that of each keepalived, where both were measured.
+    fn ratios(&self, system: &str, median_ms: u64) -> String {
+        let others = ["keepalived-1s", "keepalived-100ms"].into_iter().filter(|other| *other != system);
+        let each = others.filter_map(|other| {
+            let theirs = self.median(other, Kind::Mysql)?;
+            Some(format!("   {other} takes {:.2} times as long", ratio(theirs, median_ms)))
+        });
+        each.collect()
     }
 
     fn median(&self, system: &str, kind: Kind) -> Option<u64> {

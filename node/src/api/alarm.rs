@@ -19,17 +19,20 @@ pub enum AlarmCode {
     VersionDiffers,
     /// Some nodes do not hear another one that the rest hears.
     Unreachable,
+    /// A takeover would take longer than promised.
+    SlowTakeover,
 }
 
 impl AlarmCode {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Outranked,
         Self::NotVoting,
         Self::Forced,
         Self::ConfigDiffers,
         Self::VersionDiffers,
         Self::Unreachable,
+        Self::SlowTakeover,
     ];
 
     /// The stable code.
@@ -42,6 +45,7 @@ impl AlarmCode {
             Self::ConfigDiffers => "config-differs",
             Self::VersionDiffers => "version-differs",
             Self::Unreachable => "unreachable",
+            Self::SlowTakeover => "slow-takeover",
         }
     }
 
@@ -68,6 +72,11 @@ impl AlarmCode {
             Self::Unreachable => {
                 "the nodes named do not hear another one, and the rest does: it runs, and the network between them is broken, maybe \
                  in one direction only. Look at cable, switch, VLAN and firewall between those"
+            }
+            Self::SlowTakeover => {
+                "the replica has everything, and has not applied it: a takeover now would first have to, for longer than the 20 s \
+                 that it has. Look for a long transaction, a table without a primary key, a slow disk, or an applier that somebody \
+                 delays"
             }
         }
     }

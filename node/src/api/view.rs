@@ -99,12 +99,29 @@ pub fn note_decision(rows: &mut Vec<DecisionRow>, row: DecisionRow) {
 #[must_use]
 pub fn conclude(mut status: Status) -> Status {
     status.alarms.extend(row_alarms(&status.nodes, &status.version));
+    status.alarms.extend(slow_takeover(&status));
     let conclusion = sentence(&status);
     status.ok = conclusion.is_ok();
     status.sentence = match conclusion {
         Ok(text) | Err(text) => text,
     };
     status
+}
+
+/// Of the 30 s until the service is back so many are for what the new holder has to do, applying included, in milliseconds.
+const ACTIVATE_BUDGET_MS: u64 = 20_000;
+
+/// What the replica is behind in applying has to be applied first: at about the speed at which it was written, if the applier
+/// keeps up at all. Told before any fault.
+fn slow_takeover(status: &Status) -> Option<Alarm> {
+    let Sync::InSync { replica } = &status.sync else { return None };
+    let row = status.nodes.iter().find(|row| row.name == *replica && !row.silent)?;
+    let lag_ms = row.lag_ms.filter(|ms| *ms > ACTIVATE_BUDGET_MS)?;
+    Some(AlarmCode::SlowTakeover.alarm(format!(
+        "it has the writes of {} s left to apply first, and only {} s are meant for that",
+        lag_ms / 1_000,
+        ACTIVATE_BUDGET_MS / 1_000
+    )))
 }
 
 /// Differences between the nodes' agents that an operator should mend.

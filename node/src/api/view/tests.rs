@@ -244,6 +244,13 @@ fn alarms_are_told_even_if_a_takeover_would_work() {
         "ATTENTION: db2 can take over now (lag 0.1 s), but db2 is not heard by db1, and by others it is; look at the network \
          between them."
     );
+    assert_eq!(after(|s| s.nodes[1].lag_ms = Some(20_000)).alarms, []);
+    let status = after(|s| s.nodes[1].lag_ms = Some(45_000));
+    assert_eq!(
+        status.sentence,
+        "ATTENTION: db2 can take over now (lag 45.0 s), but it has the writes of 45 s left to apply first, and only 20 s are \
+         meant for that."
+    );
     let status = after(|s| s.nodes[1].config_matches = false);
     assert!(!status.ok);
     assert_eq!(status.alarms[0].code, "config-differs");
