@@ -45,7 +45,7 @@ fn survives(fault: Fault) {
     assert_eq!(done, Ok(()), "{}", fault.name());
 }
 
-/// At each step before the point of no return. A target that is lost strikes before and after each step acts; the others at
+/// At each step before the point of no return. A leader or a target that is lost strikes before and after each step acts; the others at
 /// one of the two in turn, for the sake of time. `BATON_EVERY_POINT=1` strikes at both everywhere, and a soak at any.
 fn survives_at_every_step(fault: Fault) {
     let Some(flavour) = flavour() else { return };
@@ -57,7 +57,8 @@ fn survives_at_every_step(fault: Fault) {
         TARGET_STEPS.into_iter().filter(|step| !step.starts_with("start_")).collect()
     };
     let mut failed = Vec::new();
-    let both = fault == Fault::TargetLossDuringTakeover || std::env::var_os("BATON_EVERY_POINT").is_some();
+    let of_a_takeover = [Fault::LeaderLossDuringTakeover, Fault::TargetLossDuringTakeover].contains(&fault);
+    let both = of_a_takeover || std::env::var_os("BATON_EVERY_POINT").is_some();
     for (index, step) in steps.into_iter().enumerate() {
         for (_, point) in
             ["started", "acted"].into_iter().enumerate().filter(|(turn, _)| both || turn % 2 == index % 2)
