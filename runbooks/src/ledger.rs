@@ -18,6 +18,7 @@
 //!    of it, with the holder's next word on the in-sync set, and when it is withdrawn. It never makes a node complete.
 //! 6. **While a pause stands, no run starts and nothing is released.** See [`pause`].
 
+mod answer;
 mod apply;
 pub mod command;
 pub mod drill;
@@ -34,7 +35,8 @@ use crate::lease::granter::{Appointment, PausedEpoch};
 use crate::model::{Epoch, Generation, Instance, NodeId, NodeKind, PauseId, RunId, SyncGeneration, WallMs};
 use crate::run::{Run, RunState};
 use crate::why::Why;
-pub use command::{Command, Rejection, Response};
+pub use answer::{Rejection, Response};
+pub use command::Command;
 pub use drill::{Drill, DrillCommand, DrillId, EndedDrill};
 pub use forced::Forced;
 pub use pause::{EndedPause, Pause, PauseOrder};

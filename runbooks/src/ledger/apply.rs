@@ -1,7 +1,7 @@
 //! `Ledger::apply`: one function per command. Those on runs are in [`super::runs`].
 
 use super::{Complete, HISTORY_MAX, Ledger, LossAccepted, Released, SyncChange};
-use crate::ledger::command::{Command, Rejection, Response};
+use crate::ledger::{Command, Rejection, Response};
 use crate::model::{Epoch, Instance, NodeId, NodeKind, PauseId, SyncGeneration};
 
 impl Ledger {

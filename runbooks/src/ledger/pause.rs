@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::apply::keep_newest;
 use super::{Complete, Ledger};
-use crate::ledger::command::Rejection;
+use crate::ledger::Rejection;
 use crate::model::{Epoch, NodeId, PauseId, WallMs};
 
 /// Shortest pause, in milliseconds. A shorter one would be over before its holder has armed its long lifetimes and somebody

@@ -2,7 +2,7 @@
 
 use super::apply::keep_newest;
 use super::{Complete, EndedRun, Ledger};
-use crate::ledger::command::Rejection;
+use crate::ledger::Rejection;
 use crate::model::{Epoch, RunId, WallMs};
 use crate::plan::{Plan, Runbook, Step, check};
 use crate::run::{Entry, Event, Illegal, Run, RunState, StepStatus};
