@@ -22,6 +22,7 @@ on_both!(
     promotion_is_undone_without_losing_the_relay_log,
     broken_applier_ends_the_drain,
     errant_transactions_refuse_the_attachment,
+    a_receiver_that_gave_up_is_started_again_and_goes_on_trying,
     relay_logs_of_a_restarted_replica_are_saved,
 );
 
@@ -269,4 +270,32 @@ async fn errant_transactions_refuse_the_attachment(flavour: Flavour) {
     // And a server that accepts writes is not attached at all.
     let old = source(&pair.primary, &pair.on_primary).await;
     pair.on_replica.attach(&old, D).await.unwrap_err();
+}
+
+/// MySQL's receiving thread ends for good after ten attempts, unless it is told otherwise: within half a minute of a lost
+/// primary, and with it goes what the ledger vouches for.
+async fn a_receiver_that_gave_up_is_started_again_and_goes_on_trying(flavour: Flavour) {
+    let pair = in_sync(flavour).await;
+    let mut root = pair.replica.root().await;
+    let few = word(flavour, "DO 0", "CHANGE REPLICATION SOURCE TO SOURCE_RETRY_COUNT=3");
+    root.query_drop(format!("STOP REPLICA IO_THREAD; {few}")).await.unwrap();
+    let ended = pair.on_replica.facts(D).await.unwrap().replication.unwrap();
+    assert!(ended.sql_running && !ended.receiver_alive && !ended.io_running, "{ended:?}");
+    let server = source(&pair.primary, &pair.on_primary).await;
+    assert_eq!(pair.on_replica.attach(&server, D).await.unwrap(), Attached::Attached);
+    pair.on_replica.start_replication(D).await.unwrap();
+    pair.on_primary.canary(6, D).await.unwrap();
+    assert!(pair.on_replica.facts(D).await.unwrap().replication.unwrap().receiver_alive);
+    assert!(!pair.on_replica.outlast_source(D).await.unwrap(), "it is told already");
+
+    // And one that somebody else has set up, and that runs.
+    root.query_drop(format!("STOP REPLICA IO_THREAD; {few}; START REPLICA IO_THREAD")).await.unwrap();
+    let applier = |threads: &str| threads.split_once('/').unwrap().1.to_owned();
+    let before = pair.on_replica.facts(D).await.unwrap().instance.threads;
+    let told = pair.on_replica.outlast_source(D).await.unwrap();
+    assert_eq!(told, flavour == Flavour::Mysql);
+    assert!(!pair.on_replica.outlast_source(D).await.unwrap());
+    let after = pair.on_replica.facts(D).await.unwrap().instance.threads;
+    assert_eq!(applier(&after), applier(&before), "the applier goes on");
+    pair.on_primary.canary(7, D).await.unwrap();
 }

@@ -55,6 +55,9 @@ pub struct ReplicationFacts {
     pub source_port: u16,
     /// The receiving thread is connected and running.
     pub io_running: bool,
+    /// The receiving thread exists, connected or not. One that gave up on its source has to be started again.
+    #[serde(default)]
+    pub receiver_alive: bool,
     /// The applying thread is running.
     pub sql_running: bool,
     /// Last error number of the receiving thread, 0 for none.

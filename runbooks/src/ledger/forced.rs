@@ -44,17 +44,19 @@ impl Ledger {
         self.forced.last().map_or("", |forced| &forced.founder)
     }
 
-    /// A survivor that holds the baton goes on with it: it serves, or its takeover is past the point of no return.
+    /// A survivor that holds the baton goes on with it: it serves, or its takeover is past the point of no return, or is one to
+    /// data of its own, which it received from nobody.
     #[must_use]
     pub fn goes_on_with(&self, survivor: &NodeId) -> bool {
-        let begins = self.run.as_ref().is_some_and(|run| run.plan.to == *survivor && !run.is_past_pivot());
-        self.holder.as_ref() == Some(survivor) && !begins
+        let run = self.run.as_ref().filter(|run| run.plan.to == *survivor && !run.is_past_pivot());
+        let received = run.is_some_and(|run| run.plan.basis.target_instance.is_some());
+        self.holder.as_ref() == Some(survivor) && !received
     }
 
     /// The survivor goes on alone. What it does not know may have been decided by the others, so nobody is called complete any
     /// more: a survivor that holds the baton goes on with it, every other one takes over only with an accepted loss.
     ///
-    /// The target of a takeover that has not come to its pivot does not hold it yet. It begins anew: the others may have ended
+    /// A replica whose takeover has not come to its pivot does not hold it yet. It begins anew: the others may have ended
     /// that run without it, and what its steps have seen, such as what was received, is older than the force.
     ///
     /// A pause ends with it only if the survivor holds. Otherwise the holder that was given up may serve under it without its

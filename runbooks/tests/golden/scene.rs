@@ -57,6 +57,7 @@ impl Default for Scene {
             source_host: "10.0.0.1".to_owned(),
             source_port: 3306,
             io_running: true,
+            receiver_alive: true,
             sql_running: true,
             io_errno: 0,
             sql_errno: 0,

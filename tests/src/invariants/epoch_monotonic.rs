@@ -9,12 +9,12 @@ use baton_runbooks::run::Run;
 /// Its name.
 pub const NAME: &str = "epoch_monotonic";
 
-/// The cluster was forced: the survivor keeps the epoch, and the baton if it has it and the pivot was begun; nobody is called
-/// complete.
+/// The cluster was forced: the survivor keeps the epoch, and the baton if it has it, unless it is a replica whose pivot was not
+/// begun; nobody is called complete.
 pub fn forced(before: &Ledger, after: &Ledger, survivor: &NodeId) -> Result<(), String> {
     let kept = (after.epoch, after.runs) == (before.epoch, before.runs);
     let run = before.run.as_ref().filter(|run| run.plan.to == *survivor);
-    let opens = run.is_none_or(Run::is_past_pivot);
+    let opens = run.is_none_or(|run| run.is_past_pivot() || run.plan.basis.target_instance.is_none());
     let holder = before.holder.as_ref().filter(|holder| *holder == survivor && opens);
     let complete = after.in_sync.values().any(|known| !known.is_accepted());
     if kept && after.holder.as_ref() == holder && after.sync_generation > before.sync_generation && !complete

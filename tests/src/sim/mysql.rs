@@ -279,6 +279,7 @@ impl Mysql {
             source_host: address(source).to_owned(),
             source_port: 3306,
             io_running: self.connected,
+            receiver_alive: self.io_started,
             sql_running: self.sql_running,
             io_errno: 0,
             sql_errno: 0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use baton_runbooks::agent::Input;
 use baton_runbooks::decide::local::Role;
 use baton_runbooks::lease::holder::Door;
-use baton_runbooks::model::NodeId;
+use baton_runbooks::model::{Instance, NodeId};
 use baton_runbooks::observe::MysqlFacts;
 
 use super::super::Context;
@@ -39,6 +39,8 @@ pub(super) struct MysqlShare {
     newest: Newest,
     detaching: Arc<AtomicBool>,
     refused: Option<String>,
+    /// The threads of this instance try for long to reach a source that is lost.
+    outlasts: Option<Instance>,
     /// The ports are open for `server`, and the agent's tables are there.
     served: Settled,
     server: String,
@@ -53,6 +55,7 @@ impl MysqlShare {
             newest,
             detaching: Arc::default(),
             refused: None,
+            outlasts: None,
             served: Settled::default(),
             server: String::new(),
         }
@@ -120,10 +123,12 @@ impl MysqlShare {
             return;
         }
         let runs = facts.replication.as_ref().is_some_and(|replication| {
-            replication.source_host == host && replication.source_port == port && replication.sql_running
+            let is_source = replication.source_host == host && replication.source_port == port;
+            is_source && replication.sql_running && replication.receiver_alive
         });
         if runs {
             self.tend(mysql, facts, wish).await;
+            self.outlast(mysql, facts, holder, wish).await;
             self.start_events(mysql).await;
             return;
         }
@@ -180,6 +185,24 @@ impl MysqlShare {
             && let Err(error) = mysql.semi_sync_replica(STATEMENT).await
         {
             tracing::warn!(error = chain(&error), "semi-sync's replica side is not on");
+        }
+    }
+
+    /// A replica that somebody else has set up may give up on a lost primary within seconds, and is then not what the ledger
+    /// vouches for any more. Looked at once for each start of its threads.
+    async fn outlast(&mut self, mysql: &Mysql, facts: &MysqlFacts, holder: &NodeId, wish: &Numbered) {
+        let receiving = facts.replication.as_ref().is_some_and(|replication| replication.io_running);
+        if self.outlasts.as_ref() == Some(&facts.instance) || !receiving || !self.newest.is(wish) {
+            return;
+        }
+        let age_max = self.context.config.timing.lease.duration();
+        if self.context.hands.peer_lately(holder, age_max).is_none_or(|report| !report.serving) {
+            return;
+        }
+        match mysql.outlast_source(STATEMENT).await {
+            Ok(true) => tracing::info!(%holder, "the replica goes on trying when its source is lost"),
+            Ok(false) => self.outlasts = Some(facts.instance.clone()),
+            Err(error) => tracing::warn!(error = chain(&error), "the replica may give up on a lost source"),
         }
     }
 

@@ -147,6 +147,7 @@ pub(super) fn replication(
         source_host: text(columns.host),
         source_port: cell(row, columns.port).unwrap_or(0),
         io_running: text(columns.io) == "Yes",
+        receiver_alive: !matches!(text(columns.io).as_str(), "" | "No"),
         sql_running: text(columns.sql) == "Yes",
         io_errno: number("Last_IO_Errno"),
         sql_errno: number("Last_SQL_Errno"),

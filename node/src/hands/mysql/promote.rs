@@ -171,8 +171,7 @@ impl Mysql {
         let mut session = self.session(Purpose::Control, budget).await?;
         let mut out = look(&mut session, what, budget).await;
         if let Ok(seen) = &out
-            && seen.is_receiver_alive
-            && seen.replication.as_ref().is_some_and(|replica| !replica.sql_running)
+            && seen.replication.as_ref().is_some_and(|replica| replica.receiver_alive && !replica.sql_running)
         {
             let start = flavour::start(session.flavour, Threads::Sql);
             out = session.query(what, start, budget).await.and(out);
@@ -240,8 +239,6 @@ impl Mysql {
 /// Replication as the server tells it at one moment.
 pub(super) struct Look {
     pub(super) replication: Option<ReplicationFacts>,
-    /// The receiving thread exists, connected or not.
-    pub(super) is_receiver_alive: bool,
     pub(super) read_only: bool,
     pub(super) executed: String,
     pub(super) applied: String,
@@ -266,10 +263,8 @@ pub(super) async fn look(
 
 fn read_look(flavour: Flavour, status: &Answer, own: &Answer) -> Result<Look, MysqlError> {
     let executed = own.text("executed").replace('\n', "");
-    let io = status.text(flavour::replica_columns(flavour).io);
     Ok(Look {
         replication: status.rows.first().map(|row| replication(flavour, row, &executed)).transpose()?,
-        is_receiver_alive: !io.is_empty() && io != "No",
         read_only: flavour::is_on(&own.text("read_only")),
         applied: own.text("applied").replace('\n', ""),
         binlog_pos: own.text("binlog_pos"),
@@ -311,7 +306,7 @@ async fn drain_on(
         if facts.sql_errno != 0 {
             return Ok(Drained::ApplierError { errno: facts.sql_errno, message: facts.error });
         }
-        if !facts.sql_running && !seen.is_receiver_alive {
+        if !facts.sql_running && !facts.receiver_alive {
             return Ok(Drained::BothThreadsStopped { left: progress });
         }
         if !facts.sql_running && !has_started {

@@ -32,7 +32,7 @@ pub struct SourceServer {
 /// What came of attaching.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attached {
-    /// The source is set; nothing runs yet. Or it was set already, and is left as it was.
+    /// The source is set; nothing runs yet. Or it was set already, and is tried for long from now on.
     Attached,
     /// This server has transactions that the source does not have. Nothing was changed.
     Refused {
@@ -106,9 +106,36 @@ impl Mysql {
                 password: &access.replication_password,
             };
             text = format!("{text}; {}", flavour::attach(flavour, whom, pos.as_deref()));
+        } else if seen.replication.as_ref().is_some_and(|replica| !replica.receiver_alive) {
+            text = format!("{text}; {}", flavour::outlast(flavour));
         }
         session.query(what, text, left()).await?;
         Ok(Attached::Attached)
+    }
+
+    /// Makes a receiving thread that runs, and would give up on a lost source soon, try for long: it is started anew, while the
+    /// applier goes on. True if that was needed. Only with the source alive: what is under way is asked for again.
+    ///
+    /// # Errors
+    /// [`MysqlError`].
+    pub async fn outlast_source(&self, deadline: Duration) -> Result<bool, MysqlError> {
+        let what = "outlast the source";
+        let columns = |flavour| flavour::replica_columns(flavour).attempts;
+        let flavour = self.flavour(deadline).await?;
+        if columns(flavour).is_empty() {
+            return Ok(false);
+        }
+        let status = |flavour: Flavour| flavour::replica_status(flavour).to_owned();
+        let answers = self.control(what, status, deadline).await?;
+        let attempts = answers.first().and_then(|status| status.get::<u64>(columns(flavour)));
+        if attempts.is_none_or(|attempts| attempts >= flavour::ATTEMPTS) {
+            return Ok(false);
+        }
+        let text = |flavour: Flavour| {
+            let (stop, start) = (flavour::stop(flavour, Threads::Io), flavour::start(flavour, Threads::Io));
+            format!("{stop}; {}; {start}", flavour::outlast(flavour))
+        };
+        self.control(what, text, deadline).await.map(|_| true)
     }
 
     /// Starts both replication threads. On MariaDB what was received and not applied before both were stopped is

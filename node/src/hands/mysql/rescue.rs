@@ -66,7 +66,7 @@ impl Mysql {
         self.park(Purpose::Control, session);
         let before = out?;
         let running =
-            before.replication.as_ref().is_none_or(|replica| replica.sql_running || before.is_receiver_alive);
+            before.replication.as_ref().is_none_or(|replica| replica.sql_running || replica.receiver_alive);
         if flavour == Flavour::Mysql || !before.read_only || running {
             return Err(MysqlError::answer(what, "refused: not a closed MariaDB replica that stands still"));
         }
