@@ -205,8 +205,8 @@ fn every_shipped_drill_passes() -> Result<()> {
     let mut wrong = Vec::new();
     for port in DATA {
         // As a service manager would.
-        lab.host(port).process("mysqld")?.supervise();
-        lab.host(port).process("redis")?.supervise();
+        lab.host(port).process("mysqld")?.supervise()?;
+        lab.host(port).process("redis")?.supervise()?;
     }
     for id in shipped::ids() {
         // Who takes the witness away asks another.

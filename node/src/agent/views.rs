@@ -123,7 +123,12 @@ fn empty_status(context: &Context) -> Status {
         leader: None,
         term: baton_runbooks::model::Term(0),
         sync: Sync::NotApplicable,
-        lease: Lease { valid_ms: None, length_ms: config.timing.lease.as_ms(), renewed_ms_ago: None },
+        lease: Lease {
+            valid_ms: None,
+            length_ms: config.timing.lease.as_ms(),
+            renewed_ms_ago: None,
+            repairs: 0,
+        },
         nodes: Vec::new(),
         run: None,
         paused: None,
@@ -204,9 +209,13 @@ fn sync(core: &Agent) -> Sync {
 
 fn lease(context: &Context) -> Lease {
     let view = context.lease.view();
-    let facts = view.borrow().facts.clone();
+    let (facts, repairs) = {
+        let view = view.borrow();
+        (view.facts.clone(), view.repairs)
+    };
     let now = context.clock.now();
     Lease {
+        repairs,
         valid_ms: facts.held.map(|(_, until)| until.since_ms(now)),
         length_ms: context.config.timing.lease.as_ms(),
         renewed_ms_ago: facts.granted_at.map(|at| now.since_ms(at)),

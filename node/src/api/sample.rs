@@ -54,7 +54,7 @@ pub(crate) fn facts() -> Status {
         leader: Some("mon".into()),
         term: Term(3),
         sync: Sync::InSync { replica: "db2".into() },
-        lease: Lease { valid_ms: Some(1_120), length_ms: 1_200, renewed_ms_ago: Some(80) },
+        lease: Lease { valid_ms: Some(1_120), length_ms: 1_200, renewed_ms_ago: Some(80), repairs: 0 },
         nodes: vec![
             row("db1", NodeKind::Data, Role::Holder, "serving", 0),
             row("db2", NodeKind::Data, Role::Replica, "replicates", 87),

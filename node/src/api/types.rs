@@ -101,6 +101,14 @@ pub struct Lease {
     pub length_ms: u64,
     /// Milliseconds since this node last saw it renewed; `None`: never, or not known here.
     pub renewed_ms_ago: Option<u64>,
+    /// How often another program has removed this node's addresses or rules since its agent started. They were put back.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repairs: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a node is at this moment.

@@ -24,6 +24,7 @@ fn table(status: &Status) -> String {
             status.alarms.iter().map(|alarm| format!("! {}: {}", alarm.code, alarm.text)).collect();
         parts.push(wrap(&lines.join("\n")));
     }
+    parts.extend(repairs(status).map(|text| wrap(&text)));
     parts.push(wrap(&status.sentence));
     parts.join("\n\n")
 }
@@ -42,6 +43,19 @@ fn head(status: &Status) -> String {
         "{} · holder {holder} · epoch {} · {sync}{lease} · leader {leader} (term {})",
         status.cluster, status.epoch, status.term
     ))
+}
+
+/// Harmless each time, and somebody's mistake.
+fn repairs(status: &Status) -> Option<String> {
+    let times = status.lease.repairs;
+    (times > 0).then(|| {
+        format!(
+            "another program removed addresses or rules of {} {times} time{} since its agent started; they were put back. \
+             `ip monitor address` and `nft monitor` show who does it",
+            status.node,
+            if times == 1 { "" } else { "s" }
+        )
+    })
 }
 
 fn nodes(rows: &[NodeRow]) -> String {
@@ -157,6 +171,18 @@ mod tests {
             }
             assert!(wrap(&status.sentence).lines().all(|line| text.contains(line)), "{text}");
         }
+    }
+
+    #[test]
+    fn repairs_are_told() {
+        let mut status = sample::healthy();
+        assert!(!table(&status).contains("another program"));
+        status.lease.repairs = 3;
+        let told = table(&status).replace('\n', " ");
+        assert!(
+            told.contains("another program removed addresses or rules of db1 3 times since its agent"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -275,9 +275,18 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
     }
 }
 
-/// Clients are served without the rules, too, so they are looked at.
+/// Clients are served without the rules, too, so they are looked at; and status tells of each repair.
 pub(super) fn repaired(fault: Fault, scene: Scene<'_>) -> Result<()> {
-    if fault != Fault::RulesFlushed || scene.lab.config.is_none() {
+    let Some(config) =
+        scene.lab.config.as_ref().filter(|_| matches!(fault, Fault::RulesFlushed | Fault::VipRemoved))
+    else {
+        return Ok(());
+    };
+    wait::until_true("status to tell of the repair", REPAIRED_WITHIN, || {
+        let status = agents::ask(config, scene.primary, &["status"])?;
+        Ok(status["lease"]["repairs"].as_u64().is_some_and(|repairs| repairs > 0))
+    })?;
+    if fault == Fault::VipRemoved {
         return Ok(());
     }
     let netns = scene.lab.wire.netns(scene.primary);

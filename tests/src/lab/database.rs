@@ -15,7 +15,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Row, Value};
 
 use super::flavour::{Flavour, Server};
-use super::wait;
+use super::{process, wait};
 
 /// Password of every account of the lab.
 pub const PASSWORD: &str = "lab-password";
@@ -78,7 +78,7 @@ pub fn command(
 }
 
 /// Writes the scripts by which the agent stops and starts the server, as a service manager would for it: `mysql-stop`
-/// returns when it has ended, `mysql-start` leaves it running.
+/// returns when it has ended, `mysql-start` leaves it running. A supervisor is told, and does the starting.
 ///
 /// # Errors
 /// A file cannot be written, or the server is not on this machine.
@@ -86,15 +86,20 @@ pub fn write_scripts(flavour: Flavour, host_dir: &Path, server_id: u8, address: 
     let (program, arguments) = command(flavour, host_dir, server_id, address)?;
     let quoted: Vec<String> = arguments.iter().map(|argument| format!("'{argument}'")).collect();
     let dir = host_dir.display();
+    let (held, supervised) =
+        (format!("{dir}/mysqld.{}", process::HELD), format!("{dir}/mysqld.{}", process::SUPERVISED));
+    let start = format!("setsid {program} {} </dev/null >>{dir}/mysqld.log 2>&1 &\n", quoted.join(" "));
     std::fs::write(
         host_dir.join("mysql-start"),
-        format!("setsid {program} {} </dev/null >>{dir}/mysqld.log 2>&1 &\n", quoted.join(" ")),
+        format!("rm -f {held}\n[ ! -e {supervised} ] || exit 0\n{start}"),
     )?;
     // One that has ended and was not reaped has ended.
     let ended = "grep -q '^State:.Z' /proc/$pid/status 2>/dev/null || [ ! -d /proc/$pid ]";
     std::fs::write(
         host_dir.join("mysql-stop"),
-        format!("pid=$(cat {dir}/mysql.pid) || exit 0\nkill $pid\nuntil {ended}; do sleep 0.05; done\n"),
+        format!(
+            ": >{held}\npid=$(cat {dir}/mysql.pid) || exit 0\nkill $pid\nuntil {ended}; do sleep 0.05; done\n"
+        ),
     )?;
     Ok(())
 }

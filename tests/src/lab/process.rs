@@ -48,12 +48,24 @@ pub struct Process {
     pid: Arc<AtomicI32>,
     starts: Arc<AtomicU32>,
     supervised: Arc<AtomicBool>,
+    /// Beside its log; a supervisor that is told to hold it starts nothing until it is told to go on.
+    supervision: PathBuf,
 }
 
+/// While this file is there nobody starts the process again: somebody has stopped it on purpose.
+pub const HELD: &str = "held";
+/// While this file is there the process has a supervisor.
+pub const SUPERVISED: &str = "supervised";
+
 impl Process {
-    /// From now on it is started again when it ends while the host has power.
-    pub fn supervise(&self) {
+    /// From now on it is started again when it ends while the host has power, unless somebody stops it on purpose.
+    ///
+    /// # Errors
+    /// The file that says so cannot be written.
+    pub fn supervise(&self) -> Result<()> {
+        std::fs::write(self.supervision.with_extension(SUPERVISED), [])?;
         self.supervised.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Its present pid, unless it has ended.
@@ -109,12 +121,17 @@ pub fn resident_kib(pid: Pid) -> Result<f64> {
 /// # Errors
 /// It cannot be started at all. A program that ends at once is seen by who waits for it to be ready.
 pub fn start(spec: Spec) -> Result<Process> {
+    // What was said to the supervisor of an earlier one is over.
+    for word in [HELD, SUPERVISED] {
+        let _ = std::fs::remove_file(spec.log.with_extension(word));
+    }
     let child = spawn(&spec)?;
     let process = Process {
         name: spec.name.clone(),
         pid: Arc::new(AtomicI32::new(pid_of(&child))),
         starts: Arc::new(AtomicU32::new(1)),
         supervised: Arc::new(AtomicBool::new(spec.restart)),
+        supervision: spec.log.clone(),
     };
     let watched = process.clone();
     std::thread::Builder::new()
@@ -133,6 +150,7 @@ pub fn adopt(name: String, pid: Pid) -> Result<Process> {
         pid: Arc::new(AtomicI32::new(pid.as_raw())),
         starts: Arc::new(AtomicU32::new(1)),
         supervised: Arc::default(),
+        supervision: PathBuf::new(),
     };
     let watched = process.clone();
     std::thread::Builder::new().name(format!("watch-{name}")).spawn(move || {
@@ -149,8 +167,14 @@ fn reap(spec: &Spec, mut child: Child, process: &Process) {
         if ended.is_err() || !process.supervised.load(Ordering::SeqCst) {
             return;
         }
-        if wait::pass(RESTART_AFTER).is_err() || !spec.powered.load(Ordering::SeqCst) {
-            return;
+        let is_held = || process.supervision.with_extension(HELD).exists();
+        loop {
+            if wait::pass(RESTART_AFTER).is_err() || !spec.powered.load(Ordering::SeqCst) {
+                return;
+            }
+            if !is_held() {
+                break;
+            }
         }
         match spawn(spec) {
             Ok(again) => child = again,
