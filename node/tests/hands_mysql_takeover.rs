@@ -23,6 +23,7 @@ on_both!(
     broken_applier_ends_the_drain,
     errant_transactions_refuse_the_attachment,
     a_receiver_that_gave_up_is_started_again_and_goes_on_trying,
+    what_was_received_survives_an_attachment_to_the_same_source,
     relay_logs_of_a_restarted_replica_are_saved,
 );
 
@@ -286,16 +287,43 @@ async fn a_receiver_that_gave_up_is_started_again_and_goes_on_trying(flavour: Fl
     pair.on_replica.start_replication(D).await.unwrap();
     pair.on_primary.canary(6, D).await.unwrap();
     assert!(pair.on_replica.facts(D).await.unwrap().replication.unwrap().receiver_alive);
-    assert!(!pair.on_replica.outlast_source(D).await.unwrap(), "it is told already");
+    assert!(!pair.on_replica.gives_up_soon(D).await.unwrap(), "it is told already");
 
     // And one that somebody else has set up, and that runs.
     root.query_drop(format!("STOP REPLICA IO_THREAD; {few}; START REPLICA IO_THREAD")).await.unwrap();
+    assert_eq!(pair.on_replica.gives_up_soon(D).await.unwrap(), flavour == Flavour::Mysql);
     let applier = |threads: &str| threads.split_once('/').unwrap().1.to_owned();
     let before = pair.on_replica.facts(D).await.unwrap().instance.threads;
-    let told = pair.on_replica.outlast_source(D).await.unwrap();
-    assert_eq!(told, flavour == Flavour::Mysql);
-    assert!(!pair.on_replica.outlast_source(D).await.unwrap());
+    pair.on_replica.outlast_source(D).await.unwrap();
+    assert!(!pair.on_replica.gives_up_soon(D).await.unwrap());
     let after = pair.on_replica.facts(D).await.unwrap().instance.threads;
     assert_eq!(applier(&after), applier(&before), "the applier goes on");
     pair.on_primary.canary(7, D).await.unwrap();
+}
+
+/// MySQL deletes its relay logs when a stopped replica is told anything new about its source: what it had acknowledged and not
+/// applied would be gone until it is sent again.
+async fn what_was_received_survives_an_attachment_to_the_same_source(flavour: Flavour) {
+    // MariaDB throws it away at the start, in any case.
+    if flavour == Flavour::Mariadb {
+        return;
+    }
+    let pair = in_sync(flavour).await;
+    let mut root = pair.replica.root().await;
+    let few = "CHANGE REPLICATION SOURCE TO SOURCE_RETRY_COUNT=3";
+    root.query_drop(format!("STOP REPLICA IO_THREAD; {few}; START REPLICA IO_THREAD")).await.unwrap();
+    root.query_drop("STOP REPLICA SQL_THREAD").await.unwrap();
+    pair.primary.app().await.query_drop("INSERT INTO t (v) VALUES (1),(2)").await.unwrap();
+    root.query_drop("STOP REPLICA").await.unwrap();
+    let received = pair.on_replica.capture_received(D).await.unwrap();
+    assert_eq!(received.backlog, 1, "{received:?}");
+    pair.on_replica.outlast_source(D).await.unwrap_err();
+    let server = source(&pair.primary, &pair.on_primary).await;
+    assert_eq!(pair.on_replica.attach(&server, D).await.unwrap(), Attached::Attached);
+    assert_eq!(pair.on_replica.capture_received(D).await.unwrap(), received, "nothing is thrown away");
+    pair.on_replica.start_replication(D).await.unwrap();
+    assert_eq!(pair.on_replica.drain(&received.received, D, |_| {}).await.unwrap(), Drained::Reached);
+    assert!(pair.on_replica.gives_up_soon(D).await.unwrap());
+    pair.on_replica.outlast_source(D).await.unwrap();
+    assert!(!pair.on_replica.gives_up_soon(D).await.unwrap());
 }

@@ -190,7 +190,7 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
     }
     let seen = unreachable(facts);
     match may_take_over(facts) {
-        Ok(cause) => take_over(facts, [cause].into_iter().chain(seen).collect()),
+        Ok(cause) => take_over(facts, cause, seen),
         Err(why) => Decision::hold([why].into_iter().chain(seen)),
     }
 }
@@ -279,16 +279,19 @@ fn cold_start(facts: &Facts<'_>, holder: &NodeId) -> Option<Why> {
     (left_ms > 0).then(|| Why::ColdStart { holder: holder.clone(), left_ms })
 }
 
-fn take_over(facts: &Facts<'_>, causes: Vec<Why>) -> Decision {
+/// `seen` stands beside the cause for whoever reads the decision. It is not in the plan, which every agent has to read, also one
+/// of an older version that does not know its code.
+fn take_over(facts: &Facts<'_>, cause: Why, seen: Option<Why>) -> Decision {
     match candidate::choose(facts) {
         Ok(node) => {
-            let why = causes.into_iter().chain([Why::Candidate { node: node.clone() }]);
+            let why = [cause, Why::Candidate { node: node.clone() }].into_iter();
             let why = why.chain(candidate::accepted_loss(facts, &node)).collect();
             let plan = takeover_plan(facts, &node, why);
-            let why = plan.why.clone();
+            let mut why = plan.why.clone();
+            why.splice(1..1, seen);
             Decision { action: Action::StartRun { plan: Box::new(plan) }, why }
         }
-        Err(obstacles) => Decision::hold(causes.into_iter().chain(obstacles)),
+        Err(obstacles) => Decision::hold([cause].into_iter().chain(seen).chain(obstacles)),
     }
 }
 

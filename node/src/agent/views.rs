@@ -295,7 +295,12 @@ fn describe(role: Role, report: Option<&NodeReport>, silent: bool) -> String {
     match role {
         Role::Holder if report.serving => "serves".to_owned(),
         Role::Holder => "holds the baton, does not serve".to_owned(),
-        Role::Replica => "follows".to_owned(),
+        Role::Replica => match mysql(Some(report)).and_then(|facts| facts.replication.as_ref()) {
+            Some(broken) if !broken.io_running && broken.io_errno != 0 => {
+                format!("does not receive: error {}", broken.io_errno)
+            }
+            Some(_) | None => "follows".to_owned(),
+        },
         Role::Closed if report.resync.as_ref().is_some_and(|resync| resync.phase < ResyncPhase::Done) => {
             "is being resynced".to_owned()
         }

@@ -118,7 +118,7 @@ fn slow_takeover(status: &Status) -> Option<Alarm> {
     let row = status.nodes.iter().find(|row| row.name == *replica && !row.silent)?;
     let lag_ms = row.lag_ms.filter(|ms| *ms > ACTIVATE_BUDGET_MS)?;
     Some(AlarmCode::SlowTakeover.alarm(format!(
-        "it has the writes of {} s left to apply first, and only {} s are meant for that",
+        "{replica} has the writes of {} s left to apply first, and only {} s are meant for that",
         lag_ms / 1_000,
         ACTIVATE_BUDGET_MS / 1_000
     )))

@@ -72,7 +72,7 @@ fn watch_target(facts: &Facts<'_>, run: &Run) -> Decision {
 /// that is away ends the run, and the holder, whose lease goes on, opens again by itself.
 fn watch_both(facts: &Facts<'_>, run: &Run) -> Decision {
     if let Ok(cause) = super::may_take_over(facts) {
-        return super::take_over(facts, vec![cause]);
+        return super::take_over(facts, cause, None);
     }
     let target = &run.plan.to;
     if !facts.is_silent(target) {

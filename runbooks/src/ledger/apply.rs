@@ -130,6 +130,8 @@ impl Ledger {
             return Err(Rejection::NothingToAccept { node });
         }
         self.sync_generation = self.sync_generation.next();
+        // The newest word is what the operator wants: an older one for the other node, such as a force's, is taken back by it.
+        self.in_sync.retain(|_, known| !known.is_accepted());
         self.in_sync.insert(node, Complete::Accepted { instance, loss });
         Ok(())
     }

@@ -45,7 +45,7 @@ impl Ledger {
     }
 
     /// A survivor that holds the baton goes on with it: it serves, or its takeover is past the point of no return, or is one to
-    /// data of its own, which it received from nobody.
+    /// data that need no proof of where they were received.
     #[must_use]
     pub fn goes_on_with(&self, survivor: &NodeId) -> bool {
         let run = self.run.as_ref().filter(|run| run.plan.to == *survivor && !run.is_past_pivot());

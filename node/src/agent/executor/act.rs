@@ -216,10 +216,15 @@ impl Executor {
         self.context.local.note_opening(&server).await.context("note which server is opened")?;
         self.inputs.send(Input::Opening { server }).await.context("the driver has ended")?;
         let facts = mysql.facts(STATEMENT).await?;
+        if facts.replication.is_some() {
+            let is_new = self.cut_again().await?;
+            if is_new || facts.apply_backlog != Some(0) {
+                self.apply_the_rest(mysql).await?;
+            }
+        }
         let _alone = self.context.sync.exclusive().await;
         self.check_current()?;
         if facts.replication.is_some() {
-            self.cut_again().await?;
             mysql.promote(&received, STATEMENT).await?;
         } else {
             mysql.open_writes(Switch::Off, STATEMENT).await?;
@@ -229,12 +234,29 @@ impl Executor {
 
     /// A server that was started again after it had been promoted is promoted once more, maybe on a host that was booted too:
     /// whatever it is sent from now on must not be acknowledged by it.
-    async fn cut_again(&self) -> anyhow::Result<()> {
+    /// True if it was cut only now.
+    async fn cut_again(&self) -> anyhow::Result<bool> {
         let (peer, port) = self.peer_mysql()?;
-        if !Cut::open()?.is_cut(peer, port).context("read the cut back")? {
+        let is_cut = Cut::open()?.is_cut(peer, port).context("read the cut back")?;
+        if !is_cut {
             self.context.hands.cut_stream(peer, port).await.context("cut the replication stream")?;
         }
-        Ok(())
+        Ok(!is_cut)
+    }
+
+    /// What the kernel still had for the receiver when the stream was cut is received after that, and acknowledged to nobody.
+    /// It is applied like the rest: a promotion throws nothing away.
+    async fn apply_the_rest(&self, mysql: &Mysql) -> anyhow::Result<()> {
+        let rest = mysql.capture_received(STATEMENT).await?;
+        match mysql.drain(&rest.received, DRAIN_STILL_MAX, |_| {}).await? {
+            Drained::Reached => Ok(()),
+            Drained::ApplierError { errno, message } => {
+                bail!("the applier stopped with error {errno}: {message}")
+            }
+            Drained::BothThreadsStopped { left } | Drained::NoProgress { left } => {
+                bail!("{} transactions were received and are not applied", left.backlog)
+            }
+        }
     }
 
     /// Read-only again. A server that is gone boots closed, so it needs no operator; one that hangs may be writable when it

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_runbooks::agent::Input;
 use baton_runbooks::decide::local::Role;
@@ -27,6 +27,8 @@ const CLOSE_BUDGET: Duration = Duration::from_secs(2);
 const FINISH_BUDGET: Duration = Duration::from_secs(6);
 /// Deadline of one statement.
 const STATEMENT: Duration = Duration::from_secs(2);
+/// Replication that was started and did not run for a moment is started again after this.
+const START_PAUSE: Duration = Duration::from_secs(5);
 /// Forgetting a lost primary takes seconds on MariaDB; nobody waits for it.
 const DETACH_DEADLINE: Duration = Duration::from_secs(30);
 /// Time for the ports' door to open.
@@ -39,6 +41,8 @@ pub(super) struct MysqlShare {
     newest: Newest,
     detaching: Arc<AtomicBool>,
     refused: Option<String>,
+    /// After whom replication was started last, and when, as long as it was not seen to run since.
+    started: Option<(NodeId, Instant)>,
     /// The threads of this instance try for long to reach a source that is lost.
     outlasts: Option<Instance>,
     /// The ports are open for `server`, and the agent's tables are there.
@@ -55,6 +59,7 @@ impl MysqlShare {
             newest,
             detaching: Arc::default(),
             refused: None,
+            started: None,
             outlasts: None,
             served: Settled::default(),
             server: String::new(),
@@ -127,9 +132,14 @@ impl MysqlShare {
             is_source && replication.sql_running && replication.receiver_alive
         });
         if runs {
+            self.started = None;
             self.tend(mysql, facts, wish).await;
             self.outlast(mysql, facts, holder, wish).await;
             self.start_events(mysql).await;
+            return;
+        }
+        // A receiver that ends at once, of an error that only an operator can mend, is not started all the time.
+        if self.started.as_ref().is_some_and(|(whom, at)| whom == holder && at.elapsed() < START_PAUSE) {
             return;
         }
         // Only from a holder that is there: MariaDB throws away what it received and did not apply when it is started, and
@@ -154,7 +164,10 @@ impl MysqlShare {
             Err(error) => Err(error),
         };
         match attached {
-            Ok(()) => tracing::info!(%holder, "following"),
+            Ok(()) => {
+                self.started = Some((holder.clone(), Instant::now()));
+                tracing::info!(%holder, "following");
+            }
             Err(error) => tracing::warn!(error = chain(&error), %holder, "not following yet"),
         }
     }
@@ -189,17 +202,27 @@ impl MysqlShare {
     }
 
     /// A replica that somebody else has set up may give up on a lost primary within seconds, and is then not what the ledger
-    /// vouches for any more. Looked at once for each start of its threads.
+    /// vouches for any more. Neither is it while its receiver is started anew, so that is done before it is in sync.
     async fn outlast(&mut self, mysql: &Mysql, facts: &MysqlFacts, holder: &NodeId, wish: &Numbered) {
         let receiving = facts.replication.as_ref().is_some_and(|replication| replication.io_running);
-        if self.outlasts.as_ref() == Some(&facts.instance) || !receiving || !self.newest.is(wish) {
+        let is_counted_on = {
+            let committed = self.context.consensus.committed();
+            let ledger = &committed.borrow().ledger;
+            ledger.run.is_some() || ledger.in_sync.contains_key(&self.context.config.node)
+        };
+        if self.outlasts.as_ref() == Some(&facts.instance) || !receiving || is_counted_on {
             return;
         }
         let age_max = self.context.config.timing.lease.duration();
-        if self.context.hands.peer_lately(holder, age_max).is_none_or(|report| !report.serving) {
+        let serves = self.context.hands.peer_lately(holder, age_max).is_some_and(|report| report.serving);
+        if !serves || !self.newest.is(wish) {
             return;
         }
-        match mysql.outlast_source(STATEMENT).await {
+        let told = match mysql.gives_up_soon(STATEMENT).await {
+            Ok(true) => mysql.outlast_source(STATEMENT).await.map(|()| true),
+            other => other,
+        };
+        match told {
             Ok(true) => tracing::info!(%holder, "the replica goes on trying when its source is lost"),
             Ok(false) => self.outlasts = Some(facts.instance.clone()),
             Err(error) => tracing::warn!(error = chain(&error), "the replica may give up on a lost source"),

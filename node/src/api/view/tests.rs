@@ -248,7 +248,7 @@ fn alarms_are_told_even_if_a_takeover_would_work() {
     let status = after(|s| s.nodes[1].lag_ms = Some(45_000));
     assert_eq!(
         status.sentence,
-        "ATTENTION: db2 can take over now (lag 45.0 s), but it has the writes of 45 s left to apply first, and only 20 s are \
+        "ATTENTION: db2 can take over now (lag 45.0 s), but db2 has the writes of 45 s left to apply first, and only 20 s are \
          meant for that."
     );
     let status = after(|s| s.nodes[1].config_matches = false);

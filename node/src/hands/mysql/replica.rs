@@ -32,7 +32,7 @@ pub struct SourceServer {
 /// What came of attaching.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attached {
-    /// The source is set; nothing runs yet. Or it was set already, and is tried for long from now on.
+    /// The source is set; nothing runs yet. Or it was set already, and is left as it was, but for how long it is tried.
     Attached,
     /// This server has transactions that the source does not have. Nothing was changed.
     Refused {
@@ -106,36 +106,47 @@ impl Mysql {
                 password: &access.replication_password,
             };
             text = format!("{text}; {}", flavour::attach(flavour, whom, pos.as_deref()));
-        } else if seen.replication.as_ref().is_some_and(|replica| !replica.receiver_alive) {
+        } else if seen
+            .replication
+            .as_ref()
+            .is_some_and(|replica| replica.sql_running && !replica.receiver_alive)
+        {
+            // With both stopped MySQL would delete what was received and not applied; then it is told once the applier runs.
             text = format!("{text}; {}", flavour::outlast(flavour));
         }
         session.query(what, text, left()).await?;
         Ok(Attached::Attached)
     }
 
-    /// Makes a receiving thread that runs, and would give up on a lost source soon, try for long: it is started anew, while the
-    /// applier goes on. True if that was needed. Only with the source alive: what is under way is asked for again.
+    /// True if the receiving thread would give up on a lost source soon, as MySQL's does unless it is told otherwise.
     ///
     /// # Errors
     /// [`MysqlError`].
-    pub async fn outlast_source(&self, deadline: Duration) -> Result<bool, MysqlError> {
-        let what = "outlast the source";
-        let columns = |flavour| flavour::replica_columns(flavour).attempts;
+    pub async fn gives_up_soon(&self, deadline: Duration) -> Result<bool, MysqlError> {
         let flavour = self.flavour(deadline).await?;
-        if columns(flavour).is_empty() {
+        let column = flavour::replica_columns(flavour).attempts;
+        if column.is_empty() {
             return Ok(false);
         }
         let status = |flavour: Flavour| flavour::replica_status(flavour).to_owned();
-        let answers = self.control(what, status, deadline).await?;
-        let attempts = answers.first().and_then(|status| status.get::<u64>(columns(flavour)));
-        if attempts.is_none_or(|attempts| attempts >= flavour::ATTEMPTS) {
-            return Ok(false);
-        }
-        let text = |flavour: Flavour| {
-            let (stop, start) = (flavour::stop(flavour, Threads::Io), flavour::start(flavour, Threads::Io));
-            format!("{stop}; {}; {start}", flavour::outlast(flavour))
-        };
-        self.control(what, text, deadline).await.map(|_| true)
+        let answers = self.control("how long a source is tried", status, deadline).await?;
+        let attempts = answers.first().and_then(|status| status.get::<u64>(column));
+        // Nought is without end.
+        Ok(attempts.is_some_and(|attempts| attempts != 0 && attempts < flavour::ATTEMPTS))
+    }
+
+    /// Starts a receiving thread that runs anew, with another word on how long it tries a lost source, while the applier goes
+    /// on. Only with the source alive: what is under way is asked for again. Refused beside an applier that stands still: MySQL
+    /// would delete what was received and not applied.
+    ///
+    /// # Errors
+    /// [`MysqlError`]; [`MysqlError::Answer`] when refused.
+    pub async fn outlast_source(&self, deadline: Duration) -> Result<(), MysqlError> {
+        let what = "outlast the source";
+        let mut session = self.session(Purpose::Control, deadline).await?;
+        let out = outlast_on(&mut session, what, deadline).await;
+        self.park(Purpose::Control, session);
+        out
     }
 
     /// Starts both replication threads. On MariaDB what was received and not applied before both were stopped is
@@ -148,6 +159,16 @@ impl Mysql {
             .await
             .map(|_| ())
     }
+}
+
+async fn outlast_on(session: &mut Session, what: &'static str, deadline: Duration) -> Result<(), MysqlError> {
+    let flavour = session.flavour;
+    let seen = look(session, what, deadline).await?;
+    if !seen.replication.is_some_and(|replica| replica.sql_running) {
+        return Err(MysqlError::answer(what, "refused: the applier stands still"));
+    }
+    let (stop, start) = (flavour::stop(flavour, Threads::Io), flavour::start(flavour, Threads::Io));
+    session.query(what, format!("{stop}; {}; {start}", flavour::outlast(flavour)), deadline).await.map(drop)
 }
 
 fn extra_of(flavour: Flavour, seen: &Look, theirs: &str) -> Result<String, MysqlError> {

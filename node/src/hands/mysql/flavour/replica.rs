@@ -174,9 +174,9 @@ pub fn attach(flavour: Flavour, source: Source<'_>, slave_pos: Option<&str>) -> 
 /// So often a replica tries to reach its source, once a second, before it gives up for good.
 pub const ATTEMPTS: u64 = 86_400;
 
-/// Lets a replica whose receiving thread has ended try for as long as [`attach`] does, without another word on its source:
-/// what it received and did not apply stays. MariaDB takes that only while its applier is stopped too, and tries for long by
-/// itself.
+/// Lets a replica whose receiving thread has ended, and whose applier runs, try for as long as [`attach`] does, without another
+/// word on its source: what it received and did not apply stays. With both stopped MySQL deletes it. MariaDB takes no such word
+/// beside a running applier, and tries for long by itself.
 #[must_use]
 pub const fn outlast(flavour: Flavour) -> &'static str {
     match flavour {
