@@ -13,8 +13,11 @@
 //! known, both must be taken to be true: semi-sync stays on until an *out of sync* that this keeper proposed has been
 //! accepted. The same holds at the start of an agent, whose predecessor may have left a proposal on its way.
 
+mod stall;
+
 use serde::{Deserialize, Serialize};
 
+use self::stall::Stall;
 use crate::ledger::{Complete, Ledger};
 use crate::model::{Instance, Mono, NodeId, SyncGeneration};
 use crate::observe::{MysqlFacts, SemiSyncFacts};
@@ -112,9 +115,7 @@ pub struct Keeper {
     patience_ms: u64,
     report_max_ms: u64,
     baseline: Option<Baseline>,
-    seen_at: Option<Mono>,
-    acknowledged: Option<(u64, Mono)>,
-    gone_since: Option<Mono>,
+    stall: Stall,
     /// Before an attempt, the replica must have applied this canary: it was begun after the flag was lost.
     proof: Option<u64>,
     attempt: Option<Attempt>,
@@ -133,9 +134,7 @@ impl Keeper {
             patience_ms,
             report_max_ms,
             baseline: None,
-            seen_at: None,
-            acknowledged: None,
-            gone_since: None,
+            stall: Stall::new(),
             proof: None,
             attempt: None,
             settled: None,
@@ -152,12 +151,12 @@ impl Keeper {
     /// What the holder does now.
     pub fn keep(&mut self, facts: &KeepFacts<'_>) -> Keep {
         let Some((at, primary)) = facts.primary.filter(|_| facts.serving) else {
-            self.seen_at = None;
+            self.stall = Stall::new();
             self.proof = None;
             self.attempt = None;
             return Keep::Nothing;
         };
-        let stalled = self.stalled(&primary.semi_sync, at);
+        let stalled = self.stall.look(&primary.semi_sync, at, self.patience_ms);
         // Old facts are no proof that the database is still there: then the loss may be accepted for good reason.
         let seen = facts.now.since_ms(at) <= self.report_max_ms;
         if seen && facts.ledger.has_accepted_loss() {
@@ -170,30 +169,8 @@ impl Keeper {
         self.regain(facts, primary, stalled)
     }
 
-    /// Commits wait, or no replica is attached, and nothing was acknowledged for `sync_patience`. Counted on the instants
-    /// of the observations: a server that gives no figures any more is not a replica that acknowledges nothing.
-    fn stalled(&mut self, semi: &SemiSyncFacts, at: Mono) -> bool {
-        // Nobody looked for a while: what happened meanwhile is not known, so patience begins anew.
-        if self.seen_at.replace(at).is_none_or(|last| at.since_ms(last) > self.patience_ms / 2) {
-            self.acknowledged = None;
-            self.gone_since = None;
-        }
-        let moved = self.acknowledged.is_none_or(|(yes_tx, _)| yes_tx != semi.yes_tx);
-        if moved || semi.waiting == 0 {
-            self.acknowledged = Some((semi.yes_tx, at));
-        }
-        if semi.clients > 0 || !semi.source_enabled {
-            self.gone_since = None;
-        } else {
-            self.gone_since.get_or_insert(at);
-        }
-        let waits = self.acknowledged.is_some_and(|(_, since)| at.since_ms(since) >= self.patience_ms);
-        let gone = self.gone_since.is_some_and(|since| at.since_ms(since) >= self.patience_ms);
-        waits || gone
-    }
-
     /// In sync: watch that what the flag promises stays true.
-    fn guard(&mut self, facts: &KeepFacts<'_>, primary: &MysqlFacts, stalled: bool) -> Keep {
+    fn guard(&mut self, facts: &KeepFacts<'_>, primary: &MysqlFacts, stalled: Option<String>) -> Keep {
         let semi = &primary.semi_sync;
         let since = self.follow_baseline(facts, primary);
         self.proof = None;
@@ -208,11 +185,10 @@ impl Keeper {
         if let Some(reason) = self.replaced(facts) {
             return Keep::ProposeOut { reason, close_ports: false };
         }
-        if stalled {
+        if let Some(reason) = stalled {
             if !steady {
                 self.delay(facts.now);
             }
-            let reason = format!("the replica acknowledged nothing for {} ms", self.patience_ms);
             return Keep::ProposeOut { reason, close_ports: false };
         }
         Keep::Nothing
@@ -262,7 +238,7 @@ impl Keeper {
     }
 
     /// Out of sync: release what waits, and get in sync again when the replica is there.
-    fn regain(&mut self, facts: &KeepFacts<'_>, primary: &MysqlFacts, stalled: bool) -> Keep {
+    fn regain(&mut self, facts: &KeepFacts<'_>, primary: &MysqlFacts, stalled: Option<String>) -> Keep {
         let semi = &primary.semi_sync;
         let generation = facts.ledger.sync_generation;
         if self.attempt.as_ref().is_some_and(|attempt| attempt.generation != generation) {
@@ -279,7 +255,7 @@ impl Keeper {
             return self.off(semi, generation);
         }
         let proof = *self.proof.get_or_insert(newest_canary(facts, primary) + 1);
-        let Some((node, replica)) = self.ready_replica(facts).filter(|_| !stalled) else {
+        let Some((node, replica)) = self.ready_replica(facts).filter(|_| stalled.is_none()) else {
             self.give_up(facts.now);
             return self.off(semi, generation);
         };
