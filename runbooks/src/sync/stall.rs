@@ -11,14 +11,16 @@ pub(super) struct Stall {
     seen_at: Option<Mono>,
     /// The count of acknowledgements, and since when it stands still while commits wait.
     acknowledged: Option<(u64, Mono)>,
-    /// The count by which everything that waited at an instant is acknowledged, for each instant that counts yet.
+    /// The count by which everything that waited at the newest look is acknowledged.
+    waiting: Option<u64>,
+    /// The same for earlier looks, each with the instant of the look after it.
     waited: VecDeque<(Mono, u64)>,
     gone_since: Option<Mono>,
 }
 
 impl Stall {
     pub(super) const fn new() -> Self {
-        Self { seen_at: None, acknowledged: None, waited: VecDeque::new(), gone_since: None }
+        Self { seen_at: None, acknowledged: None, waiting: None, waited: VecDeque::new(), gone_since: None }
     }
 
     /// Commits wait and nothing was acknowledged for `patience_ms`, or one of them has waited for so long although others were
@@ -49,18 +51,21 @@ impl Stall {
     }
 
     /// Acknowledgements come in the order of the commits. Whoever waited at an instant has been acknowledged when as many have
-    /// come since as waited then; where others were counted too, it is found out later, not wrongly.
+    /// come since as waited then; where others were counted too, it is found out later, not wrongly. The wait counts from the
+    /// next look on: a holder that is cut off must not find its replica slow before it would have found it silent, or it could
+    /// call it out of sync with a lease that has ended (`lease + renew ≤ sync_patience`).
     fn follow_waiting(&mut self, semi: &SemiSyncFacts, before: Option<u64>, at: Mono) {
         let is_another_server = before.is_some_and(|yes_tx| semi.yes_tx < yes_tx);
         if semi.waiting == 0 || is_another_server {
             self.waited.clear();
+            self.waiting = None;
         }
         while self.waited.front().is_some_and(|(_, target)| *target <= semi.yes_tx) {
             self.waited.pop_front();
         }
-        if semi.waiting > 0 {
-            self.waited.push_back((at, semi.yes_tx.saturating_add(semi.waiting)));
-        }
+        let left = self.waiting.take().filter(|target| *target > semi.yes_tx);
+        self.waited.extend(left.map(|target| (at, target)));
+        self.waiting = (semi.waiting > 0).then(|| semi.yes_tx.saturating_add(semi.waiting));
     }
 }
 
@@ -90,7 +95,7 @@ mod tests {
     fn a_trickle_of_acknowledgements_is_a_stall_too() {
         // Ten writers, and two acknowledgements a second: each commit waits for five.
         let (at, why) = stalls_at(|at| (at / 500, 10)).unwrap();
-        assert_eq!((at, why.as_str()), (1_400, "commits wait for the replica for 1400 ms and longer"));
+        assert_eq!((at, why.as_str()), (1_500, "commits wait for the replica for 1400 ms and longer"));
     }
 
     #[test]
@@ -107,6 +112,14 @@ mod tests {
     fn no_acknowledgement_at_all_is_told_as_that() {
         let (at, why) = stalls_at(|_| (7, 1)).unwrap();
         assert_eq!((at, why.as_str()), (1_400, "the replica acknowledged nothing for 1400 ms"));
+    }
+
+    /// Ten of twenty were acknowledged before all went silent. Of the others it is known since the look before, and told when
+    /// silence is.
+    #[test]
+    fn silence_is_not_found_sooner_behind_others() {
+        let (at, why) = stalls_at(|at| if at == 0 { (0, 20) } else { (10, 20) }).unwrap();
+        assert_eq!((at, why.as_str()), (1_500, "the replica acknowledged nothing for 1400 ms"));
     }
 
     #[test]
