@@ -17,7 +17,7 @@ mod stall;
 
 use serde::{Deserialize, Serialize};
 
-use self::stall::Stall;
+use self::stall::{CanaryCommits, Stall};
 use crate::ledger::{Complete, Ledger};
 use crate::model::{Instance, Mono, NodeId, SyncGeneration};
 use crate::observe::{MysqlFacts, SemiSyncFacts};
@@ -156,7 +156,8 @@ impl Keeper {
             self.attempt = None;
             return Keep::Nothing;
         };
-        let stalled = self.stall.look(&primary.semi_sync, at, self.patience_ms);
+        let canary = CanaryCommits { started: facts.canary_started, committed: facts.canary_committed };
+        let stalled = self.stall.look(&primary.semi_sync, canary, at, self.patience_ms);
         // Old facts are no proof that the database is still there: then the loss may be accepted for good reason.
         let seen = facts.now.since_ms(at) <= self.report_max_ms;
         if seen && facts.ledger.has_accepted_loss() {
