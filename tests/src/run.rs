@@ -79,6 +79,18 @@ impl Plan {
     pub fn usual(driver: Driver, fault: Fault) -> Self {
         Self { driver, fault, flavour: Flavour::Mariadb, docker: true, at: None, whole: false, keep: false }
     }
+
+    /// What must come of it. Only agents tell who lost whom, and every system is tried with that fault.
+    fn expectation(&self) -> Expectation {
+        let usual = self.fault.expectation();
+        match self.driver {
+            Driver::Agents { .. } => usual,
+            Driver::Keepalived { .. } | Driver::Sentinel | Driver::Pacemaker | Driver::Nobody => {
+                let refusal = usual.refusal.filter(|_| self.fault != Fault::PartitionPair);
+                Expectation { refusal, ..usual }
+            }
+        }
+    }
 }
 
 /// Does one run.
@@ -138,7 +150,7 @@ impl Terms<'_> {
     /// The directory of histories cannot be made.
     pub fn of(plan: &Plan) -> Result<Self> {
         Ok(Self {
-            expected: plan.fault.expectation(),
+            expected: plan.expectation(),
             delay: Duration::from_millis(rand::random::<u64>() % JITTER_MS),
             spread: Duration::from_millis(rand::random::<u64>() % SPREAD_MS),
             settle: None,

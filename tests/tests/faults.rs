@@ -45,8 +45,8 @@ fn survives(fault: Fault) {
     assert_eq!(done, Ok(()), "{}", fault.name());
 }
 
-/// At each step before the point of no return. A leader or a target that is lost strikes before and after each step acts; the others at
-/// one of the two in turn, for the sake of time. `BATON_EVERY_POINT=1` strikes at both everywhere, and a soak at any.
+/// At each step before the point of no return. A leader or a target that is lost strikes before and after each step acts; the
+/// others at one of the two in turn, for the sake of time. `BATON_EVERY_POINT=1` strikes at both everywhere, and a soak at any.
 fn survives_at_every_step(fault: Fault) {
     let Some(flavour) = flavour() else { return };
     let _turn = turn::beside_another().expect("a place for a lab");

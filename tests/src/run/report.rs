@@ -140,9 +140,7 @@ pub(super) fn judge(plan: &Plan, expected: &Expectation, seen: Seen) -> Report {
     let lost = Kind::ALL.into_iter().filter_map(|kind| Some((kind, read(kind)?.lost.len()))).collect();
     let changes = u64::from(seen.bounds.holder_changes);
     let mut reasons = failures(plan.driver.kinds(), expected, &seen);
-    if matches!(plan.driver, Driver::Agents { .. }) {
-        reasons.extend(unsaid(plan.fault, expected, &seen.outlasted.refusals));
-    }
+    reasons.extend(unsaid(plan.fault, expected, &seen.outlasted.refusals));
     let result = match (reasons.is_empty(), seen.doubts.is_empty()) {
         (false, _) => Outcome::Fail,
         (true, false) => Outcome::Inconclusive,

@@ -15,11 +15,11 @@ use baton_runbooks::run::Run;
 use tokio::time::sleep;
 
 use super::super::reconcile::redis::is_empty_beside_data;
+use super::handover::reached;
 use super::{Executor, Facts};
 use crate::chain::chain;
 use crate::hands::hooks::{self, Hook};
 use crate::hands::mysql::Mysql;
-use crate::hands::mysql::promote::Drained;
 use crate::hands::mysql::semisync::Switch;
 use crate::hands::server::boot_id;
 
@@ -158,22 +158,9 @@ impl Executor {
         }
         let received = self.received()?;
         let mut looks = 0_u64;
-        let drained = mysql.drain(&received, DRAIN_STILL_MAX, |_| looks += 1).await?;
-        match drained {
-            Drained::Reached => {
-                self.still_cut(&run)?;
-                Ok(vec![fact("drained", received), fact("looks", looks)])
-            }
-            Drained::ApplierError { errno, message } => {
-                bail!("the applier stopped with error {errno}: {message}")
-            }
-            Drained::BothThreadsStopped { left } => {
-                bail!("both replication threads are stopped, {} transactions left", left.backlog)
-            }
-            Drained::NoProgress { left } => {
-                bail!("no progress for {} ms, {} transactions left", left.still_ms, left.backlog)
-            }
-        }
+        reached(mysql.drain(&received, DRAIN_STILL_MAX, |_| looks += 1).await?)?;
+        self.still_cut(&run)?;
+        Ok(vec![fact("drained", received), fact("looks", looks)])
     }
 
     /// Without the cut more may have been received than was captured, and acknowledged with it. A boot of the host takes it
@@ -217,6 +204,7 @@ impl Executor {
         self.inputs.send(Input::Opening { server }).await.context("the driver has ended")?;
         let facts = mysql.facts(STATEMENT).await?;
         if facts.replication.is_some() {
+            self.check_current()?;
             let is_new = self.cut_again().await?;
             if is_new || facts.apply_backlog != Some(0) {
                 self.apply_the_rest(mysql).await?;
@@ -248,15 +236,7 @@ impl Executor {
     /// It is applied like the rest: a promotion throws nothing away.
     async fn apply_the_rest(&self, mysql: &Mysql) -> anyhow::Result<()> {
         let rest = mysql.capture_received(STATEMENT).await?;
-        match mysql.drain(&rest.received, DRAIN_STILL_MAX, |_| {}).await? {
-            Drained::Reached => Ok(()),
-            Drained::ApplierError { errno, message } => {
-                bail!("the applier stopped with error {errno}: {message}")
-            }
-            Drained::BothThreadsStopped { left } | Drained::NoProgress { left } => {
-                bail!("{} transactions were received and are not applied", left.backlog)
-            }
-        }
+        reached(mysql.drain(&rest.received, DRAIN_STILL_MAX, |_| {}).await?)
     }
 
     /// Read-only again. A server that is gone boots closed, so it needs no operator; one that hangs may be writable when it

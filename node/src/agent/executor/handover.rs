@@ -337,7 +337,7 @@ fn running(replication: Option<&ReplicationFacts>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn reached(drained: Drained) -> anyhow::Result<()> {
+pub(super) fn reached(drained: Drained) -> anyhow::Result<()> {
     match drained {
         Drained::Reached => Ok(()),
         Drained::ApplierError { errno, message } => {

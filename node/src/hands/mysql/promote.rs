@@ -107,8 +107,8 @@ impl Mysql {
     }
 
     /// Opens this server to writes: stops the applying thread only, switches the semi-sync source off, lets clients
-    /// write, reads back. Refused unless `drained_to` is applied, and whatever was received after that was noted. A server that is
-    /// promoted already is left as it is.
+    /// write, reads back. Refused unless `drained_to` is applied, and whatever was received after that was noted. A server
+    /// that is promoted already is left as it is.
     ///
     /// # Errors
     /// [`MysqlError`]; [`MysqlError::Answer`] when refused, or when the server reads closed afterwards.
@@ -117,10 +117,8 @@ impl Mysql {
         let end = Instant::now() + deadline;
         let left = || end.saturating_duration_since(Instant::now());
         let facts = self.facts(deadline).await?;
-        for received in
-            [Some(drained_to), facts.replication.as_ref().map(|replica| replica.received.as_str())]
-        {
-            let Some(received) = received else { continue };
+        let later = facts.replication.as_ref().map(|replica| replica.received.as_str());
+        for received in [drained_to].into_iter().chain(later) {
             let is_applied = gtid::contains(facts.flavour, &facts.position, received);
             if !is_applied.map_err(|bad| bad_set(what, &bad))? {
                 let detail = format!("refused: {received} was received, {} is applied", facts.position);
