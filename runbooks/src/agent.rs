@@ -19,6 +19,7 @@ mod looks;
 mod message;
 mod pausing;
 mod proposals;
+mod redis;
 mod report;
 #[cfg(test)]
 mod sample;
@@ -65,6 +66,7 @@ pub struct Agent {
     reports: BTreeMap<NodeId, Heard>,
     services: BTreeMap<String, ServiceState>,
     service_watch: ServiceWatch,
+    redis_served: Option<redis::Served>,
     steps: Steps,
     failures: Vec<Failure>,
     opened: Option<String>,
@@ -110,6 +112,7 @@ impl Agent {
             reports: BTreeMap::new(),
             services: BTreeMap::new(),
             service_watch: ServiceWatch::default(),
+            redis_served: None,
             steps: Steps::default(),
             failures: Vec::new(),
             writable_boot: None,
@@ -306,6 +309,7 @@ impl Agent {
             self.wish = Some(wish.clone());
             out.push(Output::Wish { wish: wish.clone() });
         }
+        self.note_redis();
         if let Some(why) = wish.release {
             let epoch = self.ledger.epoch;
             if self.may_propose(&Purpose::Release(epoch)) {
@@ -333,6 +337,8 @@ impl Agent {
             semi_sync_broken: self.semi_sync_broken.as_deref(),
             service_lost: self.service_lost(now),
             redis_empty: self.redis_empty(now),
+            redis_restarted: self.redis_restarted(),
+            redis_server: self.redis_server(),
             gateway_lost: self.gateway_lost(now),
             other_lacks: &|| self.other_lacks(now),
             releasing: self.releasing.map(|releasing| releasing.epoch),

@@ -253,6 +253,16 @@ pub enum Why {
         /// Number of keys at the other node.
         keys: u64,
     },
+    /// The holder's Redis is another process than the one that served: somebody, or its service manager, started it anew. What
+    /// it had not yet saved is lost there, and its replica has it: so the baton goes to the other node if that is fit, and this
+    /// Redis follows. Otherwise it serves with what it has. Look into its log for why it ended; `baton pause` before a planned
+    /// restart.
+    RedisRestarted {
+        /// The process that served, as `pid@ticks`.
+        was: String,
+        /// The process that answers now.
+        is: String,
+    },
     /// The data disk is full. Make room; the databases go on by themselves.
     DiskFull {
         /// Free bytes left.
@@ -378,6 +388,7 @@ impl Why {
             Self::SemiSyncBroken { .. } => "semi-sync-broken",
             Self::RedisDown { .. } => "redis-down",
             Self::RedisEmpty { .. } => "redis-empty",
+            Self::RedisRestarted { .. } => "redis-restarted",
             Self::DiskFull { .. } => "disk-full",
             Self::DiskReadOnly => "disk-read-only",
             Self::DiskStalled => "disk-stalled",

@@ -12,7 +12,7 @@ use baton_node::api::client::Client;
 use baton_node::api::drill::{DrillOrder, DrillView, FaultPhase};
 use baton_node::config::NodeId;
 
-use crate::lab::{Lab, Port, agents, process, shell, wait};
+use crate::lab::{DATA, Lab, Port, agents, process, shell, wait};
 
 /// The node whose agent a runner asks: the one that fewest drills hit.
 pub const SEAT: Port = Port::Mon;
@@ -207,6 +207,19 @@ pub fn passed(lab: &Lab, outcome: &Outcome) -> Result<()> {
     whole(lab).context("after the drill")?;
     let (code, said) = verb(lab, SEAT, &["verify"])?;
     ensure!(code == 0, "the evidence does not verify: {said}");
+    Ok(())
+}
+
+/// Whatever database server ends from now on is started again at once, as a service manager does.
+///
+/// # Errors
+/// One of them does not run.
+pub fn supervise_databases(lab: &Lab) -> Result<()> {
+    for port in DATA {
+        for server in ["mysqld", "redis"] {
+            lab.host(port).process(server)?.supervise()?;
+        }
+    }
     Ok(())
 }
 

@@ -209,11 +209,7 @@ fn every_shipped_drill_passes() -> Result<()> {
     })?;
     drill::whole(&lab)?;
     let mut wrong = Vec::new();
-    for port in DATA {
-        // As a service manager would.
-        lab.host(port).process("mysqld")?.supervise()?;
-        lab.host(port).process("redis")?.supervise()?;
-    }
+    drill::supervise_databases(&lab)?;
     for id in shipped::ids() {
         // Who takes the witness or the leader away asks another.
         let leads = id.starts_with("leader") && lab.standing()?.leader == Some(SEAT);

@@ -113,7 +113,13 @@ mod tests {
         let role = agent.wish().map(|wish| wish.role.clone());
         assert_eq!(
             role,
-            Some(Role::Serving { epoch: Epoch(1), ports: false, semi_sync: false, services: true })
+            Some(Role::Serving {
+                epoch: Epoch(1),
+                ports: false,
+                semi_sync: false,
+                services: true,
+                redis: None
+            })
         );
     }
 }

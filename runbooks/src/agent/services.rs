@@ -1,5 +1,4 @@
-//! What else than MySQL makes a holder useless: a service of it that is gone, a Redis that came back empty, clients that it
-//! does not reach.
+//! What else than a database makes a holder useless: a service of it that is gone, clients that it does not reach.
 
 use super::Agent;
 use crate::decide::local::Role;
@@ -35,20 +34,6 @@ impl Agent {
         let began = self.ledger.newest_run().map(|(run, _)| &run.plan).filter(|plan| plan.epoch == epoch);
         let for_one = began.is_some_and(|plan| plan.why.iter().any(Why::is_release_for_a_service));
         (!for_one).then_some(lost)
-    }
-
-    /// The local Redis is no primary although this node serves, and has nothing, while the other node has data: the number
-    /// of its keys. One that was emptied by its clients still is a primary.
-    pub(super) fn redis_empty(&self, now: Mono) -> Option<u64> {
-        let fresh = |at: Mono| now.since_ms(at) <= self.setup.policy.report_max_ms;
-        let (_, facts) = self.detector.redis_facts().filter(|(at, _)| fresh(*at))?;
-        let is_primary = facts.primary && facts.min_replicas_to_write == 0;
-        if is_primary || facts.loading || facts.keys > 0 {
-            return None;
-        }
-        let other = self.ledger.other_data_nodes(&self.setup.me).next()?;
-        let heard = self.reports.get(other).filter(|heard| fresh(heard.at))?;
-        heard.report.redis.as_ref().map(|redis| redis.keys).filter(|keys| *keys > 0)
     }
 }
 

@@ -43,6 +43,10 @@ pub enum Role {
         semi_sync: bool,
         /// The holder's services run. They are stopped first when the baton is passed.
         services: bool,
+        /// The Redis process, as `pid@ticks`, that may be the primary here: one that was judged, no other. Recordings of
+        /// versions that did not name it do without.
+        #[serde(default)]
+        redis: Option<String>,
     },
 }
 
@@ -83,6 +87,10 @@ pub struct LocalFacts<'a> {
     pub service_lost: Option<(&'a str, &'a str)>,
     /// The local Redis came back empty; keys at the other node.
     pub redis_empty: Option<u64>,
+    /// The local Redis is another process than the one that served in this epoch.
+    pub redis_restarted: Option<RedisRestarted<'a>>,
+    /// The newest process of the local Redis that was seen.
+    pub redis_server: Option<&'a str>,
     /// The clients' gateway that does not answer here and answers the other data node.
     pub gateway_lost: Option<&'a str>,
     /// What the other data node lacks to be better; `None`: it could take over now. Only asked for by a holder that cannot
@@ -94,6 +102,15 @@ pub struct LocalFacts<'a> {
     pub mysql: bool,
     /// Redis is configured.
     pub redis: bool,
+}
+
+/// Two Redis processes of one epoch, as `pid@ticks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedisRestarted<'a> {
+    /// The one that served.
+    pub was: &'a str,
+    /// The one that answers now.
+    pub is: &'a str,
 }
 
 /// What this node does by itself, now.
@@ -154,7 +171,8 @@ fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
     let gone = matches!(cannot, Some(Why::MysqlDead | Why::MysqlRefusing));
     let ports = broken.is_none() && !gone && passing.is_none();
     let services = !facts.ledger.run.as_ref().is_some_and(|run| run.is_draining() || run.is_handing_over());
-    let role = Role::Serving { epoch, ports, semi_sync, services };
+    let redis = facts.redis_server.map(str::to_owned);
+    let role = Role::Serving { epoch, ports, semi_sync, services, redis };
     let Some(reason) = cannot else {
         let passing = passing.map(|run| Why::HandingOver { run: run.id });
         let why = vec![broken.or(passing).unwrap_or(Why::Serving { epoch })];
@@ -206,6 +224,9 @@ fn cannot_serve(facts: &LocalFacts<'_>) -> Option<Why> {
     }
     if let Some(keys) = facts.redis_empty {
         return Some(Why::RedisEmpty { keys });
+    }
+    if let Some(RedisRestarted { was, is }) = facts.redis_restarted {
+        return Some(Why::RedisRestarted { was: was.to_owned(), is: is.to_owned() });
     }
     match detector.disk() {
         DiskVerdict::Full => return Some(Why::DiskFull { free_bytes: detector.disk_free() }),

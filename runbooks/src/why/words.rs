@@ -71,6 +71,7 @@ impl fmt::Display for Why {
             Self::SemiSyncBroken { detail } | Self::RedisDown { detail } | Self::VipLost { detail } => {
                 write!(f, ": {detail}")
             }
+            Self::RedisRestarted { was, is } => write!(f, ": {is} instead of {was}"),
             Self::RedisEmpty { keys } => write!(f, ": {keys} keys at the other node"),
             Self::DiskFull { free_bytes } => write!(f, ": {free_bytes} bytes free"),
             Self::LinkDown { interface } => write!(f, ": {interface}"),

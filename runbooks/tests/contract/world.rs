@@ -273,6 +273,8 @@ impl World {
                 semi_sync_broken: None,
                 service_lost: None,
                 redis_empty: None,
+                redis_restarted: None,
+                redis_server: None,
                 gateway_lost: None,
                 other_lacks: &|| None,
                 releasing: None,

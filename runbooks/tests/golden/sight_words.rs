@@ -2,7 +2,7 @@
 //! `primary`, `replica`, `canary`, `settle`, `keep`.
 
 use baton_runbooks::agent::{Agent, Input, Setup, Stamped};
-use baton_runbooks::decide::local::{LocalFacts, Role, decide_local};
+use baton_runbooks::decide::local::{LocalFacts, RedisRestarted, Role, decide_local};
 use baton_runbooks::decide::{Action, Facts, Failure, Heard, decide};
 use baton_runbooks::model::{Epoch, NodeId, SyncGeneration, WallMs};
 use baton_runbooks::observe::{
@@ -189,6 +189,7 @@ impl Scene {
         let broken = text(case, "semi-sync-broken")?;
         let service = text(case, "service-stopped")?;
         let gateway = text(case, "gateway-lost")?;
+        let (was, is) = (text(case, "redis-was")?, text(case, "redis-is")?);
         let wish = decide_local(&LocalFacts {
             now: self.now,
             me: &me,
@@ -200,6 +201,8 @@ impl Scene {
             semi_sync_broken: broken.as_deref(),
             service_lost: service.as_deref().map(|name| (name, "stopped")),
             redis_empty: maybe(case, "redis-empty")?,
+            redis_restarted: was.as_deref().zip(is.as_deref()).map(|(was, is)| RedisRestarted { was, is }),
+            redis_server: is.as_deref(),
             gateway_lost: gateway.as_deref(),
             other_lacks: &|| other_lacks.clone(),
             releasing: maybe(case, "releasing")?.map(Epoch),
@@ -212,11 +215,12 @@ impl Scene {
             Role::Closed { follow: Some(holder) } => format!("closed, follows {holder}"),
             Role::Acquiring { epoch } => format!("acquiring epoch {epoch}"),
             Role::Receiving { epoch } => format!("receiving epoch {epoch}"),
-            Role::Serving { epoch, ports, semi_sync, services } => {
+            Role::Serving { epoch, ports, semi_sync, services, redis } => {
                 let ports = if *ports { "open" } else { "closed" };
                 let waits = if *semi_sync { "wait for the replica" } else { "go on alone" };
                 let services = if *services { "" } else { ", services stopped" };
-                format!("serving epoch {epoch}, ports {ports}, commits {waits}{services}")
+                let redis = redis.as_ref().map_or(String::new(), |server| format!(", Redis {server}"));
+                format!("serving epoch {epoch}, ports {ports}, commits {waits}{services}{redis}")
             }
         };
         let renews = if wish.renew.is_some() { "renews" } else { "does not renew" };

@@ -9,7 +9,7 @@ use baton_tests::bench;
 use baton_tests::compare::{self, Comparison};
 use baton_tests::drill;
 use baton_tests::fault::Fault;
-use baton_tests::lab::{self, Driver, Flavour, Lab, Options, Port, wait};
+use baton_tests::lab::{self, Driver, Flavour, Lab, Options, wait};
 use baton_tests::run::{self, Outcome, Plan};
 use baton_tests::soak;
 use clap::{Parser, Subcommand};
@@ -286,7 +286,7 @@ fn one_drill(which: &str, flavour: Flavour, docker: bool, keep: bool) -> Result<
     };
     let lab = Lab::up(options)?;
     drill::whole(&lab)?;
-    let _restarter = drill::Restarter::of_mysql(&lab, Port::Db1)?;
+    drill::supervise_databases(&lab)?;
     let outcome = drill::run(&lab, drill::SEAT, which)?;
     println!("{}", outcome.said);
     if let Some(record) = &outcome.record {

@@ -39,13 +39,15 @@ impl World {
                     }
                 }
             }
-            Role::Serving { ports, semi_sync, .. } => {
+            Role::Serving { ports, semi_sync, redis, .. } => {
                 self.open(node, Door::Vip);
                 if !*ports {
                     self.close(node, &[Door::Ports]);
                     return;
                 }
-                self.serve_redis(node);
+                if self.is_judged(node, redis.as_deref()) {
+                    self.serve_redis(node);
+                }
                 if self.db(node).answers(self.now) {
                     self.open_database(node, *semi_sync);
                     self.open(node, Door::Ports);

@@ -51,9 +51,13 @@ impl Redis {
         }
     }
 
+    fn server(&self) -> String {
+        format!("{}@2", self.starts)
+    }
+
     fn facts(&self) -> RedisFacts {
         RedisFacts {
-            server: format!("{}@2", self.starts),
+            server: self.server(),
             primary: self.primary,
             loading: false,
             link_up: self.link_up,
@@ -126,6 +130,11 @@ impl World {
             (redis.primary, redis.follows) = (false, follow);
             self.tell(|| format!("{}: Redis follows", NAMES[node]));
         }
+    }
+
+    /// The process is the one that the core has judged.
+    pub(super) fn is_judged(&self, node: usize, judged: Option<&str>) -> bool {
+        self.redis(node).is_some_and(|redis| judged == Some(redis.server().as_str()))
     }
 
     /// The primary, unless it is empty and the other one is not.

@@ -183,6 +183,40 @@ fn a_redis_that_comes_back_empty_moves_the_baton_and_keeps_what_the_other_has() 
     survives(&mut world);
 }
 
+/// Its service manager starts it anew before two probes in a row can miss it.
+#[test]
+fn a_redis_that_is_started_anew_at_once_moves_the_baton() {
+    for seed in 1..20 {
+        let options = Options { calm: true, trace: true, redis: true, ..Options::default() };
+        let mut world = World::new(seed, options);
+        world.run_until(START_MS);
+        world.inject(Fault::RedisKill { node: 0, for_ms: 3, forgets: false });
+        world.run_until(START_MS + 20_000);
+        assert!(world.is_serving(1), "seed {seed}\n{}", world.story());
+        assert_eq!(world.ledger().epoch.0, 2, "seed {seed}\n{}", world.story());
+        let follows = |node: usize| world.nodes[node].redis.as_ref().and_then(|redis| redis.follows);
+        assert_eq!(follows(0), Some(1), "seed {seed}\n{}", world.story());
+        survives(&mut world);
+    }
+}
+
+/// Nobody else would be better: it serves with what it has.
+#[test]
+fn a_redis_that_is_started_anew_serves_where_nobody_can_take_over() {
+    let options = Options { calm: true, trace: true, redis: true, ..Options::default() };
+    let mut world = World::new(7, options);
+    world.run_until(START_MS);
+    world.inject(Fault::AgentFreeze { node: 1, for_ms: 30_000 });
+    world.run_until(START_MS + 5_000);
+    world.inject(Fault::RedisKill { node: 0, for_ms: 3, forgets: false });
+    world.run_until(START_MS + 10_000);
+    assert!(world.is_serving(0), "{}", world.story());
+    assert_eq!(world.ledger().epoch.0, 1, "{}", world.story());
+    let serves = world.nodes[0].redis.as_ref().is_some_and(|redis| redis.primary && redis.open);
+    assert!(serves, "{}", world.story());
+    survives(&mut world);
+}
+
 #[test]
 fn a_switchover_takes_redis_along() {
     for seed in 1..20 {

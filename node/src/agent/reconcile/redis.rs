@@ -120,7 +120,11 @@ impl Share for RedisShare {
                     self.follow(&redis, &facts, holder).await;
                 }
             }
-            Role::Serving { ports: true, .. } => self.serve(&redis, &facts, wish).await,
+            // Another process is not touched before it was judged: it may have lost what the other node has.
+            Role::Serving { ports: true, redis: judged, .. } if judged.as_ref() == Some(&facts.server) => {
+                self.serve(&redis, &facts, wish).await;
+            }
+            Role::Serving { ports: true, .. } => {}
         }
     }
 }
