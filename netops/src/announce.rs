@@ -4,7 +4,7 @@
 //! Neighbours lose or ignore single announcements, so the holder repeats them: densely at first, then every
 //! half minute, and from the start again after each change of carrier.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{future::pending, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
@@ -13,7 +13,9 @@ use tokio::{
 };
 
 use crate::{
-    arp, ndp,
+    arp,
+    carrier::Carriers,
+    ndp,
     network::Network,
     packet::{PacketError, PacketSocket},
     probe::ProbeError,
@@ -60,15 +62,20 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Starts the schedule for these addresses, each on its interface, on the current tokio runtime.
+    /// Starts the schedule for these addresses, each on its interface, on the current tokio runtime. It begins anew by
+    /// itself when the carrier of one of the interfaces has returned.
     #[must_use]
     pub fn start(network: Network, addresses: Vec<(IpAddr, String)>) -> Self {
         let poke = Arc::new(Notify::new());
-        let task = tokio::spawn(announce(network, addresses, Arc::clone(&poke))).abort_handle();
+        let interfaces = addresses.iter().map(|(_, interface)| interface.clone()).collect();
+        let carriers = Carriers::open(network.clone(), interfaces)
+            .inspect_err(|error| tracing::warn!(%error, "no announcements when a carrier returns"))
+            .ok();
+        let task = tokio::spawn(announce(network, addresses, Arc::clone(&poke), carriers)).abort_handle();
         Self { poke, task }
     }
 
-    /// Starts the schedule anew: after the carrier has returned, and when the ports open.
+    /// Starts the schedule anew: when the ports open.
     pub fn poke(&self) {
         self.poke.notify_one();
     }
@@ -81,14 +88,22 @@ impl Drop for Announcer {
 }
 
 /// Dropping it at any await leaves nothing behind.
-async fn announce(network: Network, addresses: Vec<(IpAddr, String)>, poke: Arc<Notify>) {
+async fn announce(
+    network: Network,
+    addresses: Vec<(IpAddr, String)>,
+    poke: Arc<Notify>,
+    mut carriers: Option<Carriers>,
+) {
+    if let Some(carriers) = &mut carriers {
+        carriers.look().await;
+    }
     loop {
         let start = Instant::now();
         let mut repeats = 0;
         let mut poked = false;
         for offset_ms in ANNOUNCE_SCHEDULE_MS {
             let due = start + Duration::from_millis(offset_ms);
-            poked = timeout_at(due, poke.notified()).await.is_ok();
+            poked = timeout_at(due, begin_anew(&poke, &mut carriers)).await.is_ok();
             if poked {
                 break;
             }
@@ -99,10 +114,24 @@ async fn announce(network: Network, addresses: Vec<(IpAddr, String)>, poke: Arc<
             let last_ms = ANNOUNCE_SCHEDULE_MS[ANNOUNCE_SCHEDULE_MS.len() - 1];
             let due = start + Duration::from_millis(last_ms) + ANNOUNCE_REPEAT * repeats;
             tokio::select! {
-                () = poke.notified() => poked = true,
+                () = begin_anew(&poke, &mut carriers) => poked = true,
                 () = sleep_until(due) => announce_all(&network, &addresses).await,
             }
         }
+    }
+}
+
+/// Waits until somebody says so, or a carrier has returned.
+async fn begin_anew(poke: &Notify, carriers: &mut Option<Carriers>) {
+    let came_up = async {
+        match carriers {
+            Some(carriers) => carriers.came_up().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        () = poke.notified() => {}
+        () = came_up => {}
     }
 }
 

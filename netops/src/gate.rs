@@ -13,7 +13,7 @@
 //!
 //! Why the ticket comes first: a timeout counts from the moment the kernel executes the request, and the caller
 //! can be frozen between computing and executing. A permit that is written late finds its ticket expired
-//! (guarded by `tests/gate.rs`, `a_late_permit_opens_nothing`).
+//! (guarded by `tests/kernel/gate_vip.rs`, `a_late_permit_opens_nothing`).
 //!
 //! The caller's duty: never write the permit of ticket *n* after the ticket of *n + slots* has taken its slot.
 //!
