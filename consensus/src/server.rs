@@ -186,3 +186,52 @@ fn raft_for(node: &Arc<Node>, to: u64) -> Result<&Raft, String> {
 fn encode<T: Serialize, E: std::fmt::Display>(node: &Node, result: Result<T, E>) -> Result<Bytes, String> {
     result.map(|answer| node.envelope(&answer)).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::memory::Memory;
+    use crate::node::Parts;
+    use crate::{Standing, Timing, Tls, pki};
+
+    fn node(dir: &Path, inbox: mpsc::Sender<Inbound>) -> Arc<Node> {
+        let me = NodeId::from("db1");
+        pki::init(dir).unwrap();
+        pki::issue(dir, &me).unwrap();
+        let [ca, cert, key] = ["ca.pem", "db1.pem", "db1.key"].map(|file| dir.join(file));
+        Node::new(Parts {
+            cluster: "shop".to_owned(),
+            me: me.clone(),
+            members: Vec::new(),
+            timing: Timing { heartbeat_ms: 100, election_min_ms: 300, election_max_ms: 400 },
+            tls: Tls::load(&ca, &cert, &key, "shop", me).unwrap(),
+            log: None,
+            memory: Memory::default(),
+            retired: None,
+            standing: watch::Sender::new(Standing::default()),
+            inbox,
+            session: "a".to_owned(),
+        })
+    }
+
+    /// A queue that nobody empties refuses what comes, at once: no message is answered for that is not in it.
+    #[tokio::test]
+    async fn a_full_queue_of_the_agent_refuses_the_message() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inbox, mut queue) = mpsc::channel(1);
+        let (node, from) = (node(dir.path(), inbox), NodeId::from("db2"));
+        let message = |text: &'static str| {
+            answer(&node, &from, Channel::Peer, Question::Message(Bytes::from_static(text.as_bytes())))
+        };
+        assert_eq!(message("first").await, Ok(Bytes::new()));
+        assert_eq!(message("second").await, Err("too busy".to_owned()));
+        assert_eq!(queue.try_recv().unwrap().body, "first");
+        assert_eq!(message("third").await, Ok(Bytes::new()));
+        assert_eq!(queue.try_recv().unwrap().body, "third");
+        assert!(queue.try_recv().is_err(), "the refused message is in the queue all the same");
+    }
+}

@@ -11,6 +11,8 @@
 
 mod logs;
 mod open;
+#[cfg(test)]
+mod synced;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use openraft::alias::VoteOf;
 use openraft::entry::RaftEntry;
-use redb::{Database, DatabaseError, Durability, StorageError};
+use redb::{Database, DatabaseError, Durability, StorageBackend, StorageError};
 
 use super::{FORMAT, Identity, LOG, META, Store, key, put};
 use crate::error::StartError;
@@ -81,7 +81,11 @@ pub fn open(dir: &Path, fresh: Identity) -> Result<Opened, StartError> {
 /// A log in memory, for the storage suite.
 #[doc(hidden)]
 pub fn in_memory() -> io::Result<Store> {
-    let backend = redb::backends::InMemoryBackend::new();
+    on(redb::backends::InMemoryBackend::new())
+}
+
+/// A log on something else than a file: nobody's yet, and not verified.
+pub(super) fn on(backend: impl StorageBackend) -> io::Result<Store> {
     let db = Database::builder().create_with_backend(backend).map_err(io::Error::other)?;
     create_tables(&db)?;
     Ok(Store { db: Arc::new(db), stamp: Arc::default(), standing: None })
