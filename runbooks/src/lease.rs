@@ -12,7 +12,7 @@
 //! holder:   permit into the kernel ◀─ lease ends at s − a + L ◀── Grant(seq, a)
 //! ```
 //!
-//! Why one holder follows (guarded by `tests/props.rs::lease_never_overlaps`):
+//! Why one holder follows (guarded by `tests/props/lease.rs`, `lease_never_overlaps`):
 //! 1. The kernel's ticket was set before `s` and lives `L − a_max`, so it ends no later than `s + L − a_max`.
 //! 2. A grant carries `a ≤ a_max`, so the lease on paper, `s − a + L`, ends no earlier than the ticket.
 //! 3. The leader's acknowledgement happened `a` before it answered, and it answered after `s`; so in real time the lease

@@ -1,8 +1,11 @@
 //! The contract that every runbook passes, against a model of the *world*, not of the journal: each act and undo twice is the
 //! same as once; an error at each step; a crash at each boundary of the journal, resumed by the same node or abandoned by the
-//! leader; an old actor that goes on. In the end the world agrees with what the ledger claims.
+//! leader; an old actor that goes on. In the end the world agrees with what the ledger claims. Here for the takeover, in
+//! `passing` for the switchover.
 #![allow(clippy::unwrap_used)]
 
+#[path = "contract/passing.rs"]
+mod passing;
 #[path = "contract/world.rs"]
 mod world;
 

@@ -10,6 +10,8 @@
 mod lease_words;
 #[path = "golden/ledger_words.rs"]
 mod ledger_words;
+#[path = "golden/preflight_words.rs"]
+mod preflight_words;
 #[path = "golden/scene.rs"]
 mod scene;
 #[path = "golden/sight_words.rs"]

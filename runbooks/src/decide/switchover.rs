@@ -231,12 +231,11 @@ impl Look<'_> {
             (Some(_), Some(_)) => self.note("in-sync", true, format!("{to} has every acknowledged write")),
         }
         let Some(now) = mysql else { return };
-        let backlog = now.apply_backlog.unwrap_or(u64::MAX);
-        self.note(
-            "caught-up",
-            backlog <= BACKLOG_MAX,
-            format!("{backlog} transactions received and not applied"),
+        let words = now.apply_backlog.map_or_else(
+            || "it is not known how many transactions are received and not applied".to_owned(),
+            |backlog| format!("{backlog} transactions received and not applied"),
         );
+        self.note("caught-up", now.apply_backlog.is_some_and(|backlog| backlog <= BACKLOG_MAX), words);
         let runs = now.replication.as_ref().is_some_and(|r| r.io_running && r.sql_running);
         let words = if runs { "both replication threads run" } else { "replication does not run" };
         self.note("replication", runs, words);
@@ -249,7 +248,13 @@ impl Look<'_> {
         self.note("configuration", same, words);
         if let (Some(from), Some(to)) = (&source.mysql, &target.mysql) {
             let same = from.flavour == to.flavour;
-            self.note("mysql-version", same, format!("{} to {}", from.version, to.version));
+            let series = release_series(&from.version).zip(release_series(&to.version));
+            let older = same && series.is_some_and(|(from, to)| to < from);
+            let mut words = format!("{} to {}", from.version, to.version);
+            if older {
+                words += ": replication from a newer release to an older one is not supported";
+            }
+            self.note("mysql-version", same && !older, words);
         }
     }
 
@@ -274,4 +279,11 @@ impl Look<'_> {
             format!("{} ms, at most {PATIENCE_MAX_MS}", wanted.drain_patience_ms),
         );
     }
+}
+
+/// Major and minor number of a server's version; `None`: it is not told in that way, and nothing is concluded from it.
+fn release_series(version: &str) -> Option<(u32, u32)> {
+    let (major, rest) = version.split_once('.')?;
+    let minor = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use baton_runbooks::decide::local::{LocalFacts, Role, decide_local};
+use baton_runbooks::decide::local::{LocalFacts, Role, Wish, decide_local};
 use baton_runbooks::detect::{Detector, Patience};
 use baton_runbooks::ledger::{Command, Ledger};
 use baton_runbooks::model::{Mono, NodeId, NodeKind, RunId, WallMs};
@@ -111,6 +111,16 @@ pub fn name(node: &str) -> NodeId {
 impl World {
     /// db1 served and is lost; db2 has everything; the takeover to db2 has been started.
     pub fn new(trouble: Trouble, twice: bool) -> Self {
+        let mut world = Self::serving();
+        world.host("db1").lapse();
+        world.start("db2");
+        world.trouble = trouble;
+        world.twice = twice;
+        world
+    }
+
+    /// db1 serves; db2 has everything.
+    pub fn serving() -> Self {
         let hosts = ["db1", "db2", "mon"].map(|node| (name(node), Host::default())).into();
         let mut world = Self {
             ledger: Ledger::default(),
@@ -130,10 +140,6 @@ impl World {
         });
         world.start("db1");
         world.carry_on();
-        world.host("db1").lapse();
-        world.start("db2");
-        world.trouble = trouble;
-        world.twice = twice;
         world
     }
 
@@ -209,7 +215,10 @@ impl World {
                 }
                 let actor = run.plan.step(*step).unwrap().actor.clone();
                 for _ in 0..self.times() {
-                    self.hosts.get_mut(&actor).unwrap().undo(*step);
+                    match run.plan.runbook {
+                        Runbook::Takeover => self.hosts.get_mut(&actor).unwrap().undo(*step),
+                        Runbook::Switchover => self.undo_passing(&actor, *step),
+                    }
                 }
                 self.journal(run, *step, 1, Event::UndoFinished);
             }
@@ -233,12 +242,15 @@ impl World {
                 Some(after_effect)
             }
             // The undo is what this trouble is about; something has to fail for it to be wanted.
-            Trouble::UndoFails { .. } if step == Step::PromoteMysql => Some(true),
+            Trouble::UndoFails { .. } if step == Step::PromoteMysql || step == Step::CatchUp => Some(true),
             Trouble::None | Trouble::Fails { .. } | Trouble::UndoFails { .. } | Trouble::Dies { .. } => None,
         };
         if fails != Some(false) {
             for _ in 0..self.times() {
-                self.hosts.get_mut(&actor).unwrap().act(step);
+                match run.plan.runbook {
+                    Runbook::Takeover => self.hosts.get_mut(&actor).unwrap().act(step),
+                    Runbook::Switchover => self.act_passing(&actor, step),
+                }
             }
         }
         if late {
@@ -251,8 +263,8 @@ impl World {
         }
     }
 
-    /// What each data node is by itself, from the ledger: the hands make it so.
-    pub fn reconcile(&mut self) {
+    /// What a data node is by itself, from the ledger.
+    pub fn wish(&self, node: &str) -> Wish {
         let patience = Patience {
             refused_count: 2,
             hung_ms: 1,
@@ -261,27 +273,31 @@ impl World {
             settle_ms: 1,
             service_lost_ms: 1,
         };
+        decide_local(&LocalFacts {
+            now: Mono(0),
+            me: &name(node),
+            ledger: &self.ledger,
+            lease: Some((self.ledger.epoch, Mono(1_000))),
+            detector: &Detector::new(patience),
+            boots_writable: false,
+            waiting: 0,
+            semi_sync_broken: None,
+            service_lost: None,
+            redis_empty: None,
+            redis_restarted: None,
+            redis_server: None,
+            gateway_lost: None,
+            other_lacks: &|| None,
+            releasing: None,
+            mysql: true,
+            redis: false,
+        })
+    }
+
+    /// The hands make each data node what it is by itself, as far as that is closed.
+    pub fn reconcile(&mut self) {
         for node in ["db1", "db2"] {
-            let wish = decide_local(&LocalFacts {
-                now: Mono(0),
-                me: &name(node),
-                ledger: &self.ledger,
-                lease: Some((self.ledger.epoch, Mono(1_000))),
-                detector: &Detector::new(patience),
-                boots_writable: false,
-                waiting: 0,
-                semi_sync_broken: None,
-                service_lost: None,
-                redis_empty: None,
-                redis_restarted: None,
-                redis_server: None,
-                gateway_lost: None,
-                other_lacks: &|| None,
-                releasing: None,
-                mysql: true,
-                redis: false,
-            });
-            if let Role::Closed { .. } = wish.role {
+            if let Role::Closed { .. } = self.wish(node).role {
                 let host = self.host(node);
                 host.lapse();
                 host.writable = false;

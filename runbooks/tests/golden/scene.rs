@@ -1,5 +1,5 @@
 //! The scene: everything that a script can set up, and the words that steer it. The words themselves stand in
-//! `ledger_words`, `lease_words` and `sight_words`, by what they speak of.
+//! `ledger_words`, `lease_words`, `preflight_words` and `sight_words`, by what they speak of.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -108,6 +108,7 @@ impl Scene {
             | "held" => self.lease_word(word, case)?,
             "observe" | "report" | "decide" | "local" | "obstacles" | "primary" | "replica" | "canary"
             | "settle" | "keep" | "failed" | "ready" => self.sight_word(word, case)?,
+            "preflight" => self.preflight(case)?,
             other => return Err(format!("no such word: {other}")),
         };
         Ok(if printed.is_empty() { "ok\n".to_owned() } else { format!("{}\n", printed.trim_end()) })

@@ -244,6 +244,7 @@ impl Scene {
             config_hash: text,
             new_leader_ms: 0,
             opened: None,
+            writable_boot: None,
             boot: 1,
         });
         let mut feed = |input| drop(agent.handle(Stamped { now: self.now, wall: WallMs(0), input }));
@@ -322,7 +323,7 @@ const fn disk(free_bytes: u64, read_only: bool, sync_ms: Option<u64>) -> Observa
     Observation::Disk { facts: DiskFacts { free_bytes, read_only, sync_ms } }
 }
 
-fn redis() -> RedisFacts {
+pub fn redis() -> RedisFacts {
     RedisFacts {
         server: "3@1".to_owned(),
         primary: true,
