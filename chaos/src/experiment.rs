@@ -108,7 +108,7 @@ impl Level {
         }
     }
 
-    /// Its number, 0 to 5, as `--yes-level` takes it.
+    /// Its number, 0 to 5.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {

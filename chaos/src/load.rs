@@ -9,7 +9,10 @@
 //! made, which server it leads to; a TCP connection cannot move to another.
 //!
 //! *Several clients* take turns at the writes. Each has one connection of its own and does one write at a time: a turn that
-//! comes while it still waits is recorded as refused.
+//! comes while it still waits is recorded as refused. A client whose write failed connects anew and tries another one every
+//! few milliseconds, until one is acknowledged or its next turn is near: else a move that breaks every connection would
+//! seem to last for as long as all of them take to have two turns. Each attempt is a write of its own in the history, with
+//! an id of its own and the intended time of its turn.
 //!
 //! The writer runs on one thread with one single-threaded runtime, so that it costs the machine little.
 
@@ -36,6 +39,10 @@ pub use redis::{KEY_PREFIX, RedisTarget};
 
 /// Idle connections that are kept per kind: a healthy server needs one or two.
 const IDLE_MAX: usize = 4;
+/// One of several clients whose write failed tries again after this.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
+/// Ids of such attempts lie this far above those of the turns.
+const RETRY_IDS: u64 = 1 << 40;
 /// How long a stopping writer waits for the writes that still run, beyond their own limits.
 const STOP_SLACK: Duration = Duration::from_millis(200);
 
@@ -201,6 +208,10 @@ struct Writer<T: Target> {
     limit: Duration,
     origin: Origin,
     clients: Vec<Client<T::Conn>>,
+    /// From one turn of a client to its next, microseconds.
+    turn_us: u64,
+    /// Id of the next attempt that is no turn's first.
+    retry_id: Cell<u64>,
     in_flight: Cell<usize>,
     history: Rc<RefCell<History>>,
     progress: Arc<Progress>,
@@ -212,8 +223,12 @@ impl<T: Target> Writer<T> {
         &self.clients[turn]
     }
 
-    async fn attempt(&self, id: u64, server: &RefCell<Option<Rc<str>>>) -> Result<(), Failure> {
-        let client = self.client(id);
+    async fn attempt(
+        &self,
+        client: &Client<T::Conn>,
+        id: u64,
+        server: &RefCell<Option<Rc<str>>>,
+    ) -> Result<(), Failure> {
         let kept = client.idle.borrow_mut().pop();
         let mut idle = match kept {
             Some(idle) => idle,
@@ -240,10 +255,11 @@ impl<T: Target> Writer<T> {
         }
     }
 
-    async fn write(&self, id: u64, intended_us: u64) {
+    /// One attempt, and what came of it. True: it was acknowledged.
+    async fn write(&self, client: &Client<T::Conn>, id: u64, intended_us: u64) -> bool {
         let started_us = self.origin.now_us();
         let server = RefCell::new(None);
-        let ended = self.attempt(id, &server).await;
+        let ended = self.attempt(client, id, &server).await;
         let ended_us = self.origin.now_us();
         let outcome = match ended {
             Ok(()) => {
@@ -251,7 +267,6 @@ impl<T: Target> Writer<T> {
                 Outcome::Acknowledged
             }
             Err(failure) => {
-                let client = self.client(id);
                 client.generation.set(client.generation.get() + 1);
                 client.idle.borrow_mut().clear();
                 match failure {
@@ -260,8 +275,24 @@ impl<T: Target> Writer<T> {
                 }
             }
         };
+        let is_done = outcome == Outcome::Acknowledged;
         let server = server.into_inner().map(|name| name.to_string());
         self.record(Write { kind: T::KIND, id, intended_us, started_us, ended_us, outcome, server });
+        is_done
+    }
+
+    /// A turn: one write, and for one of several clients more of them, until one is acknowledged or the next turn is near.
+    async fn turn(&self, id: u64, intended_us: u64) {
+        let client = self.client(id);
+        let mut is_done = self.write(client, id, intended_us).await;
+        let until_us = intended_us + self.turn_us;
+        let pause_us = u64::try_from(RETRY_AFTER.as_micros()).expect("a short pause");
+        // One that would hardly end before the next turn is not begun: that turn would find its client busy.
+        while !is_done && self.clients.len() > 1 && self.origin.now_us() + 2 * pause_us < until_us {
+            tokio::time::sleep(RETRY_AFTER).await;
+            let again = self.retry_id.replace(self.retry_id.get() + 1);
+            is_done = self.write(client, again, intended_us).await;
+        }
     }
 
     fn record(&self, write: Write) {
@@ -290,7 +321,7 @@ impl<T: Target> Writer<T> {
         busy.set(busy.get() + 1);
         let writer = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            writer.write(id, intended_us).await;
+            writer.turn(id, intended_us).await;
             writer.in_flight.set(writer.in_flight.get() - 1);
             let busy = &writer.client(id).in_flight;
             busy.set(busy.get() - 1);
@@ -345,14 +376,21 @@ fn writer<T: Target>(
     history: &Rc<RefCell<History>>,
     progress: &Arc<Progress>,
 ) -> Rc<Writer<T>> {
+    let period_us = u64::try_from(options.period.as_micros()).expect("a short period");
+    let clients = options.clients.max(1);
     Rc::new(Writer {
         target,
         address,
         limit: options.limit,
         origin: options.origin,
-        clients: (0..options.clients.max(1)).map(|_| Client::default()).collect(),
+        clients: (0..clients).map(|_| Client::default()).collect(),
+        turn_us: clients * period_us,
+        retry_id: Cell::new(options.first_id + RETRY_IDS),
         in_flight: Cell::new(0),
         history: Rc::clone(history),
         progress: Arc::clone(progress),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@
 //! that a drill causes is never taken back.
 
 pub mod agents;
+mod between;
 pub mod cast;
 pub mod certificates;
 mod drawing;
@@ -260,7 +261,8 @@ impl Drill<'_> {
             bearing,
             faults: Vec::new(),
             events: Vec::new(),
-            redundancy_ms: None,
+            waits: Vec::new(),
+            whole_ms: 0,
         };
         let gaps = seat.as_ref().and_then(gaps::Gaps::start);
         let ending = self.perform(stops, &mut stage, meter.as_deref()).await;

@@ -173,6 +173,17 @@ pub fn trend(past: Vec<Past>, now: Timestamp) -> Trend {
     Trend { alarms, coverage, runs: past }
 }
 
+/// How much slower a run was than the passes before it. `earlier`: of the same drill, in the order of their numbers.
+#[must_use]
+pub fn regressions(earlier: &[&Past], this: &Past) -> Vec<Alarm> {
+    let runs: Vec<&Past> = earlier.iter().copied().chain([this]).collect();
+    let is_slower = |alarm: &Alarm| match alarm {
+        Alarm::Slower { number, .. } => *number == this.number,
+        Alarm::NotPassed { .. } | Alarm::OverBudget { .. } => false,
+    };
+    alarms(&runs).into_iter().filter(is_slower).collect()
+}
+
 fn alarms(runs: &[&Past]) -> Vec<Alarm> {
     // A drill that was refused has shown nothing, and its gate has said why.
     let Some(latest) = runs.iter().rev().find(|run| run.verdict != Verdict::Refused) else {
@@ -317,6 +328,20 @@ mod tests {
                 trend.alarms.iter().any(|alarm| matches!(alarm, Alarm::Slower { kind: Kind::Mysql, .. }));
             assert_eq!(found, *alarms, "{before:?} then {latest}: {:?}", trend.alarms);
         }
+    }
+
+    #[test]
+    fn a_regression_is_that_of_the_run_itself() {
+        let past: Vec<Past> = (1..=3).map(|number| run(number, 400, Verdict::Pass)).collect();
+        let earlier: Vec<&Past> = past.iter().collect();
+        let slower = |this: &Past| regressions(&earlier, this);
+        let found = slower(&run(4, 900, Verdict::Pass));
+        assert!(matches!(found[..], [Alarm::Slower { number: 4, outage_ms: 900, .. }]), "{found:?}");
+        assert_eq!(slower(&run(4, 420, Verdict::Pass)), []);
+        assert_eq!(slower(&run(4, 900, Verdict::Fail)), [], "its verdict says so");
+        let slow = run(4, 900, Verdict::Pass);
+        let earlier: Vec<&Past> = past.iter().chain([&slow]).collect();
+        assert_eq!(regressions(&earlier, &run(5, 0, Verdict::Refused)), [], "that is the run's before it");
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod tests;
 
 use std::fmt;
 
-pub use judge::{LATE_MAX_US, judge};
+pub use judge::{LATE_MAX_US, LATE_ONCE_MAX_US, judge};
 use serde::{Deserialize, Serialize};
 
 /// How a drill ended.

@@ -14,7 +14,7 @@ use crate::lint::{Severity, lint};
 use crate::report;
 use crate::runner::agents::{Agents, cast};
 use crate::runner::{self, Keeper, Options, RunError};
-use crate::trend::Past;
+use crate::trend::{Alarm, Past, regressions};
 use crate::verdict::judge;
 
 /// Arguments of `baton drill run`.
@@ -88,6 +88,9 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> 
         Output::Json => say(&json(record)?),
         Output::Human => say(&conclusion(record, &store)),
     }
+    for alarm in slower(record, &store) {
+        complain(&format!("ALARM {alarm}"));
+    }
     Ok(record.judgement.verdict.exit_code())
 }
 
@@ -153,6 +156,15 @@ fn conclusion(record: &Record, store: &Store) -> String {
     }
     text.push_str(&format!("  evidence in {}\n", store.dir().display()));
     text
+}
+
+/// The run against the passes of its drill before it. Records that cannot be read are for `baton drill verify` to name.
+fn slower(record: &Record, store: &Store) -> Vec<Alarm> {
+    let stored = store.records().unwrap_or_default();
+    let past: Vec<Past> = stored.iter().map(|stored| Past::from(&stored.record)).collect();
+    let earlier =
+        past.iter().filter(|past| past.number < record.number && past.drill == record.experiment.id);
+    regressions(&earlier.collect::<Vec<&Past>>(), &Past::from(record))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

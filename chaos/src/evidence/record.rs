@@ -62,8 +62,8 @@ pub struct Record {
     pub invariants: Vec<InvariantRecord>,
     /// How well the runner itself ran.
     pub harness: Harness,
-    /// From the last heal until the backup was in sync and every agent was heard again. Absent: it was not within
-    /// `after.wait_redundancy`, or the drill did not get so far.
+    /// From a heal until the backup was in sync and every agent was heard again: the longest, if it was waited for between
+    /// methods too. Absent: it was once not within `after.wait_redundancy`, or the drill did not get so far.
     pub redundancy_ms: Option<u64>,
     /// What follows from all that; `verdict::judge` makes it, and `verify` makes it again.
     pub judgement: Judgement,
@@ -181,9 +181,9 @@ pub struct FaultRecord {
     pub heal: Heal,
     /// How long it was to stand, milliseconds.
     pub duration_ms: u64,
-    /// The heal was in place: kernel timeout or watchdog.
+    /// The node had said that the heal is ready: the watchdog, or the rules in which whatever is dropped gets a timeout.
     pub armed_ms: Option<u64>,
-    /// The heal was read back and was there.
+    /// The same instant: a node says so only after it has seen the heal ready, and is not asked again.
     pub armed_verified_ms: Option<u64>,
     /// It was injected.
     pub injected_ms: Option<u64>,

@@ -34,7 +34,8 @@ pub enum Fault {
     /// `SIGSTOP` to a role-bound container's main process, and to whatever takes its place: its health check fails as long
     /// as it stands.
     ContainerUnhealthy,
-    /// All packets between the target and the other agents' hosts are dropped, both ways, clients' too.
+    /// All packets between the target and the hosts of the other agents are dropped, both ways. Clients on those hosts are cut
+    /// off with them; clients elsewhere still reach the target.
     Partition,
     /// All packets between the target and one peer are dropped, both ways.
     PartitionPair,
@@ -82,7 +83,7 @@ pub enum Effect {
     ContainerUnhealthy,
     /// What was cut counts dropped packets.
     PacketsDropped,
-    /// The replica is behind, by more than before.
+    /// What was slowed down counts dropped packets, and the replica is not in sync, or further behind than before.
     LagGrows,
     /// The file system has no more than what was to be left.
     DiskFull,
@@ -259,7 +260,9 @@ impl Fault {
             Self::ContainerUnhealthy => {
                 "stops a role-bound container's main process (SIGSTOP), and each that takes its place"
             }
-            Self::Partition => "drops all packets between the target and everybody else, both ways",
+            Self::Partition => {
+                "drops all packets between the target and the other agents' hosts, both ways; clients elsewhere reach it"
+            }
             Self::PartitionPair => "drops all packets between the target and one peer, both ways",
             Self::OneWay => "drops packets from the target to one peer; the other way is open",
             Self::ReplicationLag => "slows the replication stream to the target down to a trickle",
@@ -320,7 +323,7 @@ impl Effect {
             Self::ContainerStopped => "the engine says that the container does not run",
             Self::ContainerUnhealthy => "the engine says that the container is unhealthy",
             Self::PacketsDropped => "the rule counts dropped packets",
-            Self::LagGrows => "the replica falls behind",
+            Self::LagGrows => "packets are dropped, and the replica is out of sync or further behind",
             Self::DiskFull => "the file system has no more space than was to be left",
             Self::NotHeard => "no agent hears the target",
         }

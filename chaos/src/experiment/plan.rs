@@ -78,7 +78,9 @@ fn stopping(condition: Stop, longer_than: Option<Span>) -> String {
     let length = longer_than.unwrap_or_default();
     match condition {
         Stop::Outage => format!("no write is acknowledged for {length}"),
-        Stop::TwoHolders => "two machines answer for the virtual IP".into(),
+        Stop::TwoHolders => {
+            "two nodes say for longer than 1s that they serve; who answered ARP is judged at the end".into()
+        }
         Stop::AgentSilent => format!("an agent that is not hit is not heard for {length}"),
         Stop::NeedsOperator => "a run needs an operator".into(),
         Stop::UnplannedRun => "a run begins that no method explains".into(),
@@ -105,12 +107,16 @@ fn steps(experiment: &Experiment, method: &Method, roles: Option<&Roles>, text: 
     match fault.heal() {
         Heal::Nothing => {}
         Heal::Kernel => {
-            line(text, "arm", &format!("a rule that lapses in the kernel after {}", method.duration));
-            line(text, "verify", "the rule's timeout is read back");
+            line(text, "arm", "rules in the kernel that drop nothing yet");
+            line(text, "verify", "the node says so only when the kernel lists them");
+            let span = method.duration;
+            let lapses =
+                format!("what they drop lapses after {span}, as the node reads back when it injects");
+            line(text, "", &lapses);
         }
         Heal::Watchdog => {
             line(text, "arm", &format!("a watchdog of its own process that heals after {}", method.duration));
-            line(text, "verify", "the watchdog lives and knows what to heal");
+            line(text, "verify", "the node says so only when the watchdog has said that it is ready");
         }
         Heal::Supervisor => {
             line(text, "arm", "nothing: what is killed is started again by its supervisor");

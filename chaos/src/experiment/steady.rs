@@ -29,7 +29,8 @@ pub enum Probe {
     MysqlWrites,
     /// Writes to Redis through the virtual IP that were acknowledged, percent.
     RedisWrites,
-    /// Machines that answer ARP for the virtual IP, at most at any one time.
+    /// Machines that hold the virtual IP, at most at any one time: by the nodes' own word, and by who answered ARP all the time,
+    /// which is judged at the end.
     VipOwners,
     /// Changes of holder since the drill began.
     HolderChanges,
@@ -136,7 +137,7 @@ pub struct StopWhen {
 pub enum Stop {
     /// No write through the virtual IP was acknowledged; has a length.
     Outage,
-    /// Two machines answer for the virtual IP.
+    /// Two nodes say for longer than a second that they serve. Who answered ARP meanwhile is judged at the end.
     TwoHolders,
     /// An agent that no method touches is not heard; has a length.
     AgentSilent,

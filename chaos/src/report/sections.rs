@@ -2,7 +2,7 @@
 
 use super::{Block, charts, seconds};
 use crate::evidence::{Ending, FaultRecord, Record, Stored};
-use crate::trend::Past;
+use crate::trend::{Past, regressions};
 use crate::verdict::Verdict;
 
 /// Events that are shown; all of them stand in the record.
@@ -276,6 +276,11 @@ fn comparison(record: &Record, past: &[Past]) -> Vec<Block> {
     let mut blocks = vec![heading("Beside earlier runs"), Block::Table(head, rows.collect())];
     if earlier.is_empty() {
         blocks.push(Block::Text("This drill was not run before.".into()));
+    }
+    let slower: Vec<String> = regressions(&earlier, &this).iter().map(ToString::to_string).collect();
+    if !slower.is_empty() {
+        blocks.push(Block::Text("It was much slower than the passes before it:".into()));
+        blocks.push(Block::List(slower));
     }
     blocks
 }

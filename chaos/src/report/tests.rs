@@ -136,6 +136,20 @@ fn earlier_runs_of_the_same_drill_stand_beside_it() {
 }
 
 #[test]
+fn a_run_that_was_much_slower_than_those_before_says_so() {
+    let numbered = |number: u64, outage_ms: u64| {
+        let mut record = passed();
+        record.number = number;
+        record.clients[0].outage_ms = outage_ms;
+        record
+    };
+    let past: Vec<Past> = (1..4).map(|number| Past::from(&numbered(number, 400))).collect();
+    let page = |outage_ms| render(&stored(numbered(4, outage_ms)), &past, Format::Md).unwrap();
+    let slower = "mysql was away for 900 ms (record 4), the median of the 3 passes before is 400 ms";
+    assert!(page(900).contains(slower) && !page(450).contains("was away for"));
+}
+
+#[test]
 fn a_long_drill_is_drawn_small_and_its_gap_large() {
     use crate::evidence::{Bucket, Gap};
     let mut record = passed();

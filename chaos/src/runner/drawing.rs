@@ -42,7 +42,7 @@ impl Drill<'_> {
             probes: Vec::new(),
             invariants: Vec::new(),
             harness: client.harness(),
-            redundancy_ms: stage.as_ref().and_then(|stage| stage.redundancy_ms),
+            redundancy_ms: stage.as_ref().and_then(Stage::redundancy_ms),
             judgement: crate::evidence::Judgement {
                 verdict: crate::verdict::Verdict::Inconclusive,
                 reasons: Vec::new(),
@@ -76,10 +76,10 @@ impl Drill<'_> {
         let experiment = self.experiment();
         record.timeline = record::timeline(&watched, &record.faults, experiment, self.started);
         record.events.clone_from(&stage.events);
+        let healed_ms = record.faults.iter().filter_map(|fault| fault.healed_ms).max().unwrap_or(0);
         let window = record::Window {
             first_ms: record.faults.iter().filter_map(|fault| fault.injected_ms).min().unwrap_or(u64::MAX),
-            whole_ms: record.faults.iter().filter_map(|fault| fault.healed_ms).max().unwrap_or(0)
-                + stage.redundancy_ms.unwrap_or(0),
+            whole_ms: healed_ms.max(stage.whole_ms),
             two_holders_ms: judged.two_holders_ms,
         };
         record.probes = record::probes(

@@ -297,48 +297,4 @@ pub const fn may_cost_the_baton(fault: Fault) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::experiment::shipped;
-    use crate::runner::sample::{status, view};
-
-    fn failed(id: &str, views: &[DrillView]) -> Vec<String> {
-        let experiment = shipped::named(id).unwrap().experiment;
-        let checks = methods(&status(), views, &experiment);
-        checks.into_iter().filter(|check| !check.passed).map(|check| check.seen).collect()
-    }
-
-    #[test]
-    fn power_is_cut_only_where_the_node_has_a_command_for_it() {
-        let mut views = ["db1", "db2", "mon"].map(view);
-        let refused = failed("power-cut", &views);
-        assert!(refused.len() == 1 && refused[0].contains("db1 has no command"), "{refused:?}");
-        assert!(refused[0].contains("drill.power_off"), "{refused:?}");
-        views[0].power_off = true;
-        assert_eq!(failed("power-cut", &views), Vec::<String>::new());
-        views[0].allow = DrillLevel::L4;
-        let refused = failed("power-cut", &views);
-        assert!(refused.len() == 1 && refused[0].contains("drill.allow"), "{refused:?}");
-        let here = DrillView { power_off: true, ..view("db1") };
-        let asked_there = Status { node: "db1".into(), ..status() };
-        let experiment = shipped::named("power-cut").unwrap().experiment;
-        let checks = methods(&asked_there, &[here], &experiment);
-        assert!(checks.iter().any(|check| check.code == "way-back" && !check.passed), "{checks:?}");
-    }
-
-    #[test]
-    fn certificates_that_end_too_soon_before_refuse_a_deeper_drill() {
-        use baton_node::api::drill::CertificateDays;
-        let mut experiment = shipped::named("switchover-and-back").unwrap().experiment;
-        let state = shipped::named("certificates").unwrap().experiment.steady_state;
-        let days = state.into_iter().find(|state| state.probe == Probe::CertificateDays).unwrap();
-        let days = crate::experiment::SteadyState { mode: vec![Mode::Before], ..days };
-        experiment.steady_state = vec![days];
-        let said = |own| {
-            let certificate_days = Some(CertificateDays { own, authority: 3_000 });
-            ["db1", "db2", "mon"].map(|node| DrillView { certificate_days, ..view(node) })
-        };
-        let passed = |own| steady(&status(), &said(own), &experiment).iter().all(|check| check.passed);
-        assert!(passed(30) && !passed(29));
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use baton_node::api::drill::{DrillId, DrillOrder, DrillView, FaultPhase, FaultSp
 use baton_node::api::types::{RunResult, Status, SwitchoverRequest};
 use baton_node::config::NodeId;
 
-use super::agents::{Agents, heard, is_redundant, role_of};
+use super::agents::{Agents, heard, role_of};
 use super::cast::{Aim, aim};
 use super::gate::{forbids_switchover, may_cost_the_baton};
 use super::pulse::Bearing;
@@ -47,8 +47,10 @@ pub struct Stage {
     pub faults: Vec<FaultRecord>,
     /// What else happened.
     pub events: Vec<Event>,
-    /// When the last heal was seen, and how long redundancy took from there.
-    pub redundancy_ms: Option<u64>,
+    /// How long redundancy took from the heals before each wait for it; `None`: it was not back in time.
+    pub waits: Vec<Option<u64>>,
+    /// When redundancy was back at the last wait, by the runner's clock; if it was not, when the last heal was seen.
+    pub whole_ms: u64,
 }
 
 impl Stage {
@@ -95,7 +97,21 @@ impl Stage {
     async fn method(&mut self, index: usize, method: &Method, stays: bool) -> Result<bool, Ending> {
         let status = self.status().await?;
         let refuse = |why: String| Ending::Aborted { by: "runner".into(), why };
-        match aim(&status, &self.experiment, method).map_err(refuse)? {
+        let aimed = aim(&status, &self.experiment, method).map_err(refuse)?;
+        if method.start == Start::Standing
+            && index > 0
+            && let Err(why) = self.still_bites().await
+        {
+            let node = match &aimed {
+                Aim::Switchover { node } | Aim::Fault { node, .. } => node,
+                Aim::Rehearsal | Aim::Certificates => &status.node,
+            };
+            let place = self.begin(index, method, &status, node);
+            self.note("runner", format!("{} is left out: {why}", method.fault));
+            self.faults[place].effect = why;
+            return Ok(false);
+        }
+        match aimed {
             Aim::Rehearsal => Ok(self.rehearse(index, method, &status).await),
             Aim::Certificates => Ok(self.read_certificates(index, method, &status).await),
             Aim::Switchover { node } => self.switch(index, method, &status, node).await,
@@ -254,7 +270,7 @@ impl Stage {
         let order = self.agents.order(Some(&node), DrillOrder::Inject { number }).await;
         self.faults[place].injected_ms = Some(injected_ms);
         let began = Instant::now();
-        let seen = self.effect(&node, kind, method, order, injected_ms).await;
+        let seen = self.effect(&node, kind, method, order, injected_ms, status).await;
         let bites = seen.is_ok();
         self.faults[place].verified_ms = bites.then(|| self.now_ms());
         self.faults[place].effect = seen.unwrap_or_else(|why| why);
@@ -311,21 +327,11 @@ impl Stage {
         }
     }
 
-    async fn heal_standing(&mut self) -> Result<(), Ending> {
-        for place in 0..self.faults.len() {
-            let fault = &self.faults[place];
-            if fault.injected_ms.is_some() && fault.heal_verified_ms.is_none() {
-                self.heal(place, self.patience(self.faults[place].fault)).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Heals one fault, and sees that nothing of it is left. Returns for how long it stood, by the node's clock.
     ///
     /// # Errors
     /// It is not seen to be healed.
-    async fn heal(&mut self, place: usize, within: Duration) -> Result<Option<u64>, Ending> {
+    pub(super) async fn heal(&mut self, place: usize, within: Duration) -> Result<Option<u64>, Ending> {
         let fault = self.faults[place].clone();
         let node = NodeId::new(fault.node.as_str());
         self.shared.doing(format!("healing {} on {node}", fault.fault));
@@ -349,7 +355,7 @@ impl Stage {
 
     /// How long a heal may take to be seen, beyond the fault's own time. Who has to walk to a switch has as long as
     /// redundancy has.
-    fn patience(&self, fault: Fault) -> Duration {
+    pub(super) fn patience(&self, fault: Fault) -> Duration {
         match fault.heal() {
             Heal::Site => HEALED_WITHIN.max(self.experiment.after.wait_redundancy.duration()),
             Heal::Nothing | Heal::Kernel | Heal::Watchdog | Heal::Supervisor => HEALED_WITHIN,
@@ -398,27 +404,6 @@ impl Stage {
             }
             self.pass(LOOK).await;
         }
-    }
-
-    /// Waits until every agent is heard and the backup is in sync.
-    async fn whole(&mut self) {
-        if self.experiment.level <= crate::experiment::Level::L1 {
-            return;
-        }
-        let healed_ms = self.faults.iter().filter_map(|fault| fault.healed_ms).max();
-        let until = Instant::now() + self.experiment.after.wait_redundancy.duration();
-        self.shared.doing("waiting until the backup is in sync and every agent is heard");
-        self.redundancy_ms = None;
-        while Instant::now() < until {
-            if self.agents.status().await.is_ok_and(|status| is_redundant(&status)) {
-                let took = self.now_ms() - healed_ms.unwrap_or_else(|| self.now_ms());
-                self.redundancy_ms = Some(took);
-                self.note("ledger", format!("redundancy is back {took} ms after the heal"));
-                return;
-            }
-            self.pass(LOOK).await;
-        }
-        self.note("ledger", "redundancy is not back in time");
     }
 
     async fn status(&self) -> Result<Status, Ending> {

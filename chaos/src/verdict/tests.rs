@@ -43,6 +43,70 @@ const CASES: &[Case] = &[
     ),
     ("late once", |r| r.harness.lateness.max_us = 1_000_001, Verdict::Inconclusive, "was 1000 ms late once"),
     (
+        "late once and an outage that is no longer than that",
+        |r| {
+            r.clients[0].outage_ms = 10_001;
+            r.harness.lateness.max_us = 2_900_000;
+        },
+        Verdict::Inconclusive,
+        "was 2900 ms late once",
+    ),
+    (
+        "late once explains an outage up to its own length",
+        |r| {
+            r.clients[0].outage_ms = 12_900;
+            r.harness.lateness.max_us = 2_900_000;
+        },
+        Verdict::Inconclusive,
+        "was 2900 ms late once",
+    ),
+    (
+        "late once does not explain a longer outage",
+        |r| {
+            r.clients[0].outage_ms = 12_901;
+            r.harness.lateness.max_us = 2_900_000;
+        },
+        Verdict::Fail,
+        "an outage of 12901 ms",
+    ),
+    (
+        "a little late once explains no outage",
+        |r| {
+            r.clients[0].outage_ms = 10_001;
+            r.harness.lateness.max_us = LATE_ONCE_MAX_US;
+        },
+        Verdict::Fail,
+        "an outage of 10001 ms",
+    ),
+    (
+        "late once does not hide a lost write",
+        |r| {
+            r.clients[0].lost = 1;
+            r.harness.lateness.max_us = 2_900_000;
+        },
+        Verdict::Fail,
+        "acknowledged and lost",
+    ),
+    (
+        "late once and a phase over its budget",
+        |r| {
+            r.timeline[0].to_ms += 3_000;
+            r.harness.lateness.max_us = 2_900_000;
+        },
+        Verdict::Inconclusive,
+        "was 2900 ms late once",
+    ),
+    (
+        "late once does not hide that it was aborted when it was lost",
+        |r| {
+            r.ending = Ending::Aborted { by: "outage".into(), why: "45 s".into() };
+            r.clients[0].outage_ms = 45_000;
+            r.harness.lateness.max_us = 2_900_000;
+        },
+        Verdict::Fail,
+        "an outage of 45000 ms",
+    ),
+    (
         "a fault that ended early",
         |r| {
             r.faults[0].fault = crate::experiment::Fault::MysqldFreeze;
@@ -110,6 +174,34 @@ const CASES: &[Case] = &[
         },
         Verdict::Inconclusive,
         "was not injected",
+    ),
+    (
+        "not injected, and the holder did not change",
+        |r| {
+            r.faults[0].injected_ms = None;
+            r.faults[0].verified_ms = None;
+            r.faults[0].heal_verified_ms = None;
+            r.faults[0].effect = "witness-loss on wit was to stand and is not seen to".into();
+            (r.probes[2].value, r.probes[2].held) = (Some(0.0), Some(false));
+        },
+        Verdict::Inconclusive,
+        "was not injected: witness-loss on wit",
+    ),
+    (
+        "not injected, and the holder changed twice",
+        |r| {
+            r.faults[0].injected_ms = None;
+            r.faults[0].heal_verified_ms = None;
+            (r.probes[2].value, r.probes[2].held) = (Some(2.0), Some(false));
+        },
+        Verdict::Fail,
+        "the holder changes once (after): 2",
+    ),
+    (
+        "injected, and the holder did not change",
+        |r| (r.probes[2].value, r.probes[2].held) = (Some(0.0), Some(false)),
+        Verdict::Fail,
+        "the holder changes once (after): 0",
     ),
     ("a method left out", |r| r.experiment.methods = 2, Verdict::Inconclusive, "1 of 2 methods"),
     ("no client", |r| r.clients.clear(), Verdict::Inconclusive, "mysql was not measured"),

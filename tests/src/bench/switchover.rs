@@ -1,7 +1,8 @@
 //! The write gap of a planned move: ours, and the usual script's, in the same lab with the same ten clients.
 //!
 //! One lab per system, one load over all of its moves, to and fro. The gap is the longest time without an acknowledgement
-//! of any client from just before the move until the service is steady again.
+//! of any client from just before the move until the service is steady again. A client whose write failed tries another one
+//! at once; what that does not mend before its next turn is counted as unserved.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -39,6 +40,9 @@ pub struct Switchovers {
     pub redis: BTreeMap<String, Vec<u64>>,
     /// Acknowledged writes that were lost, both kinds together, by system.
     pub lost_acknowledged: BTreeMap<String, usize>,
+    /// Turns of clients during the moves in which no write was acknowledged, neither the first nor one that was tried again;
+    /// both kinds together, by system.
+    pub unserved: BTreeMap<String, usize>,
     /// Milliseconds in which a move's command ran, by system.
     pub command_ms: BTreeMap<String, Vec<u64>>,
 }
@@ -108,6 +112,9 @@ impl Switchovers {
             let gap_ms = |kind| gap_us(&history, kind, *from_us, *to_us).div_ceil(1000);
             self.series.entry(name.into()).or_default().push(gap_ms(Kind::Mysql));
             self.redis.entry(name.into()).or_default().push(gap_ms(Kind::Redis));
+            let unserved: usize =
+                Kind::ALL.into_iter().map(|kind| unserved(&history, kind, *from_us, *to_us)).sum();
+            *self.unserved.entry(name.into()).or_default() += unserved;
         }
         let bounds = Bounds { fault_us: 0, end_us, holder_changes: runs };
         let verdict = check(&history, &lab.contents(holder), bounds);
@@ -120,7 +127,9 @@ impl Switchovers {
     /// The table for people.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = String::from("write gap of a planned move   median    min    max  ms   lost\n");
+        let mut text = String::from(
+            "write gap of a planned move   median    min    max  ms   lost  unserved, both kinds\n",
+        );
         for (kind, series) in [("mysql", &self.series), ("redis", &self.redis)] {
             for (system, each) in series {
                 let (Some(min), Some(max), Some(median)) =
@@ -129,7 +138,11 @@ impl Switchovers {
                     continue;
                 };
                 let lost = self.lost_acknowledged.get(system).copied().unwrap_or(0);
-                let _ = writeln!(text, "{system:<22} {kind:<6} {median:>8} {min:>6} {max:>6}      {lost:>5}");
+                let unserved = self.unserved.get(system).copied().unwrap_or(0);
+                let _ = writeln!(
+                    text,
+                    "{system:<22} {kind:<6} {median:>8} {min:>6} {max:>6}      {lost:>5} {unserved:>9}"
+                );
             }
         }
         text
@@ -162,6 +175,17 @@ fn gap_us(history: &History, kind: Kind, from_us: u64, to_us: u64) -> u64 {
     let within = acknowledged.iter().skip(first).copied().take_while(|at| *at <= to_us);
     let points: Vec<u64> = within.chain([to_us]).collect();
     points.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(to_us - from_us)
+}
+
+/// Turns between two instants in which no write was acknowledged. All attempts of a turn have its intended time.
+fn unserved(history: &History, kind: Kind, from_us: u64, to_us: u64) -> usize {
+    let mut turns: BTreeMap<u64, bool> = BTreeMap::new();
+    for write in history.writes.iter().filter(|write| write.kind == kind) {
+        if (from_us..to_us).contains(&write.intended_us) {
+            *turns.entry(write.intended_us).or_default() |= matches!(write.outcome, Outcome::Acknowledged);
+        }
+    }
+    turns.values().filter(|served| !**served).count()
 }
 
 /// Waits until a move can begin, and says who serves.
@@ -249,5 +273,28 @@ mod tests {
         assert_eq!(gap_us(&history, Kind::Mysql, 2_500, 11_000), 7_000);
         assert_eq!(gap_us(&history, Kind::Mysql, 10_500, 41_000), 30_000);
         assert_eq!(gap_us(&history, Kind::Mysql, 50_000, 90_000), 50_000, "it never came back");
+    }
+
+    #[test]
+    fn a_turn_is_unserved_if_no_attempt_of_it_was_acknowledged() {
+        let refused = |intended_us, ended_us| Write {
+            intended_us,
+            outcome: Outcome::Refused { error: "refused".into() },
+            ..acknowledged(ended_us)
+        };
+        let again = |intended_us, ended_us| Write { intended_us, ..acknowledged(ended_us) };
+        let writes = vec![
+            refused(1_000, 1_100),
+            again(1_000, 6_200),
+            refused(2_000, 2_100),
+            refused(2_000, 7_100),
+            acknowledged(3_000),
+            // Before the move, and of the other kind.
+            refused(500, 600),
+            Write { kind: Kind::Redis, ..refused(4_000, 4_100) },
+        ];
+        let history = History { writes, ..History::default() };
+        assert_eq!(unserved(&history, Kind::Mysql, 1_000, 10_000), 1);
+        assert_eq!(unserved(&history, Kind::Redis, 1_000, 10_000), 1);
     }
 }

@@ -8,7 +8,7 @@ use jiff::{Timestamp, Zoned};
 
 use super::{Context, ledger, others, power, when};
 use crate::api::drill::{FaultKind, FaultSpec};
-use crate::config::{Drill, DrillLevel};
+use crate::config::{Config, Drill, DrillLevel};
 
 /// A node whose report is older than this is not there to carry on.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
@@ -18,18 +18,18 @@ const HEARD_WITHIN: Duration = Duration::from_secs(3);
 /// # Errors
 /// Why not.
 pub(super) fn begin(context: &Context, level: DrillLevel) -> Result<(), String> {
-    let config = &context.config.drill;
-    allowed(context, level)?;
-    if level <= DrillLevel::L1 { Ok(()) } else { broken(config, &ledger(context)) }
+    let config = &context.config;
+    allowed(config, level)?;
+    if level <= DrillLevel::L1 { Ok(()) } else { broken(&config.drill, &ledger(context), &Zoned::now()) }
 }
 
 /// Window and cooldown, for whatever breaks something: asked again for each fault, since whoever begins a drill says
 /// himself how deep it reaches.
-fn broken(config: &Drill, ledger: &Ledger) -> Result<(), String> {
-    if let Some(outside) = outside_window(config) {
+fn broken(config: &Drill, ledger: &Ledger, now: &Zoned) -> Result<(), String> {
+    if let Some(outside) = outside(config, now) {
         return Err(outside);
     }
-    match cooldown_left_ms(config, ledger) {
+    match cooldown_at(config, ledger, now.timestamp()) {
         0 => Ok(()),
         left => Err(format!(
             "the last drill ended less than {} ago; wait {} s more, or shorten drill.cooldown",
@@ -44,9 +44,24 @@ fn broken(config: &Drill, ledger: &Ledger) -> Result<(), String> {
 /// # Errors
 /// Why not.
 pub(super) fn fault(context: &Context, number: DrillId, spec: &FaultSpec) -> Result<(), String> {
-    let config = &context.config;
-    allowed(context, spec.kind.level())?;
-    broken(&config.drill, &ledger(context))?;
+    let silent: Vec<&NodeId> =
+        others(context).filter(|other| context.hands.peer_lately(other, HEARD_WITHIN).is_none()).collect();
+    let ledger = ledger(context);
+    limits(&context.config, &ledger, number, spec, &silent, &Zoned::now())?;
+    fits(context, &ledger, spec)
+}
+
+/// The node's own limits, whatever is to be broken. `silent`: other nodes that were not heard lately.
+fn limits(
+    config: &Config,
+    ledger: &Ledger,
+    number: DrillId,
+    spec: &FaultSpec,
+    silent: &[&NodeId],
+    now: &Zoned,
+) -> Result<(), String> {
+    allowed(config, spec.kind.level())?;
+    broken(&config.drill, ledger, now)?;
     let max_ms = config.drill.duration_max.as_ms();
     if !(1..=max_ms).contains(&spec.duration_ms) {
         return Err(format!(
@@ -54,7 +69,6 @@ pub(super) fn fault(context: &Context, number: DrillId, spec: &FaultSpec) -> Res
             config.node, spec.duration_ms, config.drill.duration_max
         ));
     }
-    let ledger = ledger(context);
     match &ledger.drill {
         Some(drill) if drill.number == number => match &drill.aborted {
             None => {}
@@ -68,8 +82,6 @@ pub(super) fn fault(context: &Context, number: DrillId, spec: &FaultSpec) -> Res
         return Err(format!("{} is to take over by run {}", config.node, run.id));
     }
     // Two agents must be left to decide, this one counted unless it is what is taken away.
-    let silent: Vec<&NodeId> =
-        others(context).filter(|other| context.hands.peer_lately(other, HEARD_WITHIN).is_none()).collect();
     if silent.len() > usize::from(!takes_a_vote(spec.kind)) {
         let names: Vec<&str> = silent.iter().map(|node| node.as_str()).collect();
         return Err(format!(
@@ -78,11 +90,10 @@ pub(super) fn fault(context: &Context, number: DrillId, spec: &FaultSpec) -> Res
             HEARD_WITHIN.as_secs()
         ));
     }
-    fits(context, &ledger, spec)
+    Ok(())
 }
 
-fn allowed(context: &Context, level: DrillLevel) -> Result<(), String> {
-    let config = &context.config;
+fn allowed(config: &Config, level: DrillLevel) -> Result<(), String> {
     if level <= config.drill.allow {
         return Ok(());
     }
@@ -115,9 +126,12 @@ const fn takes_a_vote(kind: FaultKind) -> bool {
 /// # Errors
 /// He was not.
 pub(super) fn alive(context: &Context, number: DrillId) -> Result<(), String> {
-    let ledger = ledger(context);
+    heard(&ledger(context), number, context.drills.silent_for(number))
+}
+
+/// `silent`: for how long whoever runs this drill was not heard here; `None`: he never was.
+fn heard(ledger: &Ledger, number: DrillId, silent: Option<Duration>) -> Result<(), String> {
     let lease_ms = ledger.drill.as_ref().filter(|drill| drill.number == number).map(|drill| drill.lease_ms);
-    let silent = context.drills.silent_for(number);
     match (lease_ms, silent) {
         (Some(lease_ms), Some(silent)) if silent <= Duration::from_millis(lease_ms) => Ok(()),
         _ => Err(format!("whoever runs drill {number} was not heard here within its lease")),
@@ -168,7 +182,7 @@ fn fits(context: &Context, ledger: &Ledger, spec: &FaultSpec) -> Result<(), Stri
 }
 
 /// The service that is meant is for the role that this node has; `None`: the first of the holder's.
-fn runs_here(config: &crate::config::Config, service: Option<&str>, holds: bool) -> bool {
+fn runs_here(config: &Config, service: Option<&str>, holds: bool) -> bool {
     let Some(service) = service else { return holds };
     let found = config.services.iter().find(|known| known.name == service);
     found.is_some_and(|found| match found.runs_on {
@@ -179,14 +193,22 @@ fn runs_here(config: &crate::config::Config, service: Option<&str>, holds: bool)
 
 /// Why nothing may be injected by the clock.
 pub(super) fn outside_window(config: &Drill) -> Option<String> {
-    let window = config.window.filter(|window| !window.is_open(&Zoned::now()))?;
-    Some(format!("drills are for {window} here, and it is {}", Zoned::now().strftime("%a %H:%M %Z")))
+    outside(config, &Zoned::now())
+}
+
+fn outside(config: &Drill, now: &Zoned) -> Option<String> {
+    let window = config.window.filter(|window| !window.is_open(now))?;
+    Some(format!("drills are for {window} here, and it is {}", now.strftime("%a %H:%M %Z")))
 }
 
 /// Milliseconds until the cooldown after the last drill that broke something or was to is over.
 pub(super) fn cooldown_left_ms(config: &Drill, ledger: &Ledger) -> u64 {
+    cooldown_at(config, ledger, Timestamp::now())
+}
+
+fn cooldown_at(config: &Drill, ledger: &Ledger, now: Timestamp) -> u64 {
     let Some(last) = ledger.ended_drills.last() else { return 0 };
-    let since = Timestamp::now().as_millisecond() - when(last.ended_at).as_millisecond();
+    let since = now.as_millisecond() - when(last.ended_at).as_millisecond();
     left_ms(config.cooldown.as_ms(), since)
 }
 
@@ -197,11 +219,4 @@ fn left_ms(cooldown_ms: u64, since_ms: i64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::left_ms;
-
-    #[test]
-    fn a_clock_that_was_set_back_has_no_cooldown_left() {
-        assert_eq!([-5, 0, 999, 1_000, 9_999].map(|since| left_ms(1_000, since)), [0, 1_000, 1, 0, 0]);
-    }
-}
+mod tests;

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use baton_netops::sever;
 use baton_runbooks::ledger::{Command, Drill, DrillCommand, DrillId, Ledger};
-use baton_runbooks::model::NodeKind;
+use baton_runbooks::model::{NodeId, NodeKind};
 use jiff::Timestamp;
 
 use super::{Context, fault, ledger};
 use crate::agent::clock;
 use crate::agent::operator;
-use crate::api::drill::{FaultKind, FaultPhase};
+use crate::api::drill::{FaultKind, FaultPhase, FaultSpec};
 use crate::chain::chain;
+use crate::config::Config;
 use crate::drill::{Note, disk, remove_filler};
 
 /// How often it is looked.
@@ -101,17 +102,35 @@ pub(super) async fn watch(context: Context) {
     }
 }
 
+/// A fault that is not over.
+#[derive(Debug, Clone, Copy)]
+struct Bears {
+    drill: DrillId,
+    phase: FaultPhase,
+    /// Its own time is over.
+    is_due: bool,
+}
+
 /// Why what this node bears is to be healed now.
 fn why_heal(context: &Context, ledger: &Ledger) -> Option<String> {
-    let (of, ends, phase) = {
+    let borne = {
         let fault = context.drills.fault();
         let borne = fault.as_ref().filter(|borne| !borne.is_over())?;
-        (borne.note.state.drill, borne.ends, borne.note.state.phase)
+        let state = &borne.note.state;
+        let is_due = borne.ends.is_some_and(|ends| Instant::now() >= ends);
+        Bears { drill: state.drill, phase: state.phase, is_due }
     };
+    let silent = context.drills.silent_for(borne.drill);
+    why_heal_borne(&context.config.node, ledger, borne, silent)
+}
+
+/// `silent`: for how long whoever runs the fault's drill was not heard; `None`: somebody else was, or nobody ever.
+fn why_heal_borne(node: &NodeId, ledger: &Ledger, borne: Bears, silent: Option<Duration>) -> Option<String> {
+    let Bears { drill: of, phase, is_due } = borne;
     if phase == FaultPhase::Stuck {
         return Some("tried again".to_owned());
     }
-    if ends.is_some_and(|ends| Instant::now() >= ends) {
+    if is_due {
         return Some("its time is over".to_owned());
     }
     let lease = match &ledger.drill {
@@ -121,10 +140,10 @@ fn why_heal(context: &Context, ledger: &Ledger) -> Option<String> {
         },
         Some(_) | None => return Some(format!("drill {of} has ended")),
     };
-    if context.drills.silent_for(of).is_none_or(|silent| silent > lease) {
+    if silent.is_none_or(|silent| silent > lease) {
         return Some(format!("whoever drills was not heard for {} ms", lease.as_millis()));
     }
-    let run = ledger.run.as_ref().filter(|run| run.plan.to == context.config.node)?;
+    let run = ledger.run.as_ref().filter(|run| run.plan.to == *node)?;
     Some(format!("this node is to take over by run {}", run.id))
 }
 
@@ -135,15 +154,25 @@ fn is_served(context: &Context, ledger: &Ledger) -> bool {
         || context.hands.peer_lately(holder, SERVED_WITHIN).is_some_and(|report| report.serving)
 }
 
-/// Nobody serves, and this data node may have to: what it bears must not delay that. A fault that itself hides the holder
-/// from this node says nothing of the holder.
+/// Nobody serves, and this node may have to: what it bears must not delay that.
 fn may_be_needed(context: &Context, ledger: &Ledger, unserved: Duration) -> Option<String> {
-    let is_data = context.config.this().kind == NodeKind::Data;
-    if !is_data || ledger.holder.as_ref() == Some(&context.config.node) || unserved <= SERVED_WITHIN {
-        return None;
-    }
     let fault = context.drills.fault();
     let spec = &fault.as_ref().filter(|borne| !borne.is_over())?.note.state.spec;
+    may_be_needed_with(&context.config, ledger, spec, unserved)
+}
+
+/// Only a data node that is not the holder can be needed. A fault that itself hides the holder from this node says nothing
+/// of the holder.
+fn may_be_needed_with(
+    config: &Config,
+    ledger: &Ledger,
+    spec: &FaultSpec,
+    unserved: Duration,
+) -> Option<String> {
+    let is_data = config.this().kind == NodeKind::Data;
+    if !is_data || ledger.holder.as_ref() == Some(&config.node) || unserved <= SERVED_WITHIN {
+        return None;
+    }
     let cuts = matches!(spec.kind, FaultKind::Partition | FaultKind::OneWay);
     // A service that does not run here delays no takeover; one that must run here is thawed when the run begins.
     if spec.kind == FaultKind::ContainerUnhealthy {
@@ -187,3 +216,6 @@ impl Pulse {
         self.seen.map_or(Duration::ZERO, |(_, _, at)| at.elapsed())
     }
 }
+
+#[cfg(test)]
+mod tests;
