@@ -3,6 +3,7 @@
 
 use baton_runbooks::ledger::{Command, Ledger};
 use baton_runbooks::model::NodeId;
+use baton_runbooks::plan::Runbook;
 
 /// Its name.
 pub const NAME: &str = "one_change";
@@ -17,6 +18,9 @@ impl Changes {
     /// An entry was committed after the fault.
     pub fn committed(&mut self, command: &Command, before: &Ledger, after: &Ledger) -> Result<(), String> {
         let Command::StartRun { plan, .. } = command else { return Ok(()) };
+        if plan.runbook == Runbook::Switchover {
+            return Err(format!("nobody has ordered a switchover to {}", plan.to));
+        }
         let last = self.holders.last().or(before.holder.as_ref()).or(before.last_holder.as_ref());
         if before.epoch == after.epoch || last == Some(&plan.to) {
             return Ok(());

@@ -117,11 +117,18 @@ impl World {
             Step::DrainRelayLog => self.drain(node, job),
             Step::PromoteMysql => Some(self.promote(node, job)),
             Step::OpenPorts => {
+                if self.has(Planted::UndoneAfterPivot) && job.attempt > 1 {
+                    self.effect(node, &Job { undo: true, ..job.clone() });
+                }
                 if self.redis(node).is_some_and(|redis| !redis.up) {
                     return None;
                 }
                 if self.db(node).read_only {
                     self.cut(node);
+                    let db = self.db_mut(node);
+                    if db.sql_running {
+                        db.drain();
+                    }
                     if !self.may_promote(node) {
                         return Some(failed("what was received is not applied"));
                     }
@@ -234,10 +241,7 @@ impl World {
     pub(super) fn make_writable(&mut self, node: usize) {
         let db = self.db_mut(node);
         let thrown_away = db.executed.missing(&db.received);
-        if db.follows.take().is_some() {
-            db.new_threads();
-            (db.io_started, db.sql_running) = (false, false);
-        }
+        db.sql_running = false;
         if db.read_only {
             self.source_off(node);
             self.promoted(node, thrown_away);

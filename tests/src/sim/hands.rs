@@ -50,6 +50,7 @@ impl World {
                 }
                 if self.db(node).answers(self.now) {
                     self.open_database(node, *semi_sync);
+                    self.db_mut(node).detach();
                     self.open(node, Door::Ports);
                 }
             }

@@ -240,6 +240,14 @@ impl Mysql {
         self.new_threads();
     }
 
+    /// The source that a promoted server had is forgotten. Not before it serves: until then it may be closed again.
+    pub fn detach(&mut self) {
+        if self.follows.take().is_some() {
+            self.new_threads();
+            (self.io_started, self.sql_running) = (false, false);
+        }
+    }
+
     /// It answers queries.
     pub const fn answers(&self, at: u64) -> bool {
         self.up && at >= self.frozen_until
@@ -263,7 +271,6 @@ impl Mysql {
 
     /// Writable from now on, in a stretch of its own.
     pub fn open(&mut self, origin: usize) {
-        self.follows = None;
         self.read_only = false;
         self.origin = Some(origin);
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use baton_runbooks::agent::{Agent, LeaseFacts, Setup};
+use baton_runbooks::agent::{Agent, LeaseFacts, Setup, TICK_MAX_MS};
 use baton_runbooks::decide::Policy;
 use baton_runbooks::decide::local::Wish;
 use baton_runbooks::detect::Patience;
@@ -27,7 +27,7 @@ pub const DATA: [usize; 2] = [0, 1];
 
 /// The lease of profile `standard`.
 pub const TERMS: Terms =
-    Terms { lease_ms: 1_200, renew_ms: 200, margin_ms: 150, age_max_ms: 400, slots: SLOTS };
+    Terms { lease_ms: 1_200, renew_ms: 200, margin_ms: 150, age_max_ms: 200, slots: SLOTS };
 
 /// What the core was told last of this node's standing in Raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,16 +225,16 @@ fn setup(me: NodeId, index: usize, boot: u64, opened: Option<String>, redis: boo
         own_address: address(index).to_owned(),
         policy: Policy {
             scope: Scope { mysql: true, independent_services: true, services: true },
-            report_max_ms: 700,
-            quorum_max_ms: 600,
+            report_max_ms: 755,
+            quorum_max_ms: TERMS.age_max_ms + TICK_MAX_MS,
             anti_flap_ms: 20_000,
             anti_flap_max: 3,
             cold_start_ms: 10_000,
         },
         patience: Patience {
             refused_count: 2,
-            hung_ms: 1_000,
-            stalled_ms: 1_500,
+            hung_ms: 1_250,
+            stalled_ms: 2_000,
             disk_free_min: 1,
             settle_ms: 1_200,
             service_lost_ms: 25_000,
@@ -246,6 +246,33 @@ fn setup(me: NodeId, index: usize, boot: u64, opened: Option<String>, redis: boo
         config_hash: String::new(),
         new_leader_ms: TERMS.new_leader_wait_ms(),
         opened,
+        writable_boot: None,
         boot,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_node::config::{Profile, RawTiming, Timing};
+
+    /// What is simulated is what is shipped, but for two patiences that would outlast a schedule.
+    #[test]
+    fn the_timing_is_that_of_standard() {
+        let timing = Timing::of(Profile::Standard, &RawTiming::default());
+        let shipped = Terms {
+            lease_ms: timing.lease.0,
+            renew_ms: timing.renew.0,
+            margin_ms: timing.margin.0,
+            age_max_ms: timing.age_max.0,
+            slots: SLOTS,
+        };
+        assert_eq!(TERMS, shipped);
+        let setup = setup(NodeId::from(NAMES[0]), 0, 1, None, false);
+        assert_eq!(setup.sync_patience_ms, timing.sync_patience.0);
+        assert_eq!(setup.policy.report_max_ms, 3 * timing.report.0 + timing.rtt.0);
+        assert_eq!(setup.patience.hung_ms, 5 * timing.probe.0);
+        assert_eq!(setup.patience.stalled_ms, 8 * timing.probe.0);
+        assert_eq!(setup.patience.settle_ms, timing.lease.0);
     }
 }

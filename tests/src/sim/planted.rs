@@ -84,4 +84,8 @@ pub enum Planted {
     OutrankedKeepsItsDoors,
     /// The holder says that it lives on short leases again, and leaves the long ones in its kernel.
     PauseEndedButNotVoid,
+    /// The pivot that is tried again is taken back first.
+    UndoneAfterPivot,
+    /// A switchover begins although nobody has ordered one.
+    FailsBack,
 }

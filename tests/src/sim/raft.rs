@@ -202,7 +202,7 @@ impl Raft {
         deviate(&mut command, &before, planted);
         let mut ledger = Ledger::clone(&before);
         let accepted = ledger.apply(command).is_accepted();
-        deviate_after(&mut ledger, planted);
+        deviate_after(&before, &mut ledger, planted);
         if planted == Some(Planted::WordUsedTwice) {
             keep_word(&before, &mut ledger);
         }
@@ -267,11 +267,12 @@ fn deviate(command: &mut Command, ledger: &Ledger, planted: Option<Planted>) {
     }
 }
 
-fn deviate_after(ledger: &mut Ledger, planted: Option<Planted>) {
+fn deviate_after(before: &Ledger, ledger: &mut Ledger, planted: Option<Planted>) {
     use baton_runbooks::ledger::Complete;
     use baton_runbooks::model::NodeKind;
     use baton_runbooks::run::RunState;
-    if planted == Some(Planted::InSyncIgnored) {
+    // Only with a change that is one: a set that differs within a generation is seen by itself.
+    if planted == Some(Planted::InSyncIgnored) && before.sync_generation != ledger.sync_generation {
         let holder = ledger.holder.clone();
         for (node, kind) in &ledger.members {
             let replica = *kind == NodeKind::Data && holder.as_ref().is_some_and(|holder| holder != node);

@@ -107,8 +107,8 @@ impl World {
         let log = self.raft.views[effect.node].log;
         let forward = no_undo_after_pivot::effect(effect, self.raft.logs[log].newest());
         let it = &mut self.invariants;
-        it.hold(at, no_effect_without_journal::NAME, journalled);
         it.hold(at, no_undo_after_pivot::NAME, forward);
+        it.hold(at, no_effect_without_journal::NAME, journalled);
         let reverse = it.line_mut(log).undo_before_pivot.effect(effect);
         it.hold(at, undo_before_pivot::NAME, reverse);
     }

@@ -11,6 +11,7 @@ use super::fault::Fault;
 use super::forcing::Forcing;
 use super::mysql::Mysql;
 use super::node::{NAMES, Node};
+use super::operator::OperatorAct;
 use super::planted::Planted;
 use super::raft::Raft;
 use super::rng::Rng;
@@ -150,6 +151,9 @@ impl World {
         let heal = (last + REPAIR_MS).min(HEAL_MS);
         let heal = self.begin_forcing().map_or(heal, |returns_at| heal.max(returns_at));
         self.queue.put(heal, Event::Heal);
+        if self.swarm.single && self.has(Planted::FailsBack) {
+            self.queue.put(START_MS + 1_000, Event::Operator(OperatorAct::Switchover));
+        }
         for act in self.swarm.verbs.clone() {
             let at = START_MS + self.rng.range(0, 4_000);
             self.queue.put(at, Event::Operator(act));

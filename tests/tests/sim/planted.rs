@@ -217,6 +217,16 @@ fn planted_empty_redis_promoted_is_caught() {
 }
 
 #[test]
+fn planted_undone_after_pivot_is_caught() {
+    is_caught(Planted::UndoneAfterPivot, &["no_undo_after_pivot"]);
+}
+
+#[test]
+fn planted_fails_back_is_caught() {
+    is_caught(Planted::FailsBack, &["one_change"]);
+}
+
+#[test]
 fn planted_offset_not_awaited_is_caught() {
     is_caught(Planted::OffsetNotAwaited, &["redis"]);
 }
