@@ -381,6 +381,7 @@ fn core_setup(context: &Context, boot: u64) -> Setup {
         config_hash: config.hash.clone(),
         new_leader_ms: terms(config).new_leader_wait_ms(),
         opened: context.local.opened(),
+        writable_boot: context.local.writable_boot(),
         boot,
     }
 }

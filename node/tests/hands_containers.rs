@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use baton_node::hands::containers::{ContainerError, Containers, Service, Target};
 use baton_runbooks::observe::ServiceState;
-use support::{Process, eventually};
+use support::{Process, eventually, skip};
 use tempfile::TempDir;
 
 const D: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ impl Engine {
         let busybox =
             ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists());
         let (true, Some(busybox), true) = (found, busybox, nix::unistd::geteuid().is_root()) else {
-            eprintln!("skipped: no Docker engine");
+            skip("Docker engine", "docker.io and busybox-static");
             return None;
         };
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
@@ -117,6 +117,11 @@ async fn containers_of_a_real_engine() {
     assert_eq!((obstacles[0].container.as_str(), obstacles[0].policy.as_str()), ("web", "always"));
     hands.ensure_restart_no(&web, D).await.unwrap();
     assert!(hands.restart_obstacles(&web, D).await.unwrap().is_empty());
+    // As `docker compose up` does it with what its file says.
+    engine.docker(&["update", "--restart", "unless-stopped", "web"]);
+    let obstacles = hands.restart_obstacles(&web, D).await.unwrap();
+    assert_eq!((obstacles[0].container.as_str(), obstacles[0].policy.as_str()), ("web", "unless-stopped"));
+    hands.ensure_restart_no(&web, D).await.unwrap();
     for _ in 0..2 {
         hands.start(&web, D).await.unwrap();
         hands.wait_healthy(&web, D).await.unwrap();

@@ -25,9 +25,9 @@ async fn boots_closed_is_promoted_and_closed_again() {
     assert!(facts.server.starts_with(&format!("{}@", server.process().pid())));
     server.client(&["SET", "a", "1"]).await.unwrap_err();
 
-    let facts = hands.promote(D).await.unwrap();
+    let facts = hands.promote(None, D).await.unwrap();
     assert!(facts.primary && facts.min_replicas_to_write == 0);
-    hands.promote(D).await.unwrap();
+    hands.promote(None, D).await.unwrap();
     server.client(&["SET", "a", "1"]).await.unwrap();
     assert_eq!(hands.probe(D).await.unwrap().keys, 1);
 
@@ -52,7 +52,7 @@ async fn follows_and_never_an_empty_source() {
     let mut old = RedisServer::start().await;
     let new = RedisServer::start().await;
     let (on_old, on_new) = (old.hands(), new.hands());
-    let source = on_old.promote(D).await.unwrap();
+    let source = on_old.promote(None, D).await.unwrap();
     for i in 0..100 {
         old.client(&["SET", &format!("k{i}"), "v"]).await.unwrap();
     }
@@ -67,9 +67,9 @@ async fn follows_and_never_an_empty_source() {
 
     // The primary dies, comes back empty, and is somehow made a primary: nobody may follow it.
     old.kill();
-    on_new.promote(D).await.unwrap();
+    on_new.promote(None, D).await.unwrap();
     old.restart().await;
-    let empty = on_old.promote(D).await.unwrap();
+    let empty = on_old.promote(None, D).await.unwrap();
     let refused = on_new.follow("127.0.0.1", old.port, &empty, EmptySource::Refuse, D).await.unwrap_err();
     assert!(refused.to_string().contains("100 keys"), "{refused}");
     let facts = on_new.facts(D).await.unwrap();

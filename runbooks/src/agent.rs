@@ -104,6 +104,7 @@ impl Agent {
             detector: Detector::new(setup.patience),
             keeper: Keeper::new(setup.sync_patience_ms, setup.policy.report_max_ms),
             opened: setup.opened.clone(),
+            writable_boot: setup.writable_boot.clone(),
             setup,
             ledger: Arc::default(),
             applied: 0,
@@ -115,7 +116,6 @@ impl Agent {
             redis_served: None,
             steps: Steps::default(),
             failures: Vec::new(),
-            writable_boot: None,
             canary: (0, 0),
             releasing: None,
             tickets: 0,
@@ -237,6 +237,9 @@ impl Agent {
             }
         }
         self.detector.observe(observation, now);
+        if let Observation::Redis { facts } = observation {
+            self.watch_redis(facts, now);
+        }
     }
 
     fn committed(&mut self, index: u64, ledger: Arc<Ledger>, now: Mono) {

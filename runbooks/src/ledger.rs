@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lease::granter::{Appointment, PausedEpoch};
 use crate::model::{Epoch, Generation, Instance, NodeId, NodeKind, PauseId, RunId, SyncGeneration, WallMs};
+use crate::plan::Plan;
 use crate::run::{Run, RunState};
 use crate::why::Why;
 pub use answer::{Rejection, Response};
@@ -252,9 +253,79 @@ impl Ledger {
         self.in_sync.values().any(Complete::is_accepted)
     }
 
+    /// Who may still be open when `takeover` begins: the holder that it takes over from, and with none whoever served last. A
+    /// target whose run ended before its point of no return never served: the one before it is still to be fenced.
+    #[must_use]
+    pub fn to_fence<'a>(&'a self, takeover: &'a Plan) -> Option<&'a NodeId> {
+        let served = |ended: &'a EndedRun| match &ended.run.plan {
+            plan if ended.run.is_past_pivot() => Some(&plan.to),
+            plan => plan.from.as_ref(),
+        };
+        let last = self.history.iter().rev().find_map(served).or(self.last_holder.as_ref());
+        takeover.from.as_ref().or(last).filter(|node| **node != takeover.to)
+    }
+
     /// Number of the newest run, ended or not, with its start for people.
     #[must_use]
     pub fn newest_run(&self) -> Option<(&Run, WallMs)> {
         self.run.as_ref().or_else(|| self.history.last().map(|ended| &*ended.run)).map(|run| (run, run.at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Basis, Runbook, Step};
+    use crate::run::table::Scope;
+    use crate::run::{Entry, Event, takeover as runbook};
+
+    fn takeover(from: Option<&str>, to: &str) -> Plan {
+        Plan {
+            runbook: Runbook::Takeover,
+            version: 1,
+            epoch: Epoch(2),
+            from: from.map(NodeId::from),
+            to: NodeId::from(to),
+            basis: Basis { epoch: Epoch(1), sync: SyncGeneration(1), target_instance: None },
+            why: Vec::new(),
+            detected_ms_ago: None,
+            asked_by: None,
+            drain_patience_ms: 0,
+            steps: runbook::steps(&NodeId::from(to), None, SCOPE),
+        }
+    }
+
+    const SCOPE: Scope = Scope { mysql: true, independent_services: false, services: false };
+
+    fn ended(from: Option<&str>, to: &str, past_pivot: bool) -> EndedRun {
+        let mut run = Run::new(RunId(1), takeover(from, to), WallMs(0));
+        if past_pivot {
+            run.journal.push(Entry {
+                step: Step::OpenPorts,
+                attempt: 1,
+                event: Event::Started,
+                by: NodeId::from(to),
+                at: WallMs(0),
+            });
+        }
+        EndedRun { run: run.into(), state: RunState::RolledBack }
+    }
+
+    #[test]
+    fn who_never_served_is_not_the_one_to_be_fenced() {
+        let history =
+            vec![ended(None, "db1", true), ended(Some("db1"), "db2", false), ended(None, "db2", false)];
+        let ledger = Ledger { history, last_holder: Some(NodeId::from("db2")), ..Ledger::default() };
+        assert_eq!(ledger.to_fence(&takeover(None, "db2")), Some(&NodeId::from("db1")));
+        assert_eq!(ledger.to_fence(&takeover(None, "db1")), None, "it was the last to serve itself");
+    }
+
+    #[test]
+    fn whoever_served_last_is() {
+        let history = vec![ended(Some("db1"), "db2", true)];
+        let ledger = Ledger { history, last_holder: Some(NodeId::from("db2")), ..Ledger::default() };
+        assert_eq!(ledger.to_fence(&takeover(None, "db1")), Some(&NodeId::from("db2")));
+        assert_eq!(ledger.to_fence(&takeover(Some("db2"), "db1")), Some(&NodeId::from("db2")));
+        assert_eq!(Ledger::default().to_fence(&takeover(None, "db1")), None, "there was no holder");
     }
 }

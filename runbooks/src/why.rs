@@ -254,9 +254,9 @@ pub enum Why {
         keys: u64,
     },
     /// The holder's Redis is another process than the one that served: somebody, or its service manager, started it anew. What
-    /// it had not yet saved is lost there, and its replica has it: so the baton goes to the other node if that is fit, and this
-    /// Redis follows. Otherwise it serves with what it has. Look into its log for why it ended; `baton pause` before a planned
-    /// restart.
+    /// it had not yet saved is lost there, and its replica, which followed it to its end, has it: so the baton goes to the other
+    /// node if that is fit, once in a row for this reason, and this Redis follows. Otherwise it serves with what it has, and this
+    /// reason is seen for a moment only. Look into its log for why it ended. Before a planned restart: `baton switchover`.
     RedisRestarted {
         /// The process that served, as `pid@ticks`.
         was: String,
@@ -343,6 +343,12 @@ impl Why {
     #[must_use]
     pub fn is_release_for_a_service(&self) -> bool {
         matches!(self, Self::HolderReleased { because, .. } if because.starts_with("service-down"))
+    }
+
+    /// The holder gave its lease back because its Redis had been started anew.
+    #[must_use]
+    pub fn is_release_for_a_restarted_redis(&self) -> bool {
+        matches!(self, Self::HolderReleased { because, .. } if because.starts_with("redis-restarted"))
     }
 
     /// The stable code.

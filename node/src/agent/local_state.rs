@@ -1,8 +1,8 @@
-//! What the agent must remember on its own disk, beside the Raft log: which database instance it opened for writing, and
-//! that it stopped the event scheduler.
+//! What the agent must remember on its own disk, beside the Raft log: which database instance it opened for writing, which one
+//! it found writable, and that it stopped the event scheduler.
 //!
 //! A database that runs writable and was *not* opened by an agent boots writable, and gets no lease (design, section 6).
-//! An agent that restarts must be able to tell the two apart.
+//! An agent that restarts must be able to tell the two apart, and must still know it when an earlier one has closed it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -14,10 +14,49 @@ use std::time::Duration;
 /// The files, and what they say.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalState {
-    path: PathBuf,
-    opened: Arc<Mutex<Option<String>>>,
+    opened: Noted,
+    writable_boot: Noted,
     events_path: PathBuf,
     events_stopped: Arc<AtomicBool>,
+}
+
+/// A server instance in a file of its own.
+#[derive(Debug, Clone)]
+struct Noted {
+    path: PathBuf,
+    server: Arc<Mutex<Option<String>>>,
+}
+
+impl Noted {
+    fn open(path: PathBuf) -> anyhow::Result<Self> {
+        use anyhow::Context;
+        let server = match fs::read_to_string(&path) {
+            Ok(text) => Some(text.trim().to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        Ok(Self { path, server: Arc::new(Mutex::new(server)) })
+    }
+
+    fn get(&self) -> Option<String> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns once it is on disk. The disk is waited for on a thread of its own: a hung one must not stop the tasks that
+    /// close.
+    async fn note(&self, server: &str) -> io::Result<()> {
+        if self.get().as_deref() == Some(server) {
+            return Ok(());
+        }
+        let (path, text) = (self.path.clone(), server.to_owned());
+        let written = tokio::task::spawn_blocking(move || write(&path, &text));
+        match tokio::time::timeout(SYNC_MAX, written).await {
+            Ok(written) => written.map_err(io::Error::other)??,
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not end a sync")),
+        }
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server.to_owned());
+        Ok(())
+    }
 }
 
 /// What this agent has done about the event scheduler.
@@ -33,19 +72,15 @@ pub(crate) enum Events {
 const SYNC_MAX: Duration = Duration::from_secs(2);
 
 impl LocalState {
-    /// Reads the file in `dir`, if there is one.
+    /// Reads the files in `dir`, if there are any.
     pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
         use anyhow::Context;
         fs::create_dir_all(dir).with_context(|| format!("create the state directory {}", dir.display()))?;
-        let path = dir.join("opened");
-        let opened = match fs::read_to_string(&path) {
-            Ok(text) => Some(text.trim().to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
+        let opened = Noted::open(dir.join("opened"))?;
+        let writable_boot = Noted::open(dir.join("writable-boot"))?;
         let events_path = dir.join("events-stopped");
         let events_stopped = Arc::new(AtomicBool::new(events_path.exists()));
-        Ok(Self { path, opened: Arc::new(Mutex::new(opened)), events_path, events_stopped })
+        Ok(Self { opened, writable_boot, events_path, events_stopped })
     }
 
     /// This agent, or an earlier one, stopped the event scheduler.
@@ -73,23 +108,22 @@ impl LocalState {
 
     /// The server instance that was opened last.
     pub(crate) fn opened(&self) -> Option<String> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.opened.get()
     }
 
-    /// Notes that `server` is about to be opened; returns once it is on disk. The disk is waited for on a thread of its
-    /// own: a hung one must not stop the tasks that close.
+    /// Notes that `server` is about to be opened; returns once it is on disk.
     pub(crate) async fn note_opening(&self, server: &str) -> io::Result<()> {
-        if self.opened().as_deref() == Some(server) {
-            return Ok(());
-        }
-        let (path, text) = (self.path.clone(), server.to_owned());
-        let written = tokio::task::spawn_blocking(move || write(&path, &text));
-        match tokio::time::timeout(SYNC_MAX, written).await {
-            Ok(written) => written.map_err(io::Error::other)??,
-            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not end a sync")),
-        }
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(server.to_owned());
-        Ok(())
+        self.opened.note(server).await
+    }
+
+    /// The server instance that was found writable last, although no agent had opened it.
+    pub(crate) fn writable_boot(&self) -> Option<String> {
+        self.writable_boot.get()
+    }
+
+    /// Notes that `server` was found writable, before it is closed; returns once it is on disk.
+    pub(crate) async fn note_writable_boot(&self, server: &str) -> io::Result<()> {
+        self.writable_boot.note(server).await
     }
 }
 
@@ -126,6 +160,16 @@ mod tests {
         state.note_opening("12@34").await.unwrap();
         assert_eq!(state.opened().as_deref(), Some("12@34"));
         assert_eq!(LocalState::open(dir.path()).unwrap().opened().as_deref(), Some("12@34"));
+    }
+
+    #[tokio::test]
+    async fn what_was_found_writable_is_known_to_the_next_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = LocalState::open(dir.path()).unwrap();
+        assert_eq!(state.writable_boot(), None);
+        state.note_writable_boot("12@34").await.unwrap();
+        assert_eq!(LocalState::open(dir.path()).unwrap().writable_boot().as_deref(), Some("12@34"));
+        assert_eq!(LocalState::open(dir.path()).unwrap().opened(), None);
     }
 
     #[tokio::test]

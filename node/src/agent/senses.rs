@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_runbooks::decide::local::Role;
 use baton_runbooks::observe::{MysqlFacts, Observation, ProbeFailure, RedisFacts};
@@ -15,6 +15,8 @@ use crate::probe::disk::DiskProbe;
 
 /// Services and the disk change slowly, and asking the container engine is dear.
 const SLOW_PERIOD: Duration = Duration::from_secs(1);
+/// How often the restart policies of containers are looked at: they change when somebody makes a container anew.
+const POLICIES_PERIOD: Duration = Duration::from_secs(60);
 /// How often the clients' gateway is asked, and how long it may take to answer.
 const GATEWAY_PERIOD: Duration = Duration::from_millis(500);
 const GATEWAY_DEADLINE: Duration = Duration::from_millis(200);
@@ -191,12 +193,17 @@ async fn watch_gateway(context: Context, out: Observations, gateway: IpAddr, int
 async fn watch_services(context: Context, out: Observations) {
     let Some(services) = &context.hands.services else { return };
     let mut tick = context.clock.every(SLOW_PERIOD, Duration::ZERO);
+    let mut policies_at = Instant::now();
     loop {
         tick.tick().await;
         for (name, state) in services.states().await {
             if out.send(Observation::Service { name, state }).await.is_err() {
                 return;
             }
+        }
+        if policies_at <= Instant::now() {
+            services.look_at_policies().await;
+            policies_at = Instant::now() + POLICIES_PERIOD;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Role-bound services of the configuration, as the container hands see them.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -8,7 +9,7 @@ use baton_runbooks::observe::ServiceState;
 use crate::chain::chain;
 use crate::config::{Config, RunsOn, Workload};
 use crate::hands::containers::mains::Main;
-use crate::hands::containers::{Containers, Service, Target};
+use crate::hands::containers::{Containers, RestartObstacle, Service, Target};
 
 /// One look at the engine.
 const LOOK: Duration = Duration::from_secs(2);
@@ -30,6 +31,8 @@ struct Bound {
 pub(crate) struct Services {
     containers: Containers,
     bound: Vec<Bound>,
+    /// What the engine would start by itself, as last seen.
+    restarting: Mutex<Vec<RestartObstacle>>,
 }
 
 impl Services {
@@ -53,7 +56,11 @@ impl Services {
                 after: service.after.clone(),
             },
         });
-        let services = Self { containers: Containers::new(docker.socket.clone()), bound: bound.collect() };
+        let services = Self {
+            containers: Containers::new(docker.socket.clone()),
+            bound: bound.collect(),
+            restarting: Mutex::default(),
+        };
         for bound in &services.bound {
             if let Err(error) = services.containers.ensure_restart_no(&bound.service.target, LOOK).await {
                 tracing::warn!(
@@ -72,6 +79,25 @@ impl Services {
             (bound.service.name.clone(), self.containers.state(&bound.service.target, LOOK).await)
         });
         futures_util::future::join_all(looks).await
+    }
+
+    /// Looks at the restart policies: whoever makes a container anew sets its policy anew. What the engine does not tell
+    /// stays as it was last seen.
+    pub(super) async fn look_at_policies(&self) {
+        let looks =
+            self.bound.iter().map(|bound| self.containers.restart_obstacles(&bound.service.target, LOOK));
+        match futures_util::future::try_join_all(looks).await {
+            Ok(found) => {
+                let found = found.into_iter().flatten().collect();
+                *self.restarting.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            }
+            Err(error) => tracing::debug!(error = chain(&error), "restart policies not looked at"),
+        }
+    }
+
+    /// Containers that the engine would start by itself, as last seen.
+    pub(super) fn restarting(&self) -> Vec<RestartObstacle> {
+        self.restarting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Starts the holder's services that need (or do not need) the database, in dependency order, and waits until they
@@ -158,5 +184,27 @@ impl Services {
             }
         }
         if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_does_not_answer_hides_nothing_that_was_seen() {
+        let service = Service {
+            name: "web".to_owned(),
+            target: Target::Container("web".to_owned()),
+            after: Vec::new(),
+        };
+        let seen = vec![RestartObstacle { container: "web".to_owned(), policy: "always".to_owned() }];
+        let services = Services {
+            containers: Containers::new("/nonexistent/docker.sock"),
+            bound: vec![Bound { runs_on: RunsOn::Holder, needs_database: true, service }],
+            restarting: Mutex::new(seen.clone()),
+        };
+        services.look_at_policies().await;
+        assert_eq!(services.restarting(), seen);
     }
 }

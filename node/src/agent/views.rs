@@ -1,5 +1,7 @@
 //! What readers see: the driver publishes a view, the API serves it.
 
+mod mend;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -143,6 +145,9 @@ fn status(core: &Agent, context: &Context) -> Status {
     let standing = context.consensus.standing().borrow().clone();
     let mut alarms = alarms(core);
     alarms.extend(forced_alarm(core, context));
+    alarms.extend(mend::vip_taken(ledger));
+    let services = context.hands.services.as_ref();
+    alarms.extend(services.and_then(|services| mend::restarting(&services.restarting())));
     if let Some(problem) = &standing.problem {
         let code = if standing.outranked { AlarmCode::Outranked } else { AlarmCode::NotVoting };
         alarms.insert(0, code.alarm(problem));

@@ -4,6 +4,9 @@
 
 use super::types::Alarm;
 
+/// With these words a step ends in the journal that found another machine with the VIP.
+pub(crate) const VIP_ANSWERED: &str = "somebody answers for";
+
 /// What is to be mended, whether a takeover would work or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AlarmCode {
@@ -13,6 +16,10 @@ pub enum AlarmCode {
     NotVoting,
     /// A node that was given up by a force is not back.
     Forced,
+    /// Another machine has the VIP.
+    VipTaken,
+    /// The container engine would start what the agent manages.
+    ContainerRestartsByItself,
     /// Another agent has read other values.
     ConfigDiffers,
     /// Another agent is of another version.
@@ -25,10 +32,12 @@ pub enum AlarmCode {
 
 impl AlarmCode {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Outranked,
         Self::NotVoting,
         Self::Forced,
+        Self::VipTaken,
+        Self::ContainerRestartsByItself,
         Self::ConfigDiffers,
         Self::VersionDiffers,
         Self::Unreachable,
@@ -42,6 +51,8 @@ impl AlarmCode {
             Self::Outranked => "outranked",
             Self::NotVoting => "not-voting",
             Self::Forced => "forced",
+            Self::VipTaken => "vip-taken",
+            Self::ContainerRestartsByItself => "container-restarts-by-itself",
             Self::ConfigDiffers => "config-differs",
             Self::VersionDiffers => "version-differs",
             Self::Unreachable => "unreachable",
@@ -64,6 +75,17 @@ impl AlarmCode {
             Self::Forced => {
                 "the cluster was forced, and nodes that were given up are not back. Start them, and run `baton rejoin` where \
                  the words say so"
+            }
+            Self::VipTaken => {
+                "the newest takeover stopped before it took the VIP: another machine answers for the address, and the old holder \
+                 is fenced. The words have that machine's hardware address: find it, by the switch's table of addresses if need \
+                 be, and take the VIP from it. It stays until a takeover has the VIP"
+            }
+            Self::ContainerRestartsByItself => {
+                "containers that the agent of the asked node manages have another restart policy than `no`: the engine may start \
+                 them after a boot or a crash, on a node without the baton too. The agent sets `no` when it starts; `docker compose up` \
+                 sets what its file says. Run `docker update --restart=no NAME`, and write `restart: \"no\"` into the file. Looked at \
+                 once a minute"
             }
             Self::ConfigDiffers => {
                 "another agent has read other values than this one. Install the same file on all three, and restart the agents"

@@ -43,6 +43,15 @@ struct Row {
 }
 
 pub(super) fn run(global: &Global, args: &ReplayArgs) -> Result<Exit, Failure> {
+    replay(global, args, &mut screen::say)
+}
+
+/// What is printed goes to `say`.
+fn replay(
+    global: &Global,
+    args: &ReplayArgs,
+    say: &mut dyn FnMut(&str) -> Result<(), Failure>,
+) -> Result<Exit, Failure> {
     let lines = recorder::read::<Stamped>(&args.file).map_err(|e| Failure::new(Exit::Usage, chain(&e)))?;
     let mut core: Option<Agent> = None;
     let (mut inputs, mut dropped, mut unreadable) = (0u64, 0u64, 0u64);
@@ -60,7 +69,9 @@ pub(super) fn run(global: &Global, args: &ReplayArgs) -> Result<Exit, Failure> {
                 };
                 let (wall, mono_ms) = (stamped.wall, stamped.now.0);
                 for output in core.handle(stamped) {
-                    show(global, args, row(wall, mono_ms, output))?;
+                    if let Some(text) = shown(global, args, &row(wall, mono_ms, output))? {
+                        say(&text)?;
+                    }
                 }
             }
             Ok(Line::Dropped(count)) => dropped += count,
@@ -90,23 +101,22 @@ fn setup(header: serde_json::Value) -> Result<Setup, Failure> {
     })
 }
 
-fn show(global: &Global, args: &ReplayArgs, row: Row) -> Result<(), Failure> {
+/// The row as it is printed; `None`: it is not asked for.
+fn shown(global: &Global, args: &ReplayArgs, row: &Row) -> Result<Option<String>, Failure> {
     let is_decision = matches!(row.output, CoreOutput::Decided { .. } | CoreOutput::Wish { .. });
     if !args.all && !is_decision {
-        return Ok(());
+        return Ok(None);
     }
-    match global.output {
-        Output::Json => {
-            let text = serde_json::to_string(&row)
-                .map_err(|e| Failure::new(Exit::Usage, format!("cannot write the answer as JSON: {e}")))?;
-            screen::say(&text)
-        }
+    let text = match global.output {
+        Output::Json => serde_json::to_string(row)
+            .map_err(|e| Failure::new(Exit::Usage, format!("cannot write the answer as JSON: {e}")))?,
         Output::Table => {
             let mut text = format!("{:.3}  {:>10} ms  {} {}", row.at, row.mono_ms, row.what, row.text);
             text.extend(row.why.iter().map(|why| format!("\n    {why}")));
-            screen::say(&text)
+            text
         }
-    }
+    };
+    Ok(Some(text))
 }
 
 fn row(wall: WallMs, mono_ms: u64, output: CoreOutput) -> Row {
@@ -131,9 +141,11 @@ fn row(wall: WallMs, mono_ms: u64, output: CoreOutput) -> Row {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
     use baton_runbooks::agent::{Input, LeaseFacts};
+    use baton_runbooks::lease::granter::Office;
     use baton_runbooks::model::{Epoch, Mono, NodeKind};
     use baton_runbooks::observe::Observation;
 
@@ -170,6 +182,8 @@ mod tests {
             Input::Committed { index: 12, ledger: ledger.into() },
             Input::Lease { lease: lease.into() },
             Input::Observed { observation: link },
+            // It leads from here on, and no quorum has acknowledged anything yet.
+            Input::Office { office: Office { is_leader: true, ..Office::default() } },
             Input::Proposed { ticket: 1, accepted: None },
         ]
         .into_iter()
@@ -199,9 +213,47 @@ mod tests {
             })
             .collect();
         assert_eq!(read, inputs());
-        let global = Global { config: PathBuf::new(), node: None, socket: None, output: Output::Json };
-        let args = ReplayArgs { file: dir.path().to_owned(), all: true };
-        assert_eq!(run(&global, &args).unwrap(), Exit::Done);
+        let lines = printed(dir.path(), Output::Json, false);
+        let rows = lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let decisions: Vec<_> = rows.filter(|row| row["what"] == "decided").collect();
+        let words = |row: &serde_json::Value| format!("{} {}", row["text"], row["why"][0]["why"]);
+        let words: Vec<String> = decisions.iter().map(words).collect();
+        assert_eq!(words, [r#""hold" "not-leader""#, r#""hold" "no-quorum""#]);
+        // With the instants of the inputs that they follow from.
+        let instants: Vec<Option<u64>> = decisions.iter().map(|row| row["mono_ms"].as_u64()).collect();
+        assert_eq!(instants, [Some(1_000), Some(1_004)]);
+        assert_eq!(decisions[0]["at"], "2026-11-22T21:40:00Z");
+    }
+
+    fn printed(dir: &Path, output: Output, all: bool) -> Vec<String> {
+        let global = Global { config: PathBuf::new(), node: None, socket: None, output };
+        let args = ReplayArgs { file: dir.to_owned(), all };
+        let mut lines = Vec::new();
+        let ended = replay(&global, &args, &mut |line: &str| {
+            lines.push(line.to_owned());
+            Ok(())
+        });
+        assert_eq!(ended.unwrap(), Exit::Done);
+        lines
+    }
+
+    /// For people: the decision in a line, each reason in one of its own; with `--all` also what is no decision.
+    #[test]
+    fn what_is_printed_has_decisions_with_their_reasons() {
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = Recorder::start(dir.path(), &header()).unwrap();
+        for input in inputs() {
+            recorder.record(&input);
+        }
+        assert!(recorder.flush(Duration::from_secs(30)));
+        let decisions = printed(dir.path(), Output::Table, false);
+        let heads: Vec<&str> = decisions.iter().filter_map(|text| text.lines().next()).collect();
+        assert!(heads.iter().all(|head| head.contains(" ms  decided ") || head.contains(" ms  wishes ")));
+        let quorum = decisions.iter().find(|text| text.contains("\n    no-quorum")).unwrap();
+        assert!(quorum.contains("1004 ms  decided hold\n"), "{quorum}");
+        let all = printed(dir.path(), Output::Table, true);
+        assert!(decisions.iter().all(|text| all.contains(text)));
+        assert!(all.len() > decisions.len(), "nothing but decisions: {all:#?}");
     }
 
     #[test]

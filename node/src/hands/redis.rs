@@ -243,18 +243,23 @@ impl Redis {
             .ok_or_else(|| RedisError::Answer { what, detail: "INFO names no role".into() })
     }
 
-    /// Makes the server a primary that accepts writes, and reads back.
+    /// Makes the server a primary that accepts writes, and reads back. With `only`, no other process than that one.
     ///
     /// # Errors
-    /// [`RedisError`]; [`RedisError::Answer`] when it says something else afterwards, or is still loading.
-    pub async fn promote(&self, deadline: Duration) -> Result<RedisFacts, RedisError> {
+    /// [`RedisError`]; [`RedisError::Answer`] when another process answers, when it says something else afterwards, or is
+    /// still loading.
+    pub async fn promote(
+        &self,
+        only: Option<ServerId>,
+        deadline: Duration,
+    ) -> Result<RedisFacts, RedisError> {
         let what = "promote";
         let end = Instant::now() + deadline;
         let mut pipe = redis::pipe();
         pipe.cmd("REPLICAOF").arg("NO").arg("ONE").ignore();
         pipe.cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(0).ignore();
         pipe.cmd("CLIENT").arg("UNPAUSE").ignore();
-        let ((), _) = self.run(what, pipe, deadline).await?;
+        let ((), _) = self.run_on_process(only, what, pipe, deadline).await?;
         let facts = self.facts(end.saturating_duration_since(Instant::now())).await?;
         if facts.primary && facts.min_replicas_to_write == 0 && !facts.loading {
             Ok(facts)
@@ -358,6 +363,23 @@ impl Redis {
         pipe: redis::Pipeline,
         deadline: Duration,
     ) -> Result<(T, ServerId), RedisError> {
+        self.run_on_process(None, what, pipe, deadline).await
+    }
+
+    /// With `only`, nothing is sent to any other process.
+    async fn run_on_process<T: redis::FromRedisValue + Send>(
+        &self,
+        only: Option<ServerId>,
+        what: &'static str,
+        pipe: redis::Pipeline,
+        deadline: Duration,
+    ) -> Result<(T, ServerId), RedisError> {
+        let checked = |line: Line| match only {
+            Some(only) if only != line.server => {
+                Err(RedisError::Answer { what, detail: format!("{} answers, not {only}", line.server) })
+            }
+            Some(_) | None => Ok(line),
+        };
         let after_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         let work = async {
             let idle = self.line().take();
@@ -366,10 +388,10 @@ impl Redis {
                 Some(line) => line,
                 None => self.dial().await?,
             };
-            match self.run_on(line, what, &pipe).await {
+            match self.run_on(checked(line)?, what, &pipe).await {
                 // A connection that had been closed meanwhile says nothing about the server.
                 Err(error) if error.is_final() && !is_fresh => {
-                    self.run_on(self.dial().await?, what, &pipe).await
+                    self.run_on(checked(self.dial().await?)?, what, &pipe).await
                 }
                 out => out,
             }

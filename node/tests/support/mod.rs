@@ -83,6 +83,14 @@ impl Drop for Process {
     }
 }
 
+/// Says that a test cannot run here: `what` is missing, which `packages` bring. `make test` installs them, so there it is a
+/// failure: a test that is skipped unseen proves nothing.
+pub fn skip(what: &str, packages: &str) {
+    let allowed = std::env::var_os("BATON_TEST_NO_SKIP").is_none();
+    assert!(allowed, "no {what}: its packages are {packages}, and `make packages` installs them");
+    eprintln!("skipped: no {what}");
+}
+
 /// A loopback port that nobody has at this moment: below those that the kernel hands out to whoever connects, and no two
 /// calls of a process return the same.
 pub fn free_port() -> u16 {

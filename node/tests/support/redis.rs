@@ -7,7 +7,7 @@ use std::time::Duration;
 use baton_node::hands::redis::{Redis, RedisAccess};
 use tempfile::TempDir;
 
-use super::{Process, eventually, free_port};
+use super::{Process, eventually, free_port, skip};
 
 const PASSWORD: &str = "pass word";
 const D: Duration = Duration::from_secs(10);
@@ -16,7 +16,7 @@ const D: Duration = Duration::from_secs(10);
 pub fn is_installed() -> bool {
     let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !found {
-        eprintln!("skipped: no Redis");
+        skip("Redis", "redis-server");
     }
     found
 }

@@ -236,6 +236,9 @@ pub struct Setup {
     pub new_leader_ms: u64,
     /// The database instance that an earlier agent opened for writing.
     pub opened: Option<String>,
+    /// The database instance that an earlier agent found writable although none had opened it.
+    #[serde(default)]
+    pub writable_boot: Option<String>,
     /// Drawn at random at this start of the agent, as in its renewals.
     pub boot: u64,
 }

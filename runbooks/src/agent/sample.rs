@@ -34,6 +34,7 @@ pub(super) fn setup(me: &str) -> Setup {
         config_hash: "test".to_owned(),
         new_leader_ms: 0,
         opened: None,
+        writable_boot: None,
         boot: 1,
     }
 }

@@ -43,9 +43,7 @@ pub enum Role {
         semi_sync: bool,
         /// The holder's services run. They are stopped first when the baton is passed.
         services: bool,
-        /// The Redis process, as `pid@ticks`, that may be the primary here: one that was judged, no other. Recordings of
-        /// versions that did not name it do without.
-        #[serde(default)]
+        /// The Redis process, as `pid@ticks`, that may be the primary here: one that was judged, no other.
         redis: Option<String>,
     },
 }
@@ -87,7 +85,7 @@ pub struct LocalFacts<'a> {
     pub service_lost: Option<(&'a str, &'a str)>,
     /// The local Redis came back empty; keys at the other node.
     pub redis_empty: Option<u64>,
-    /// The local Redis is another process than the one that served in this epoch.
+    /// The local Redis is another process than the one that served in this epoch, and the other node has what that one had.
     pub redis_restarted: Option<RedisRestarted<'a>>,
     /// The newest process of the local Redis that was seen.
     pub redis_server: Option<&'a str>,
@@ -171,8 +169,13 @@ fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
     let gone = matches!(cannot, Some(Why::MysqlDead | Why::MysqlRefusing));
     let ports = broken.is_none() && !gone && passing.is_none();
     let services = !facts.ledger.run.as_ref().is_some_and(|run| run.is_draining() || run.is_handing_over());
-    let redis = facts.redis_server.map(str::to_owned);
-    let role = Role::Serving { epoch, ports, semi_sync, services, redis };
+    let judged = |server: Option<&str>| {
+        let redis = server.map(str::to_owned);
+        Role::Serving { epoch, ports, semi_sync, services, redis }
+    };
+    // Another process is not lifted here while there may be a better one.
+    let was = facts.redis_restarted.map(|redis| redis.was).or(facts.redis_server);
+    let (role, with_any) = (judged(was), judged(facts.redis_server));
     let Some(reason) = cannot else {
         let passing = passing.map(|run| Why::HandingOver { run: run.id });
         let why = vec![broken.or(passing).unwrap_or(Why::Serving { epoch })];
@@ -181,7 +184,7 @@ fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
     if let Some(pause) = &facts.ledger.pause {
         let (by, words) = (pause.order.by.clone(), pause.order.reason.clone());
         let why = vec![reason, Why::Paused { pause: pause.id, by, reason: words }];
-        return Wish { role, renew: Some(epoch), release: None, why };
+        return Wish { role: with_any, renew: Some(epoch), release: None, why };
     }
     match (facts.other_lacks)() {
         None if facts.waiting == 0 || reason.is_beyond_waiting() => release(epoch, reason),
@@ -191,7 +194,7 @@ fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
         }
         Some(because) => {
             let why = vec![reason, Why::OtherNotBetter { because }];
-            Wish { role, renew: Some(epoch), release: None, why }
+            Wish { role: with_any, renew: Some(epoch), release: None, why }
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::super::reconcile::redis::is_empty_beside_data;
 use super::handover::reached;
 use super::{Executor, Facts};
+use crate::api::alarm::VIP_ANSWERED;
 use crate::chain::chain;
 use crate::hands::hooks::{self, Hook};
 use crate::hands::mysql::Mysql;
@@ -64,7 +65,8 @@ impl Executor {
             return Ok(vec![fact("fence", "lease ended")]);
         };
         let run = self.current_run()?;
-        let from = run.plan.from.as_ref().map(ToString::to_string).unwrap_or_default();
+        let committed = self.context.consensus.committed();
+        let from = committed.borrow().ledger.to_fence(&run.plan).map(ToString::to_string).unwrap_or_default();
         let environment = BTreeMap::from([
             ("BATON_EPOCH".to_owned(), self.epoch.to_string()),
             ("BATON_RUN".to_owned(), self.run.to_string()),
@@ -122,10 +124,7 @@ impl Executor {
                 Probe::Free => Ok(()),
                 Probe::TakenBy(macs) => {
                     let macs: Vec<String> = macs.iter().map(ToString::to_string).collect();
-                    bail!(
-                        "somebody answers for {ip}: {}; nobody may, the old holder is fenced",
-                        macs.join(" and ")
-                    )
+                    bail!("{VIP_ANSWERED} {ip}: {}; nobody may, the old holder is fenced", macs.join(" and "))
                 }
             }
         });
@@ -289,7 +288,7 @@ impl Executor {
                 // The other one may still follow this server. It has the data: the core gives the baton back for that.
                 facts.push(fact("redis", "empty here and not there: not made the primary"));
             } else {
-                let promoted = redis.promote(LEASE_DEADLINE).await?;
+                let promoted = redis.promote(None, LEASE_DEADLINE).await?;
                 facts.push(fact("redis_offset", promoted.offset));
             }
             if server.is_none() {

@@ -338,6 +338,17 @@ impl MysqlShare {
         Some(if may_wait { Switch::On } else { Switch::Off })
     }
 
+    /// An agent that starts anew finds it closed, and must know all the same that its configuration would open it.
+    async fn note_writable_boot(&self, facts: &MysqlFacts) {
+        let (local, server) = (&self.context.local, &facts.instance.server);
+        if facts.read_only || local.opened().as_ref() == Some(server) {
+            return;
+        }
+        if let Err(error) = local.note_writable_boot(server).await {
+            tracing::warn!(error = chain(&error), "not noted that this MySQL boots writable");
+        }
+    }
+
     /// Beside the path: against a lost primary this takes seconds.
     fn forget_old_primary(&self, mysql: &Mysql) {
         if self.detaching.swap(true, Ordering::AcqRel) {
@@ -363,7 +374,9 @@ impl Share for MysqlShare {
             | Role::Receiving { .. }
             | Role::Serving { ports: false, .. } => {}
             Role::Closed { follow } => {
-                if self.close(&mysql, &facts, wish).await
+                let closed = self.close(&mysql, &facts, wish).await;
+                self.note_writable_boot(&facts).await;
+                if closed
                     && facts.read_only
                     && !self.context.resync.holds_back()
                     && let Some(holder) = follow

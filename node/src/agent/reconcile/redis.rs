@@ -64,6 +64,8 @@ impl RedisShare {
     }
 
     async fn serve(&mut self, redis: &Redis, facts: &RedisFacts, wish: &Numbered) {
+        // Bound to the process that was looked at.
+        let Ok(server) = facts.server.parse() else { return };
         if facts.loading {
             return;
         }
@@ -79,7 +81,7 @@ impl RedisShare {
             if !self.newest.is(wish) {
                 return;
             }
-            if let Err(error) = redis.promote(COMMAND).await {
+            if let Err(error) = redis.promote(Some(server), COMMAND).await {
                 tracing::warn!(error = chain(&error), "Redis is not the primary yet");
                 return;
             }
@@ -87,8 +89,6 @@ impl RedisShare {
         }
         // With MySQL, the ports open when MySQL is writable.
         if self.context.hands.mysql.is_none() {
-            // Bound to the process that was looked at.
-            let Some(server) = facts.server.parse().ok() else { return };
             let opened = self.context.lease.open(Door::Ports, wish.number, Some(server), COMMAND).await;
             if let Err(error) = opened {
                 tracing::debug!(%error, "the ports are not open yet");
