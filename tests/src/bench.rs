@@ -28,7 +28,8 @@ const SIDE: [Fault; 2] = [Fault::PartitionPair, Fault::AgentFreeze];
 #[derive(Debug, Default, Serialize)]
 pub struct Bench {
     unit: &'static str,
-    /// Outages at power loss, by system and kind of data, milliseconds, in the order of the runs.
+    /// Outages at power loss, by system and kind of data, milliseconds, in the order of the runs. Of the product only those of
+    /// runs that passed; of the others also those of runs that broke something.
     pub series: BTreeMap<String, BTreeMap<Kind, Vec<u64>>>,
     /// Milliseconds with two holders, by system and fault; the worst run.
     pub two_holders_ms: BTreeMap<String, BTreeMap<String, u64>>,
@@ -87,7 +88,7 @@ pub fn cost(driver: Driver) -> Result<Cost> {
 impl Bench {
     fn add(&mut self, fault: Fault, report: &Report) {
         let name = report.system.clone();
-        if fault == Fault::PowerLoss {
+        if fault == Fault::PowerLoss && is_a_measure(report) {
             for (kind, ms) in &report.outage_ms {
                 self.series.entry(name.clone()).or_default().entry(*kind).or_default().push(*ms);
             }
@@ -104,6 +105,21 @@ impl Bench {
             *by_fault.entry(kind).or_default() += lost(kind);
         }
         *self.not_passed.entry(name).or_default() += usize::from(report.result != run::Outcome::Pass);
+    }
+
+    /// Why the figures are no good ones: a run of the product that did not come about or did not pass, or a lost write.
+    #[must_use]
+    pub fn flaws(&self) -> Vec<String> {
+        let counts = [
+            (&self.not_run, "runs did not come about"),
+            (&self.not_passed, "runs did not pass"),
+            (&self.lost_acknowledged, "acknowledged MySQL writes were lost"),
+        ];
+        let each = counts.into_iter().flat_map(|(counted, what)| {
+            let broken = counted.iter().filter(|(system, count)| is_ours(system) && **count > 0);
+            broken.map(move |(system, count)| format!("{system}: {count} {what}"))
+        });
+        each.collect()
     }
 
     /// The table for people.
@@ -162,6 +178,20 @@ impl Bench {
     }
 }
 
+/// Whether the outage of a run is one to count. What another system breaks is expected, and no reason to leave it out.
+fn is_a_measure(report: &Report) -> bool {
+    match report.result {
+        run::Outcome::Pass => true,
+        run::Outcome::Fail => !is_ours(&report.system),
+        run::Outcome::Inconclusive => false,
+    }
+}
+
+/// Whether it is the product, in whatever profile.
+fn is_ours(system: &str) -> bool {
+    system.starts_with("baton-")
+}
+
 fn median(each: &[u64]) -> Option<u64> {
     let mut sorted = each.to_vec();
     sorted.sort_unstable();
@@ -171,4 +201,54 @@ fn median(each: &[u64]) -> Option<u64> {
 fn ratio(of: u64, to: u64) -> f64 {
     std::time::Duration::from_millis(of).as_secs_f64()
         / std::time::Duration::from_millis(to.max(1)).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Outcome;
+
+    fn report(system: &str, result: Outcome, ms: u64) -> Report {
+        Report {
+            system: system.into(),
+            outage_ms: Kind::ALL.into_iter().map(|kind| (kind, ms)).collect(),
+            ..Report::blank(result)
+        }
+    }
+
+    #[test]
+    fn a_run_that_broke_something_is_no_outage_of_ours() {
+        let mut bench = Bench::default();
+        for (result, ms) in [(Outcome::Pass, 1), (Outcome::Fail, 2), (Outcome::Inconclusive, 3)] {
+            for system in ["baton-fast", "keepalived-1s"] {
+                bench.add(Fault::PowerLoss, &report(system, result, ms));
+                bench.add(Fault::AgentFreeze, &report(system, result, ms + 10));
+            }
+        }
+        for kind in Kind::ALL {
+            assert_eq!(bench.series["baton-fast"][&kind], [1]);
+            assert_eq!(bench.series["keepalived-1s"][&kind], [1, 2]);
+        }
+        assert_eq!((bench.not_passed["baton-fast"], bench.not_passed["keepalived-1s"]), (4, 4));
+        assert_eq!(bench.flaws(), ["baton-fast: 4 runs did not pass"]);
+    }
+
+    #[test]
+    fn a_lost_write_and_a_missing_run_of_ours_are_flaws() {
+        let mut bench = Bench::default();
+        for system in ["baton-standard", "keepalived-1s"] {
+            let lost = [(Kind::Mysql, 2), (Kind::Redis, 5)].into();
+            bench.add(
+                Fault::PowerLoss,
+                &Report { lost_acknowledged: lost, ..report(system, Outcome::Pass, 1) },
+            );
+        }
+        assert_eq!(bench.flaws(), ["baton-standard: 2 acknowledged MySQL writes were lost"]);
+        bench.lost_acknowledged.clear();
+        assert_eq!(bench.flaws(), [""; 0]);
+        for system in ["baton-standard", "keepalived-1s"] {
+            bench.not_run.insert(system.into(), 1);
+        }
+        assert_eq!(bench.flaws(), ["baton-standard: 1 runs did not come about"]);
+    }
 }

@@ -9,6 +9,7 @@ pub mod back;
 mod command;
 mod forced;
 mod loading;
+mod lost;
 mod paused;
 mod resync;
 mod told;
@@ -34,8 +35,6 @@ pub enum Changes {
     Two,
     /// Twice at most.
     AtMostTwo,
-    /// As often as it takes.
-    Any,
 }
 
 impl Changes {
@@ -49,7 +48,6 @@ impl Changes {
             Self::OneOrTwo => (1..=2).contains(&changes),
             Self::Two => changes == 2,
             Self::AtMostTwo => changes <= 2,
-            Self::Any => true,
         }
     }
 }
@@ -72,15 +70,30 @@ pub struct Expectation {
     pub changes: Changes,
     /// When the client is served again.
     pub served: Served,
-    /// Longest outage of MySQL, milliseconds, on a machine that is busy with other things. The figures of the
-    /// benchmark are far lower.
+    /// Longest outage of MySQL and of Redis, milliseconds, on a machine that is busy with other things. The figures of
+    /// the benchmark are far lower.
     pub outage_max_ms: Option<u64>,
+    /// How much longer the outage of Redis may be.
+    pub redis_later_ms: u64,
     /// How long the fault lasts before it is healed; none: it is not healed.
     pub heal_after: Option<Duration>,
     /// The why code by which the agents must say, before the heal, that nothing is done.
     pub refusal: Option<&'static str>,
     /// An operator accepts that acknowledged writes of MySQL are lost, and some are.
     pub loses: bool,
+    /// How many acknowledged writes of Redis may be lost; none: they are counted, and nothing is promised.
+    pub redis_lost_max: Option<usize>,
+}
+
+impl Expectation {
+    /// The same where the fault strikes at this point of a run, for instance `open_ports:acted`: a target that is lost behind the
+    /// point of no return is waited for, since it alone may serve.
+    #[must_use]
+    pub fn at(self, fault: Fault, point: &str) -> Self {
+        let step = point.split(':').next().unwrap_or_default();
+        let waited_for = fault == Fault::TargetLossDuringTakeover && BEHIND_THE_PIVOT.contains(&step);
+        if waited_for { Self { served: Served::NotBeforeHeal, ..self } } else { self }
+    }
 }
 
 /// Who is who when the fault is injected.
@@ -120,6 +133,8 @@ pub const TARGET_STEPS: [&str; 8] = [
     "start_independent",
     "start_services",
 ];
+/// Those of them that begin with the point of no return. Services that need no database are started beside all others.
+const BEHIND_THE_PIVOT: [&str; 2] = ["open_ports", "start_services"];
 /// The steps of a switchover before its point of no return, in their order.
 pub const SWITCHOVER_STEPS: [&str; 4] = ["prepare_target", "drain_holder", "close_holder", "catch_up"];
 /// Where a fault of a switchover strikes if nothing else is asked for.
@@ -202,7 +217,7 @@ faults! {
     Resync "resync"
         "the primary is cut off and somebody writes into it; back, it is in quarantine, and an operator resyncs it";
     ResyncInterrupted "resync-interrupted"
-        "the same, but the copy does not start and the agent dies; then the operator repeats the resync";
+        "the same, but a copy breaks, one does not start, and the agent dies; then the operator repeats the resync";
     ResyncAutomatic "resync-automatic"
         "the same, in a cluster whose agents resync by themselves";
     SwitchoverCrash "switchover-crash"
@@ -235,22 +250,21 @@ impl Fault {
             changes,
             served: Served::DuringFault,
             outage_max_ms: Some(outage_max_ms),
+            redis_later_ms: 0,
             heal_after,
             refusal: None,
             loses: false,
+            redis_lost_max: self.redis_lost_max(),
         };
         let healed = |heal_after| Expectation {
-            changes: Changes::None,
             served: Served::AfterHeal,
             outage_max_ms: None,
-            heal_after: Some(heal_after),
-            refusal: None,
-            loses: false,
+            ..of(Changes::None, 0, Some(heal_after))
         };
         match self {
-            Self::PowerLoss | Self::MysqldKill | Self::RedisKill | Self::RedisLoading => {
-                of(Changes::One, 4_000, None)
-            }
+            Self::PowerLoss | Self::MysqldKill | Self::RedisKill => of(Changes::One, 4_000, None),
+            // MySQL does not wait for Redis, which loads for some 7 s.
+            Self::RedisLoading => Expectation { redis_later_ms: 16_000, ..of(Changes::One, 4_000, None) },
             Self::AgentFreeze
             | Self::HostFreeze
             | Self::MysqldFreeze
@@ -280,9 +294,10 @@ impl Fault {
             // Only target and witness are left, so its restart is a loss of the quorum for about as long as a lease lasts: it
             // goes on with its run, or its lease has ended and it gets the baton anew, once.
             Self::TargetCrashDuringTakeover => of(Changes::OneOrTwo, 6_000, None),
-            // Before the point of no return the last holder serves again; after it only the target may.
+            // Before the point of no return the last holder may get the baton anew; behind it only the target may, and it goes on
+            // with its run or gets it anew.
             Self::TargetLossDuringTakeover => {
-                Expectation { changes: Changes::Any, ..healed(Duration::from_secs(10)) }
+                Expectation { changes: Changes::OneOrTwo, ..healed(Duration::from_secs(10)) }
             }
             Self::ReplicaBehind => {
                 let refusal = Some("candidate-not-in-sync");
@@ -331,7 +346,7 @@ impl Fault {
     /// Whether agents have to be told something by their failpoints.
     #[must_use]
     pub fn needs_failpoints(self) -> bool {
-        self == Self::DriverHang || self.strikes_at_a_step()
+        matches!(self, Self::DriverHang | Self::SwitchoverAborted) || self.strikes_at_a_step()
     }
 
     /// What an agent is to be told before the injection, and whose. `at`: the step at which to strike, and its moment.

@@ -96,7 +96,8 @@ pub struct Options {
     pub resync_by_itself: bool,
     /// The deepest drill that nodes allow, `L0` to `L5`.
     pub drills: &'static str,
-    /// More lines of `[drill]`; `{lab}` stands for the lab's directory, `{node}` for the node's name.
+    /// More lines of `[drill]`, and whole sections after them; `{lab}` stands for the lab's directory, `{node}` for the node's
+    /// name.
     pub drill_keys: String,
     /// Agents can be told to die or to be held at a step: see [`Lab::arm`].
     pub failpoints: bool,
@@ -178,6 +179,8 @@ pub struct Lab {
     options: Options,
     hosts: Vec<Host>,
     keep: AtomicBool,
+    /// The newest order of [`Lab::arm`].
+    armed: Mutex<Option<String>>,
 }
 
 impl Lab {
@@ -201,7 +204,8 @@ impl Lab {
             processes: Mutex::default(),
         });
         let keep = AtomicBool::new(false);
-        let mut lab = Self { id, dir, wire, config: None, options, hosts: hosts.into(), keep };
+        let armed = Mutex::default();
+        let mut lab = Self { id, dir, wire, config: None, options, hosts: hosts.into(), keep, armed };
         lab.build().inspect_err(|_| lab.keep())?;
         Ok(lab)
     }

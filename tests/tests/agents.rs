@@ -1,16 +1,20 @@
-//! An agent and its service manager: it says when it is ready and when it stops, and a stop moves nothing.
+//! An agent and its service manager: it says when it is ready, that it lives and when it stops; a stop closes at once what was
+//! open, and moves nothing.
 //!
 //! Needs root and the program `baton`, built before.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use baton_tests::drill;
-use baton_tests::lab::{Driver, Lab, Options, Port, turn, wait};
+use baton_tests::lab::wire::VIP;
+use baton_tests::lab::{Driver, Lab, Options, Port, database, redis, shell, turn, wait};
 use nix::sys::signal::Signal;
 
 const WITHIN: Duration = Duration::from_secs(60);
+/// Within how many microseconds its service manager wants to hear of an agent.
+const WATCHDOG_US: &str = "2000000";
 
 /// Reads until this was said; signs of life come in between.
 fn hear(socket: &UnixDatagram, wanted: &str) -> Result<()> {
@@ -35,13 +39,17 @@ fn an_agent_that_is_stopped_says_so_and_moves_nothing() -> Result<()> {
     let path = host.dir.join("notify");
     let socket = UnixDatagram::bind(&path)?;
     socket.set_read_timeout(Some(WITHIN))?;
-    let said = ("NOTIFY_SOCKET".to_owned(), path.display().to_string());
-    host.agent_env.lock().expect("nobody panics with it in hand").push(said);
+    let env = || host.agent_env.lock().expect("nobody panics with it in hand");
+    env().push(("NOTIFY_SOCKET".to_owned(), path.display().to_string()));
+    env().push(("WATCHDOG_USEC".to_owned(), WATCHDOG_US.to_owned()));
 
     // Its supervisor starts it again, now with somebody to tell.
     let agent = host.process("agent")?;
     agent.signal(Signal::SIGTERM)?;
     hear(&socket, "READY=1")?;
+    hear(&socket, "WATCHDOG=1")?;
+    // From the next start on nobody wants to hear that it lives, nor reads it.
+    env().retain(|(key, _)| key != "WATCHDOG_USEC");
     agent.signal(Signal::SIGTERM)?;
     hear(&socket, "STOPPING=1")?;
     hear(&socket, "READY=1")?;
@@ -49,7 +57,37 @@ fn an_agent_that_is_stopped_says_so_and_moves_nothing() -> Result<()> {
     drill::whole(&lab)?;
     wait::until_true("the holder to serve again", WITHIN, || Ok(lab.serving()? == before.holder))?;
     let after = lab.standing()?;
-    anyhow::ensure!((after.holder, after.epoch) == (before.holder, before.epoch), "{}", after.text);
-    anyhow::ensure!(lab.host(Port::Mon).process("agent")?.starts() == 1, "nobody else was restarted");
+    ensure!((after.holder, after.epoch) == (before.holder, before.epoch), "{}", after.text);
+    ensure!(lab.host(Port::Mon).process("agent")?.starts() == 1, "nobody else was restarted");
+
+    // Once more, and nobody starts it: when it has ended nothing is open, long before its lease or an address would run out.
+    wait::until_true("all of it to be open again", WITHIN, || {
+        let there = open(&lab, host.port)?;
+        ensure!(there.iter().all(|(_, open)| *open), "{there:?}");
+        Ok(true)
+    })?;
+    agent.hold()?;
+    agent.signal(Signal::SIGTERM)?;
+    wait::until_true("the agent to end", WITHIN, || Ok(agent.pid().is_none()))?;
+    let left = open(&lab, host.port)?;
+    hear(&socket, "STOPPING=1")?;
+    ensure!(left.iter().all(|(_, open)| !open), "the agent has ended: {left:?}");
     Ok(())
+}
+
+/// What a client needs of a node, and whether it is there. The node's own address is asked: nobody else ever has it.
+fn open(lab: &Lab, port: Port) -> Result<[(&'static str, bool); 4]> {
+    let client = lab.wire.netns(Port::Client);
+    let answers = |service: u16| {
+        let connect = format!("exec 3<>/dev/tcp/{}/{service}", port.address());
+        shell::finish(shell::inside(&client, "timeout").args(["5", "bash", "-c", &connect])).is_ok()
+    };
+    let has_address = lab.wire.has_address(port, VIP)?;
+    let read_only = database::value(&lab.host(port).mysql(), "SELECT @@global.read_only")?;
+    Ok([
+        ("the virtual address", has_address),
+        ("writes of MySQL", read_only == "0"),
+        ("the port of MySQL", answers(database::PORT)),
+        ("the port of Redis", answers(redis::PORT)),
+    ])
 }

@@ -3,8 +3,9 @@
 //! They run one after the other, also with the tests of the lab: two labs on one machine disturb each other's timing.
 //! They need root and the program `baton`, built before.
 //!
-//! All run on MariaDB, or on MySQL with `BATON_FLAVOUR=mysql` (`make test-mysql`), and then the node that was away must also be
-//! back in the end: it follows, or is resynced. One runs on MySQL whatever the variable says.
+//! All run on MariaDB, or on MySQL with `BATON_FLAVOUR=mysql` (`make test-mysql`). The node that was away must also be back in
+//! the end: it follows, or is resynced; on MariaDB where it has been the holder and lived on. One runs on MySQL whatever the
+//! variable says, and one in the profile `fast`.
 
 use baton_tests::fault::{Fault, SWITCHOVER_STEPS, TARGET_STEPS};
 use baton_tests::lab::{Driver, Flavour, turn};
@@ -14,10 +15,23 @@ fn standard() -> Driver {
     Driver::Agents { profile: "standard".into() }
 }
 
-/// The outcome of one run, with what was seen; a harness that cannot run is a failure too.
+/// Holders that come back on their own with their databases as they were.
+const THAT_RETURN: [Fault; 7] = [
+    Fault::AgentFreeze,
+    Fault::HostFreeze,
+    Fault::LinkDown,
+    Fault::PartitionPrimary,
+    Fault::MysqldFreeze,
+    Fault::OneWayIn,
+    Fault::OneWayOut,
+];
+
+/// The outcome of one run, with what was seen; a harness that cannot run is a failure too. The report is saved as by `lab run`.
 fn passes(plan: &Plan) -> Result<(), String> {
+    run::forget(plan.fault, plan.flavour).map_err(|error| format!("{error:#}"))?;
     let report = run::run(plan).map_err(|error| format!("{error:#}"))?;
     println!("{} {}\n{}", report.fault, plan.at.as_deref().unwrap_or(""), report.text());
+    report.save().map_err(|error| format!("{error:#}"))?;
     if report.result == Outcome::Pass { Ok(()) } else { Err(report.text()) }
 }
 
@@ -30,6 +44,8 @@ fn there(flavour: Flavour) -> Option<Flavour> {
     if flavour.is_there() {
         return Some(flavour);
     }
+    let may_skip = flavour == Flavour::Mysql || std::env::var_os("BATON_TEST_NO_SKIP").is_none();
+    assert!(may_skip, "no MariaDB on this machine: `make packages` installs it");
     eprintln!("skipped: no {}", if flavour == Flavour::Mysql { "MySQL" } else { "MariaDB" });
     None
 }
@@ -39,8 +55,11 @@ fn survives(fault: Fault) {
     let _turn = turn::beside_another().expect("a place for a lab");
     // The container engines take part where they are what is tested: in the usual loss of power.
     let docker = fault == Fault::PowerLoss;
-    // A MySQL that cannot write its log ends itself, and no service manager starts it again here.
-    let whole = flavour == Flavour::Mysql && fault != Fault::DiskFull;
+    let whole = match flavour {
+        // A MySQL that cannot write its log ends itself, and no service manager starts it again here.
+        Flavour::Mysql => fault != Fault::DiskFull,
+        Flavour::Mariadb => THAT_RETURN.contains(&fault),
+    };
     let done = passes(&Plan { flavour, docker, whole, ..Plan::usual(standard(), fault) });
     assert_eq!(done, Ok(()), "{}", fault.name());
 }
@@ -51,12 +70,15 @@ fn survives_at_every_step(fault: Fault) {
     let Some(flavour) = flavour() else { return };
     let _turn = turn::beside_another().expect("a place for a lab");
     let of_a_takeover = [Fault::LeaderLossDuringTakeover, Fault::TargetLossDuringTakeover].contains(&fault);
-    // Without container engines the plan has no steps for services, and the lab's service needs no writable database.
-    let services = |step: &str| step == "start_independent" && of_a_takeover;
+    // Without container engines the plan has no steps for services.
+    let services = |step: &str| step.starts_with("start_") && of_a_takeover;
     let steps: Vec<&str> = if fault.is_of_a_switchover() {
         SWITCHOVER_STEPS.into()
     } else {
-        TARGET_STEPS.into_iter().filter(|step| !step.starts_with("start_") || services(step)).collect()
+        // The witness validates, and mostly leads: what it is lost in is its own step.
+        let validated = (fault == Fault::LeaderLossDuringTakeover).then_some("validate");
+        let of_target = TARGET_STEPS.into_iter().filter(|step| !step.starts_with("start_") || services(step));
+        of_target.chain(validated).collect()
     };
     let mut failed = Vec::new();
     let both = of_a_takeover || std::env::var_os("BATON_EVERY_POINT").is_some();
@@ -83,84 +105,81 @@ fn power_return_on_mysql() {
     assert_eq!(passes(&plan), Ok(()));
 }
 
+/// With the shortest lease, which another lab on the same machine could let run out: so this one is alone.
+#[test]
+fn witness_loss_with_the_shortest_lease() {
+    let Some(flavour) = flavour() else { return };
+    let _turn = turn::alone().expect("a place for a lab");
+    let fast = Driver::Agents { profile: "fast".into() };
+    let plan = Plan { flavour, docker: false, ..Plan::usual(fast, Fault::WitnessLoss) };
+    assert_eq!(passes(&plan), Ok(()));
+}
+
 macro_rules! survives {
-    ($($test:ident $fault:ident;)*) => {
+    (once { $($test:ident $fault:ident;)* } at_every_step { $($looped:ident $of_a_step:ident;)* }) => {
         $(#[test] fn $test() { survives(Fault::$fault); })*
+        $(#[test] fn $looped() { survives_at_every_step(Fault::$of_a_step); })*
 
         #[test]
         fn every_fault_has_a_test() {
-            let tested = [$(Fault::$fault,)*];
-            let untested = Fault::ALL.iter().filter(|fault| !fault.strikes_at_a_step() && !tested.contains(fault));
-            assert_eq!(untested.count(), 0);
+            let (once, at_every_step) = ([$(Fault::$fault,)*], [$(Fault::$of_a_step,)*]);
+            for fault in Fault::ALL {
+                let tests: &[Fault] = if fault.strikes_at_a_step() { &at_every_step } else { &once };
+                assert!(tests.contains(fault), "{}", fault.name());
+            }
         }
     };
 }
 
 survives! {
-    resync Resync;
-    resync_interrupted ResyncInterrupted;
-    resync_automatic ResyncAutomatic;
-    power_loss PowerLoss;
-    power_return PowerReturn;
-    agent_kill AgentKill;
-    agent_freeze AgentFreeze;
-    driver_hang DriverHang;
-    host_freeze HostFreeze;
-    mysqld_kill MysqldKill;
-    mysqld_freeze MysqldFreeze;
-    redis_kill RedisKill;
-    redis_loading RedisLoading;
-    service_gone ServiceGone;
-    disk_full DiskFull;
-    gateway_cut GatewayCut;
-    link_down LinkDown;
-    partition_primary PartitionPrimary;
-    partition_pair PartitionPair;
-    one_way_in OneWayIn;
-    one_way_out OneWayOut;
-    primary_witness_cut PrimaryWitnessCut;
-    witness_loss WitnessLoss;
-    backup_loss BackupLoss;
-    replica_behind ReplicaBehind;
-    vip_removed VipRemoved;
-    rules_flushed RulesFlushed;
-    loss_accepted LossAccepted;
-    cluster_restart ClusterRestart;
-    agents_restart AgentsRestart;
-    quorum_loss QuorumLoss;
-    forced Forced;
-    paused_quorum_loss PausedQuorumLoss;
-    paused_agent_restart PausedAgentRestart;
-    paused_primary_loss PausedPrimaryLoss;
-    switchover Switchover;
-    switchover_back SwitchoverBack;
-    switchover_aborted SwitchoverAborted;
-    pause_resume PauseResume;
-    commands_refused CommandsRefused;
-    resync_ordered ResyncOrdered;
-}
-
-#[test]
-fn leader_loss_at_every_step() {
-    survives_at_every_step(Fault::LeaderLossDuringTakeover);
-}
-
-#[test]
-fn target_crash_at_every_step() {
-    survives_at_every_step(Fault::TargetCrashDuringTakeover);
-}
-
-#[test]
-fn target_loss_at_every_step() {
-    survives_at_every_step(Fault::TargetLossDuringTakeover);
-}
-
-#[test]
-fn switchover_fails_at_every_step() {
-    survives_at_every_step(Fault::SwitchoverFails);
-}
-
-#[test]
-fn switchover_crash_at_every_step() {
-    survives_at_every_step(Fault::SwitchoverCrash);
+    once {
+        resync Resync;
+        resync_interrupted ResyncInterrupted;
+        resync_automatic ResyncAutomatic;
+        power_loss PowerLoss;
+        power_return PowerReturn;
+        agent_kill AgentKill;
+        agent_freeze AgentFreeze;
+        driver_hang DriverHang;
+        host_freeze HostFreeze;
+        mysqld_kill MysqldKill;
+        mysqld_freeze MysqldFreeze;
+        redis_kill RedisKill;
+        redis_loading RedisLoading;
+        service_gone ServiceGone;
+        disk_full DiskFull;
+        gateway_cut GatewayCut;
+        link_down LinkDown;
+        partition_primary PartitionPrimary;
+        partition_pair PartitionPair;
+        one_way_in OneWayIn;
+        one_way_out OneWayOut;
+        primary_witness_cut PrimaryWitnessCut;
+        witness_loss WitnessLoss;
+        backup_loss BackupLoss;
+        replica_behind ReplicaBehind;
+        vip_removed VipRemoved;
+        rules_flushed RulesFlushed;
+        loss_accepted LossAccepted;
+        cluster_restart ClusterRestart;
+        agents_restart AgentsRestart;
+        quorum_loss QuorumLoss;
+        forced Forced;
+        paused_quorum_loss PausedQuorumLoss;
+        paused_agent_restart PausedAgentRestart;
+        paused_primary_loss PausedPrimaryLoss;
+        switchover Switchover;
+        switchover_back SwitchoverBack;
+        switchover_aborted SwitchoverAborted;
+        pause_resume PauseResume;
+        commands_refused CommandsRefused;
+        resync_ordered ResyncOrdered;
+    }
+    at_every_step {
+        leader_loss_at_every_step LeaderLossDuringTakeover;
+        target_crash_at_every_step TargetCrashDuringTakeover;
+        target_loss_at_every_step TargetLossDuringTakeover;
+        switchover_fails_at_every_step SwitchoverFails;
+        switchover_crash_at_every_step SwitchoverCrash;
+    }
 }

@@ -111,7 +111,7 @@ enum Verb {
     },
     /// The faults
     List,
-    /// The product and keepalived side by side; writes target/bench/outage.json
+    /// The product and keepalived side by side; fails if a run of the product does; writes target/bench/outage.json
     Bench {
         /// Power losses per system
         #[arg(long, default_value_t = 20)]
@@ -201,10 +201,7 @@ fn go(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Bench { runs, systems } => {
             let systems = systems.iter().map(|name| driver(name)).collect::<Result<Vec<_>>>()?;
-            let bench = bench::measure(&systems, runs, |line| println!("{line}"))?;
-            println!("{}", bench.text());
-            println!("{}", bench.save()?.display());
-            Ok(ExitCode::SUCCESS)
+            one_bench(&systems, runs)
         }
         Verb::BenchSwitchover { runs } => {
             let bench = bench::switchover::measure(runs, |line| println!("{line}"))?;
@@ -247,6 +244,15 @@ fn go(verb: Verb) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn one_bench(systems: &[Driver], runs: u32) -> Result<ExitCode> {
+    let bench = bench::measure(systems, runs, |line| println!("{line}"))?;
+    println!("{}", bench.text());
+    println!("{}", bench.save()?.display());
+    let flaws = bench.flaws();
+    flaws.iter().for_each(|flaw| eprintln!("{flaw}"));
+    Ok(if flaws.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn one_soak(order: &soak::Order) -> Result<ExitCode> {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Fault, Scene, command, forced, loading, paused, resync};
+use super::{Fault, Scene, back, command, forced, loading, paused, resync};
 use crate::lab::wire::VIP;
 use crate::lab::{Port, Traffic, agents, database, docker, process, shell, wait};
 
@@ -111,21 +111,6 @@ fn flush_rules(scene: Scene<'_>) -> Result<()> {
     let before = shell::finish(shell::inside(&netns, "nft").args(["list", "tables"]))?;
     ensure!(!before.trim().is_empty(), "the host has no nftables rules");
     shell::finish(shell::inside(&netns, "nft").args(["flush", "ruleset"])).map(drop)
-}
-
-/// The backup must not be counted on while it is away; back, it is once it has caught up.
-fn backup_returns(scene: Scene<'_>) -> Result<()> {
-    let Scene { lab, backup, .. } = scene;
-    if lab.config.is_none() {
-        return lab.power_on(backup);
-    }
-    let standing = lab.standing()?;
-    ensure!(!standing.in_sync && !standing.ok, "a backup that is away is counted on: {}", standing.text);
-    lab.power_on(backup)?;
-    wait::until_true("the backup to be promotable again", SERVED_AGAIN_WITHIN, || {
-        let standing = lab.standing()?;
-        Ok(standing.ok && standing.in_sync)
-    })
 }
 
 /// All three lose power, and boot in each order, a second apart. Each time the old holder is to serve again.
@@ -340,7 +325,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
             lab.power_on(primary)
         }
         Fault::TargetLossDuringTakeover => lab.power_on(backup),
-        Fault::BackupLoss => backup_returns(scene),
+        Fault::BackupLoss => back::backup_returns(scene),
         Fault::QuorumLoss => {
             lab.power_on(Port::Mon)?;
             lab.power_on(backup)

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Fault, Scene, paused};
+use super::{Fault, Scene, USUAL_SWITCHOVER_STEP, paused};
 use crate::lab::{Port, Traffic, agents, database, wait};
 
 /// How long a run may take to be seen after it was ordered.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
+/// How long a switchover may take to reach the step at which it is held.
+const HELD_WITHIN: Duration = Duration::from_secs(20);
 /// How long a cluster may take to be ready for the next order.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long an agent may take to find the replica out of sync.
@@ -29,13 +31,40 @@ pub(super) fn pass_baton(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::SwitchoverCrash => &[0, 3],
         _ => &[0],
     };
-    pass(scene, scene.backup, codes).map(drop)
+    let said = pass(scene, scene.backup, codes)?;
+    if fault != Fault::SwitchoverFails {
+        return Ok(());
+    }
+    // The plan, which it shows as well, has every step: what counts is the reason at the end.
+    let step = scene.lab.armed_step().context("no step was made to fail")?;
+    let names_it = in_one_line(&said).contains(&format!("was taken back: {step}: "));
+    ensure!(names_it, "baton switchover does not say that {step} failed: {said}");
+    Ok(())
 }
 
-fn pass(scene: Scene<'_>, at: Port, codes: &[i32]) -> Result<i32> {
+fn pass(scene: Scene<'_>, at: Port, codes: &[i32]) -> Result<String> {
     let (code, said) = agents::switchover(config(scene)?, at)?;
     ensure!(codes.contains(&code), "baton switchover ended with {code}: {said}");
-    Ok(code)
+    if codes == [0] {
+        was_completed(scene, at)?;
+    }
+    Ok(said)
+}
+
+/// The newest switchover left nothing out: one that is degraded ends with 0 as well.
+fn was_completed(scene: Scene<'_>, at: Port) -> Result<()> {
+    let history = agents::ask(config(scene)?, at, &["history"])?;
+    let runs = history["runs"].as_array().context("no runs in the history")?;
+    let run = runs.iter().rev().find(|run| run["runbook"] == "switchover");
+    let run = run.context("no switchover in the history")?;
+    let is_whole = ["attached", "validated"].iter().all(|phase| run["phases_ms"][*phase].is_u64());
+    ensure!(run["result"] == "completed" && is_whole, "the switchover is not complete: {run}");
+    Ok(())
+}
+
+/// What a command said, however it broke the lines.
+fn in_one_line(said: &str) -> String {
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The second order is given at the witness, as soon as it can be obeyed.
@@ -55,8 +84,10 @@ fn ready(scene: Scene<'_>, holder: Port) -> Result<()> {
     })
 }
 
-/// The abort comes `spread` after the run was seen. Whether it is in time or not, both commands say the same.
+/// First in time for certain. Then the abort comes `spread` after the run was seen: whether it is in time or not, both
+/// commands say the same.
 pub(super) fn pass_and_abort(scene: Scene<'_>) -> Result<()> {
+    pass_and_abort_in_time(scene)?;
     let config = config(scene)?;
     std::thread::scope(|scope| {
         let passing = scope.spawn(|| agents::switchover(config, scene.backup));
@@ -77,6 +108,42 @@ pub(super) fn pass_and_abort(scene: Scene<'_>) -> Result<()> {
         let holder = if passed == 0 { scene.backup } else { scene.primary };
         ready(scene, holder)
     })
+}
+
+/// The abort comes while the last step before the point of no return is held: the old holder is closed by then, and the new one
+/// could be opened. Everything is taken back.
+fn pass_and_abort_in_time(scene: Scene<'_>) -> Result<()> {
+    let Scene { lab, primary, backup, .. } = scene;
+    let config = config(scene)?;
+    let before = lab.standing()?;
+    lab.arm(backup, &format!("{USUAL_SWITCHOVER_STEP}:hold"))?;
+    std::thread::scope(|scope| -> Result<()> {
+        let passing = scope.spawn(|| agents::switchover(config, backup));
+        let aborted = abort_what_is_held(scene);
+        // Whatever came of it, nothing is held from here on.
+        lab.disarm()?;
+        let (passed, said) =
+            passing.join().map_err(|_| anyhow::anyhow!("the switchover's thread died"))??;
+        let (abort, answered) = aborted.with_context(|| format!("switchover {passed}: {said}"))?;
+        let both = format!("switchover {passed}: {said}\nabort {abort}: {answered}");
+        ensure!((passed, abort) == (3, 0), "an abort in time is obeyed: {both}");
+        ensure!(in_one_line(&said).contains("was taken back: aborted by"), "it does not say why: {both}");
+        Ok(())
+    })?;
+    ready(scene, primary)?;
+    let after = lab.standing()?;
+    let is_as_before = (after.holder, after.epoch) == (before.holder, before.epoch);
+    ensure!(is_as_before, "before: {}\nafter: {}", before.text, after.text);
+    Ok(())
+}
+
+/// The exit code of `baton run abort` at the holder, and what it said.
+fn abort_what_is_held(scene: Scene<'_>) -> Result<(i32, String)> {
+    let config = config(scene)?;
+    wait::until_true("the switchover to be held", HELD_WITHIN, || Ok(scene.lab.has_struck()))?;
+    let status = agents::ask(config, scene.primary, &["status"])?;
+    let number = status["run"]["number"].as_u64().context("no run in the status")?;
+    agents::order(config, scene.primary, &["run", "abort", &number.to_string()])
 }
 
 pub(super) fn pause_and_resume(scene: Scene<'_>) -> Result<()> {

@@ -1,16 +1,17 @@
 //! Coming back with extra transactions: quarantine, export, resync.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
+use anyhow::{Context, Result, anyhow, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::Scene;
 use super::back::{self, Back};
-use crate::lab::{Flavour, Port, Traffic, agents, database, shell, wait};
+use crate::lab::{Flavour, Port, Traffic, agents, database, process, shell, wait};
 
 /// How long the cut-off primary may take to close itself.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
@@ -116,10 +117,15 @@ pub(super) fn come_back_by_itself(scene: Scene<'_>) -> Result<()> {
     is_a_copy(scene)
 }
 
-/// As above, but the database cannot be started on its copy and the agent is restarted; the second attempt succeeds.
+/// As above, but the copy breaks on the way; the next one is whole, the database cannot be started on it and the agent is
+/// restarted; the last attempt succeeds.
 pub(super) fn come_back_twice(scene: Scene<'_>) -> Result<()> {
     scene.lab.wire.mend()?;
     in_quarantine(scene)?;
+    if scene.lab.flavour() == Flavour::Mariadb {
+        // MySQL's own server copies: there is no program that could die by itself.
+        break_the_copy(scene)?;
+    }
     let host = scene.lab.host(scene.primary);
     let script = host.dir.join("mysql-start");
     let right = std::fs::read(&script)?;
@@ -140,6 +146,60 @@ pub(super) fn come_back_twice(scene: Scene<'_>) -> Result<()> {
     }
     ended_with(scene, 0)?;
     is_a_copy(scene)
+}
+
+/// The program that makes the copy is killed in the middle of it. The node is as it was, and nothing is left over.
+fn break_the_copy(scene: Scene<'_>) -> Result<()> {
+    let Scene { lab, primary, backup, .. } = scene;
+    std::thread::scope(|scope| -> Result<()> {
+        let resyncing = scope.spawn(move || ended_with(scene, 3));
+        let killed = kill_the_copy(scene);
+        let ended = resyncing.join().map_err(|_| anyhow!("the resync's thread died"))?;
+        killed.with_context(|| format!("the command: {ended:?}"))?;
+        ended
+    })?;
+    wait::until_true("the witness to say that it failed", SAVED_WITHIN, || {
+        Ok(row(scene, Port::Mon)?["resync"]["phase"] == "failed")
+    })?;
+    let host = lab.host(primary);
+    let stray = database::value(&host.mysql(), "SELECT COUNT(*) FROM app.stray")?;
+    ensure!(stray == STRAY_ROWS.to_string(), "{stray} of its own {STRAY_ROWS} rows are there");
+    nothing_is_left(&database::data_dir(&host.dir))?;
+    for entry in std::fs::read_dir(&lab.host(backup).dir)? {
+        let name = entry?.file_name();
+        ensure!(!name.to_string_lossy().starts_with("copy-"), "{} is left over", name.display());
+    }
+    Ok(())
+}
+
+/// Neither a copy nor what it was to replace.
+fn nothing_is_left(data: &Path) -> Result<()> {
+    for left in ["baton-incoming", "baton-before"] {
+        let left = data.with_extension(left);
+        ensure!(!left.exists(), "{} is left over", left.display());
+    }
+    Ok(())
+}
+
+/// It is stopped first, so that the copy cannot have ended when it is killed.
+fn kill_the_copy(scene: Scene<'_>) -> Result<()> {
+    let netns = scene.lab.wire.path(scene.backup);
+    let copier = wait::until("the copy to be made", SAVED_WITHIN, || {
+        Ok(process::in_netns(&netns).into_iter().find(|pid| makes_a_copy(*pid)))
+    })?;
+    kill(copier, Signal::SIGSTOP)?;
+    let copying = wait::until_true("the witness to say that it copies", SAVED_WITHIN, || {
+        Ok(row(scene, Port::Mon)?["resync"]["phase"] == "copying")
+    });
+    kill(copier, Signal::SIGKILL)?;
+    copying
+}
+
+fn makes_a_copy(pid: Pid) -> bool {
+    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = command.split('\0');
+    words.next().is_some_and(|program| program.ends_with("mariadb-backup"))
+        && words.any(|word| word == "--backup")
 }
 
 /// What the agent at a node says of the node that is back.
@@ -221,10 +281,7 @@ fn is_a_copy(scene: Scene<'_>) -> Result<()> {
     ensure!(stray == "0", "the stray table is still there");
     let data = database::data_dir(&host.dir);
     ensure!(data.is_dir(), "no data in {}", data.display());
-    for left in ["baton-incoming", "baton-before"] {
-        let left = data.with_extension(left);
-        ensure!(!left.exists(), "{} is left over", left.display());
-    }
+    nothing_is_left(&data)?;
     // Its newest report may be on the way to that node.
     wait::until_true("the witness to say so, too", SAME_WITHIN, || {
         let row = row(scene, Port::Mon)?;

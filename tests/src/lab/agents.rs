@@ -46,7 +46,7 @@ pub struct Options<'a> {
     pub resync_by_itself: bool,
     /// `drill.allow`.
     pub drills: &'a str,
-    /// More lines of `[drill]`, in which `{lab}` is the lab's directory.
+    /// More lines of `[drill]`, and whole sections after them, in which `{lab}` is the lab's directory.
     pub drill_keys: &'a str,
 }
 
@@ -96,12 +96,13 @@ fn configuration(dir: &Path, options: Options<'_>) -> String {
         let kind = if node == Port::Mon { "witness" } else { "data" };
         format!("[[node]]\nname = \"{}\"\nkind = \"{kind}\"\naddress = \"{}\"\n", node.name(), node.address())
     });
-    let container = docker::CONTAINER;
+    let (container, late) = (docker::CONTAINER, docker::LATE);
     let services = if with_docker {
         format!(
             "[docker]\nsocket = \"{dir}/{{node}}/docker.sock\"\n\
              [[service]]\nname = \"{container}\"\ncontainer = \"{container}\"\nruns_on = \"holder\"\n\
-             needs_database = false\nports = [{}]\n",
+             needs_database = false\nports = [{}]\n\
+             [[service]]\nname = \"{late}\"\ncontainer = \"{late}\"\nruns_on = \"holder\"\n",
             docker::PORT
         )
     } else {

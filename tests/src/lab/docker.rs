@@ -1,6 +1,7 @@
-//! A container engine per data node, with one small service that was created before and is not started.
+//! A container engine per data node, with two small services that were created before and are not started: one that answers HTTP
+//! and needs no database, and one that starts when the database is writable.
 //!
-//! No image is pulled: the service is a static busybox that answers HTTP, imported from an archive.
+//! No image is pulled: both are a static busybox, imported from an archive.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use super::wait;
 
 /// Name of the service's container.
 pub const CONTAINER: &str = "web";
+/// Name of the container that starts when the database is writable. It does nothing, and answers nobody.
+pub const LATE: &str = "jobs";
 /// Port that the service answers on.
 pub const PORT: u16 = 8080;
 
@@ -73,7 +76,7 @@ pub fn ask(host_dir: &Path, words: &[&str]) -> Result<String> {
     shell::run("timeout", &all)
 }
 
-/// Waits for the engine and creates the service.
+/// Waits for the engine and creates the services.
 ///
 /// # Errors
 /// The engine does not come up or refuses.
@@ -85,7 +88,11 @@ pub fn prepare(host_dir: &Path, archive: &Path) -> Result<()> {
     let options = ["create", "--name", CONTAINER, "--restart", "no", "--network", "host"];
     let health = ["--health-cmd", &check, "--health-interval", "1s", "--health-timeout", "1s"];
     let command = [CONTAINER, "/bin/httpd", "-f", "-p", &port, "-h", "/www"];
-    ask(host_dir, &[&options[..], &health[..], &command[..]].concat()).map(drop)
+    ask(host_dir, &[&options[..], &health[..], &command[..]].concat())?;
+    let idle =
+        [CONTAINER, "/bin/sh", "-c", "trap 'exit 0' TERM; while :; do /bin/busybox sleep 60 & wait; done"];
+    let create = ["create", "--name", LATE, "--restart", "no", "--network", "host"];
+    ask(host_dir, &[&create[..], &idle[..]].concat()).map(drop)
 }
 
 /// State of the service's container: `created`, `running`, `exited`.

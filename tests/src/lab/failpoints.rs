@@ -28,7 +28,16 @@ impl Lab {
         let file = file(self.host(port));
         let fresh = file.with_extension("new");
         std::fs::write(&fresh, at)?;
-        Ok(std::fs::rename(fresh, file)?)
+        std::fs::rename(fresh, file)?;
+        *self.armed.lock().expect("nobody panics with it in hand") = Some(at.to_owned());
+        Ok(())
+    }
+
+    /// The step of the newest order, obeyed or not.
+    #[must_use]
+    pub fn armed_step(&self) -> Option<String> {
+        let armed = self.armed.lock().expect("nobody panics with it in hand");
+        armed.as_ref().and_then(|order| order.split(':').next()).map(str::to_owned)
     }
 
     /// Whether an agent has obeyed.

@@ -68,6 +68,14 @@ impl Process {
         Ok(())
     }
 
+    /// From now on its supervisor does not start it again when it ends: somebody stops it on purpose.
+    ///
+    /// # Errors
+    /// The file that says so cannot be written.
+    pub fn hold(&self) -> Result<()> {
+        Ok(std::fs::write(self.supervision.with_extension(HELD), [])?)
+    }
+
     /// Its present pid, unless it has ended.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {

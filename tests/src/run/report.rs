@@ -16,8 +16,7 @@ use serde::Serialize;
 #[cfg(test)]
 use super::{Outlasted, Reign};
 use super::{Plan, Seen};
-use crate::fault::Expectation;
-use crate::fault::Fault;
+use crate::fault::{Changes, Expectation, Fault};
 use crate::lab::{Driver, Flavour, Port, target_dir};
 
 /// Phases of a takeover in their order, and by when each must be over, milliseconds after the loss: 3 s for the
@@ -139,7 +138,7 @@ pub(super) fn judge(plan: &Plan, expected: &Expectation, seen: Seen) -> Report {
     let read = |kind: Kind| of(kind).filter(|judged| !judged.unread);
     let lost = Kind::ALL.into_iter().filter_map(|kind| Some((kind, read(kind)?.lost.len()))).collect();
     let changes = u64::from(seen.bounds.holder_changes);
-    let mut reasons = failures(plan.driver.kinds(), expected, &seen);
+    let mut reasons = failures(plan, expected, &seen);
     reasons.extend(unsaid(plan.fault, expected, &seen.outlasted.refusals));
     let result = match (reasons.is_empty(), seen.doubts.is_empty()) {
         (false, _) => Outcome::Fail,
@@ -185,7 +184,7 @@ pub(crate) fn judge_of(expected: &Expectation, fault: Fault, verdict: Verdict, b
         bit: true,
         doubts: Vec::new(),
         outlasted,
-        phases_ms: BTreeMap::new(),
+        phases_ms: BTreeMap::from([("decided".to_owned(), 1_340)]),
     };
     judge(&plan, expected, seen)
 }
@@ -210,7 +209,7 @@ fn unsaid(fault: Fault, expected: &Expectation, refusals: &[String]) -> Option<S
 }
 
 /// What was promised and broken.
-fn failures(kinds: &[Kind], expected: &Expectation, seen: &Seen) -> Vec<String> {
+fn failures(plan: &Plan, expected: &Expectation, seen: &Seen) -> Vec<String> {
     let mut reasons = Vec::new();
     let changes = u64::from(seen.bounds.holder_changes);
     if !expected.changes.admits(changes) {
@@ -229,29 +228,71 @@ fn failures(kinds: &[Kind], expected: &Expectation, seen: &Seen) -> Vec<String> 
         reasons
             .push(format!("two machines answered for the virtual IP for {} ms", seen.verdict.two_holders_ms));
     }
-    for kind in kinds.iter().copied() {
+    for kind in plan.driver.kinds().iter().copied() {
         match seen.verdict.kinds.get(&kind) {
-            Some(judged) => reasons.extend(broken(kind, judged, expected.loses)),
+            Some(judged) => {
+                let lost_max = lost_max(kind, plan.fault, expected, changes);
+                reasons.extend(broken(kind, judged, lost_max, expected.loses));
+                reasons.extend(too_long(kind, judged, expected));
+            }
             None => reasons.push(format!("{kind} was never written to")),
         }
     }
-    let outage_ms = seen.verdict.kinds.get(&Kind::Mysql).map_or(0, |judged| judged.outage_us / 1000);
-    if let Some(max_ms) = expected.outage_max_ms.filter(|max_ms| outage_ms > *max_ms) {
-        reasons.push(format!("mysql was away for {outage_ms} ms, at most {max_ms} ms expected"));
-    }
+    reasons.extend(unrecorded(plan, expected, seen));
+    reasons.extend(opened_too_early(plan.fault, seen));
     reasons
 }
 
-fn broken(kind: Kind, judged: &KindVerdict, loses: bool) -> Vec<String> {
+/// How many acknowledged writes may be lost; none: as many as there are.
+fn lost_max(kind: Kind, fault: Fault, expected: &Expectation, changes: u64) -> Option<usize> {
+    match kind {
+        Kind::Mysql => (!expected.loses).then_some(0),
+        Kind::Redis => {
+            // With an order under way the holder may change once more than by the fault, and lose what it loses by that.
+            let alone = expected.changes == fault.expectation().changes;
+            let max = expected.redis_lost_max.filter(|_| alone)?;
+            // Whoever holds the baton all the time has what it acknowledged.
+            let stayed = expected.changes == Changes::AtMostOne && changes == 0;
+            Some(if stayed { 0 } else { max })
+        }
+    }
+}
+
+fn too_long(kind: Kind, judged: &KindVerdict, expected: &Expectation) -> Option<String> {
+    let later_ms = match kind {
+        Kind::Mysql => 0,
+        Kind::Redis => expected.redis_later_ms,
+    };
+    let (outage_ms, max_ms) = (judged.outage_us / 1000, expected.outage_max_ms? + later_ms);
+    (outage_ms > max_ms).then(|| format!("{kind} was away for {outage_ms} ms, at most {max_ms} ms expected"))
+}
+
+/// Agents have a record of every takeover, from which its phases come. Other systems have none.
+fn unrecorded(plan: &Plan, expected: &Expectation, seen: &Seen) -> Option<String> {
+    let agents = matches!(plan.driver, Driver::Agents { .. });
+    let once = expected.changes == Changes::One && seen.bounds.holder_changes == 1;
+    let taken_over = agents && once && plan.fault != Fault::Switchover;
+    (taken_over && seen.phases_ms.is_empty()).then(|| "no agent has a record of the takeover".into())
+}
+
+/// A target that was lost before the point of no return, so that the last holder got the baton anew, has acknowledged nothing.
+fn opened_too_early(fault: Fault, seen: &Seen) -> Option<String> {
+    let given_up = fault == Fault::TargetLossDuringTakeover && seen.before.holder == seen.after.holder;
+    let handovers = seen.verdict.kinds.values().map(|judged| judged.handovers).max().unwrap_or(0);
+    (given_up && handovers > 0)
+        .then(|| "the target acknowledged writes, and the last holder serves again".into())
+}
+
+fn broken(kind: Kind, judged: &KindVerdict, lost_max: Option<usize>, loses: bool) -> Vec<String> {
     let mut reasons = Vec::new();
     let mut say = |ids: &[u64], what: &str| {
         if let Some(first) = ids.first() {
             reasons.push(format!("{kind}: {} writes {what}, the first is {first}", ids.len()));
         }
     };
-    // Replication of Redis is asynchronous: what it had not carried is counted, not promised.
-    if kind == Kind::Mysql && !loses {
-        say(&judged.lost, "acknowledged and lost");
+    if let Some(max) = lost_max.filter(|max| judged.lost.len() > *max) {
+        let beyond = if max == 0 { String::new() } else { format!(", at most {max} expected") };
+        say(&judged.lost, &format!("acknowledged and lost{beyond}"));
     }
     say(&judged.duplicated, "done twice");
     say(&judged.resurrected, "refused and there all the same");
@@ -354,3 +395,6 @@ impl Report {
 fn seconds(ms: u64) -> f64 {
     std::time::Duration::from_millis(ms).as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests;
