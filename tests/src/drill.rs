@@ -1,5 +1,7 @@
 //! Drills in the lab: the program `baton-drill` at the client's seat, and what must be left when it is gone.
 
+pub mod kill;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use baton_chaos::runner::agents::Agents;
 use baton_node::api::client::Client;
 use baton_node::api::drill::{DrillOrder, DrillView, FaultPhase};
 use baton_node::config::NodeId;
+use nix::unistd::Pid;
 
 use crate::lab::{DATA, Lab, Port, agents, process, shell, wait};
 
@@ -152,6 +155,13 @@ pub fn order(lab: &Lab, at: Port, order: DrillOrder) -> Result<DrillView> {
     Ok(runtime.block_on(agents.order(Some(&NodeId::new(at.name())), order))?)
 }
 
+/// The processes of a node that are stopped.
+#[must_use]
+pub fn stopped(lab: &Lab, port: Port) -> Vec<Pid> {
+    let all = process::in_netns(&lab.wire.path(port)).into_iter();
+    all.filter(|pid| process::state(*pid) == Some('T')).collect()
+}
+
 /// What of drills is left anywhere: in the ledger, in kernels, on disks, in stopped processes. Empty: nothing.
 ///
 /// # Errors
@@ -164,8 +174,7 @@ pub fn left(lab: &Lab) -> Result<Vec<String>> {
         left.extend(view.drill.map(|drill| format!("{}: drill {} is under way", port.name(), drill.number)));
         let borne = view.fault.filter(|fault| fault.phase != FaultPhase::Healed);
         left.extend(borne.map(|fault| format!("{}: {:?} {}", port.name(), fault.phase, fault.spec.kind)));
-        let stopped = process::in_netns(&lab.wire.path(port)).into_iter();
-        let stopped = stopped.filter(|pid| process::state(*pid) == Some('T'));
+        let stopped = stopped(lab, port).into_iter();
         left.extend(stopped.map(|pid| format!("{}: process {pid} is stopped", port.name())));
         let sets = shell::finish(shell::inside(&lab.wire.netns(port), "nft").args(["list", "ruleset"]))?;
         let drills = sets.split("table inet baton_drill").nth(1).unwrap_or_default();

@@ -19,23 +19,27 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use baton_chaos::check::Finals;
 
-use crate::lab::{Driver, Flavour, Lab, Options, target_dir, turn, wait};
+use crate::lab::{Driver, Flavour, Lab, Options, Port, target_dir, turn, wait};
 use crate::run::Outcome;
 pub use coverage::Tally;
 pub use draw::{Begun, Round, Stand};
 pub use growth::{Sample, Trend};
-use memory::Remembered;
+use memory::{Missing, Remembered};
 pub use summary::{Failure, Played, Summary, bound_95};
 
 /// How long a fresh lab may take to a whole cluster.
 const RAISED_WITHIN: Duration = Duration::from_secs(90);
 /// Labs that do not come up one after the other before the soak gives up.
 const NOT_RAISED_MAX: u32 = 3;
+/// How long somebody may take to say who holds the baton, before writes of earlier rounds are looked for.
+const HELD_WITHIN: Duration = Duration::from_secs(60);
 /// Rounds whose writes are looked for together when a lab is taken down.
 const LOOKED_FOR_TOGETHER: usize = 20;
 
@@ -123,7 +127,8 @@ impl Soak {
             }
         }
         self.retire(true, say);
-        Ok(())
+        // The last look may have changed what is said of a round.
+        self.note()
     }
 
     /// A round in the lab that it needs.
@@ -134,7 +139,7 @@ impl Soak {
             let history = self.history();
             let mut played = play::play(&lab, round, 0, history.clone())?.played;
             if played.outcome == Outcome::Fail {
-                played.kept = Some(kept::keep(&lab, &played, &history, &self.dir, self.kept)?);
+                played.kept = Some(kept::keep(&lab, &played, Some(&history), &self.dir, self.kept)?);
                 self.kept += 1;
             }
             return Ok(played);
@@ -195,14 +200,15 @@ impl Soak {
     /// Takes the lasting lab down, after a last look for everything that was ever acknowledged in it.
     fn retire(&mut self, look: bool, say: &mut impl FnMut(&str)) {
         let (Some(lab), remembered) = (self.lab.take(), std::mem::take(&mut self.remembered)) else { return };
-        let Some(last) = self.played.last_mut().filter(|_| look && !wait::is_interrupted()) else { return };
-        // A round that failed in a lab of its own says nothing of this one.
-        if last.outcome == Outcome::Fail {
+        if !look || wait::is_interrupted() {
             return;
         }
+        let Some(place) = last_in(&self.played, &lab.id) else { return };
+        let history = (place + 1 == self.played.len()).then(|| self.history());
+        let last = &mut self.played[place];
         forgotten(&lab, &remembered, last);
         if last.outcome == Outcome::Fail {
-            last.kept = kept::keep(&lab, last, &self.dir.join(HISTORY), &self.dir, self.kept).ok();
+            last.kept = kept::keep(&lab, last, history.as_deref(), &self.dir, self.kept).ok();
             self.kept += 1;
             say(&line(last));
         }
@@ -210,7 +216,7 @@ impl Soak {
 
     fn keep(&mut self, played: &Played, say: &mut impl FnMut(&str)) -> Option<PathBuf> {
         let lab = self.lab.as_ref()?;
-        let kept = kept::keep(lab, played, &self.history(), &self.dir, self.kept);
+        let kept = kept::keep(lab, played, Some(&self.history()), &self.dir, self.kept);
         self.kept += 1;
         kept.inspect_err(|error| say(&format!("what failed cannot be kept: {error:#}"))).ok()
     }
@@ -233,16 +239,45 @@ impl Soak {
 /// The history of the round that is being played.
 const HISTORY: &str = "history.jsonl";
 
+/// The last round that was played in a lab: what came after it in labs of their own says nothing of this one.
+fn last_in(played: &[Played], lab: &str) -> Option<usize> {
+    played.iter().rposition(|one| one.lab == lab)
+}
+
 /// Looks for the writes of earlier rounds.
 fn forgotten(lab: &Lab, remembered: &[Remembered], played: &mut Played) {
-    let Ok(Some(holder)) = lab.standing().map(|standing| standing.holder) else { return };
+    if remembered.is_empty() {
+        return;
+    }
+    let holder = wait::until("somebody who holds the baton", HELD_WITHIN, || Ok(lab.standing()?.holder));
+    // Who is told to stop has not looked.
+    if !wait::is_interrupted() {
+        look_for(remembered, holder, |holder, ids| lab.contents_of(holder, ids), played);
+    }
+}
+
+/// The same, by what is read at the holder. Where nobody can be asked nothing is known to be there.
+fn look_for(
+    remembered: &[Remembered],
+    holder: Result<Port>,
+    read: impl Fn(Port, Range<u64>) -> Finals,
+    played: &mut Played,
+) {
+    let holder = match holder {
+        Ok(holder) => holder,
+        Err(error) => {
+            played.outcome = Outcome::Fail;
+            played.reasons.push(format!("the writes of earlier rounds cannot be looked for: {error:#}"));
+            return;
+        }
+    };
     for some in remembered.chunks(LOOKED_FOR_TOGETHER) {
         let (Some(first), Some(last)) = (some.first(), some.last()) else { continue };
-        let finals = lab.contents_of(holder, first.ids.start..last.ids.end);
-        let missing: Vec<String> = some.iter().flat_map(|round| round.missing(&finals)).collect();
-        if !missing.is_empty() {
+        let finals = read(holder, first.ids.start..last.ids.end);
+        for Missing { kind, lost, why } in some.iter().flat_map(|round| round.missing(&finals)) {
             played.outcome = Outcome::Fail;
-            played.reasons.extend(missing);
+            *played.lost.entry(kind).or_default() += lost;
+            played.reasons.push(why);
         }
     }
 }

@@ -4,13 +4,15 @@
 //! `baton-drill`, built before. `BATON_DRILL_KILLS` says how often the runner is killed (4), `BATON_FLAVOUR`
 //! on which database (`mariadb`, or `mysql`).
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use baton_chaos::experiment::shipped;
 use baton_chaos::verdict::Verdict;
 use baton_node::api::drill::{DrillId, DrillOrder, FaultKind, FaultSpec};
 use baton_node::config::DrillLevel;
+use baton_tests::drill::kill::{self, Moment, Stage};
 use baton_tests::drill::{self, Restarter, SEAT, passed};
 use baton_tests::lab::wire::{INTERFACE, VIP};
 use baton_tests::lab::{DATA, Driver, Flavour, Lab, Options, Port, database, shell, turn, wait};
@@ -193,14 +195,56 @@ fn backup(lab: &Lab) -> Result<Port> {
     DATA.into_iter().find(|port| Some(*port) != holder).context("there are two data nodes")
 }
 
+/// What a shipped drill came to.
+struct Row {
+    id: &'static str,
+    verdict: String,
+    seconds: f64,
+}
+
+fn table(rows: &[Row]) -> String {
+    let lines =
+        rows.iter().map(|Row { id, verdict, seconds }| format!("{id:<28} {verdict:<16} {seconds:>7.0}"));
+    let head = format!("{:<28} {:<16} {:>7}", "drill", "verdict", "seconds");
+    [head].into_iter().chain(lines).collect::<Vec<_>>().join("\n")
+}
+
+/// Runs a shipped drill. What is not right of it is added to `wrong`.
+fn shipped_one(lab: &Lab, id: &'static str, wrong: &mut Vec<String>) -> Result<Row> {
+    // Who takes the witness or the leader away asks another.
+    let leads = id.starts_with("leader") && lab.standing()?.leader == Some(SEAT);
+    let seat = if leads || id.starts_with("witness") { backup(lab)? } else { SEAT };
+    let began = Instant::now();
+    let outcome = drill::run(lab, seat, id)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let judgement = outcome.record.as_ref().map(|record| &record.judgement);
+    println!("{id}: {judgement:?}");
+    let verdict = judgement.map(|judgement| judgement.verdict);
+    // This lab has no command that cuts the power: the node that lacks it is named.
+    let is_right = match id {
+        "power-cut" => {
+            let reasons = judgement.map(|judgement| judgement.reasons.join("; ")).unwrap_or_default();
+            verdict == Some(Verdict::Refused) && reasons.contains("drill.power_off")
+        }
+        _ => verdict.is_some_and(Verdict::is_pass),
+    };
+    if !is_right {
+        wrong.push(format!("{id}: {judgement:?}\n{}", outcome.said));
+    }
+    let verdict = verdict.map_or("no record", Verdict::name).to_owned();
+    Ok(Row { id, verdict, seconds })
+}
+
 /// Every shipped drill that the lab can bear, one after the other.
 #[test]
 #[ignore = "some twenty minutes: cargo test --workspace --test drills -- --ignored"]
 fn every_shipped_drill_passes() -> Result<()> {
     let _turn = turn::alone().expect("a place for a lab");
     let driver = Driver::Agents { profile: "standard".into() };
+    let flavour = Flavour::of_environment()?;
     // The nodes share no disk: one that is filled is the replica's own.
     let lab = Lab::up(Options {
+        flavour,
         drills: "L5",
         resync_by_itself: true,
         docker: true,
@@ -208,51 +252,66 @@ fn every_shipped_drill_passes() -> Result<()> {
         ..Options::plain(driver)
     })?;
     drill::whole(&lab)?;
-    let mut wrong = Vec::new();
+    let (mut rows, mut wrong) = (Vec::new(), Vec::new());
     drill::supervise_databases(&lab)?;
-    for id in shipped::ids() {
-        // Who takes the witness or the leader away asks another.
-        let leads = id.starts_with("leader") && lab.standing()?.leader == Some(SEAT);
-        let seat = if leads || id.starts_with("witness") { backup(&lab)? } else { SEAT };
-        let outcome = drill::run(&lab, seat, id)?;
-        let judgement = outcome.record.as_ref().map(|record| &record.judgement);
-        println!("{id}: {judgement:?}");
-        let verdict = judgement.map(|judgement| judgement.verdict);
-        // This lab has no command that cuts the power: the node that lacks it is named.
-        let is_right = match id {
-            "power-cut" => {
-                let reasons = judgement.map(|judgement| judgement.reasons.join("; ")).unwrap_or_default();
-                verdict == Some(Verdict::Refused) && reasons.contains("drill.power_off")
-            }
-            _ => verdict.is_some_and(Verdict::is_pass),
-        };
-        if !is_right {
-            wrong.push(format!("{id}: {judgement:?}\n{}", outcome.said));
-        }
-        drill::whole(&lab).with_context(|| format!("after {id}"))?;
-    }
+    let done = shipped::ids().try_for_each(|id| {
+        rows.push(shipped_one(&lab, id, &mut wrong)?);
+        drill::whole(&lab).with_context(|| format!("after {id}"))
+    });
+    println!("on {}\n{}", flavour.name(), table(&rows));
+    done?;
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 
-/// The runner is killed at instants spread over all of a drill; each time the agents heal what it left.
+/// The drills whose runner is killed, with the words of their files that are shortened.
+const KILLED: [(&str, &str); 3] = [
+    ("holder-isolated", "duration = \"40s\""),
+    ("agent-frozen", "duration = \"20s\""),
+    ("mysqld-frozen", "duration = \"20s\""),
+];
+/// In their place: so that all of a drill is over soon, and a takeover fits in yet.
+const SHORTENED: &str = "duration = \"6s\"";
+/// From so many kills on each stage from the fault on must have been among them.
+const KILLS_OF_EACH: usize = 40;
+
+/// The runner is killed at moments spread over all of a drill; each time the agents heal what it left, and end its drill. What
+/// it kept of a fault is in the chain, which verifies.
 #[test]
 fn a_killed_runner_leaves_nothing() -> Result<()> {
     let _turn = turn::alone().expect("a place for a lab");
-    let kills: u64 = std::env::var("BATON_DRILL_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let kills: usize = std::env::var("BATON_DRILL_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
     let lab = lab("L4")?;
-    let drills = ["holder-isolated", "agent-frozen", "mysqld-frozen"];
-    for round in 0..kills {
-        let name = drills[usize::try_from(round)? % drills.len()];
-        let mut runner = drill::begin(&lab, SEAT, name)?;
-        // From before the gate until the fault has stood for a while.
-        let after = Duration::from_millis(rand::random::<u64>() % 12_000);
-        wait::pass(after)?;
-        runner.kill()?;
-        runner.wait()?;
-        let seen = drill::left(&lab).map_or_else(|error| error.to_string(), |left| left.join("; "));
-        println!("{name} killed after {} ms: {seen}", after.as_millis());
-        drill::whole(&lab).with_context(|| format!("{name}, killed after {} ms", after.as_millis()))?;
+    let (mut stages, mut recorded) = (Vec::new(), BTreeSet::new());
+    let (mut drawn, mut length_ms) = (0, 0);
+    while stages.len() < kills {
+        drawn += 1;
+        ensure!(drawn <= 2 * kills + 8, "only {} of {drawn} runners could be killed", stages.len());
+        let (name, long) = KILLED[stages.len() % KILLED.len()];
+        let moment = Moment::draw(stages.len(), length_ms);
+        let short = drill::altered(&lab, name, &[(long, SHORTENED)])?;
+        let before = kill::newest(&lab)?;
+        let killed = kill::kill(&lab, &short, before, moment)?;
+        println!("{name}, {moment:?}: {killed:?}");
+        drill::whole(&lab).with_context(|| format!("{name}, {moment:?}: {killed:?}"))?;
+        let begun = kill::ended_after(&lab, before)?;
+        let Some(killed) = killed else { continue };
+        if matches!(moment, Moment::Keeping(_)) {
+            length_ms = u64::try_from(killed.lived.as_millis())?;
+        }
+        // Nothing is broken before there is a draft.
+        recorded.extend(begun.filter(|_| killed.stage >= Stage::Armed));
+        stages.push(killed.stage);
     }
+    let killed = |stage: Stage| stages.iter().filter(|seen| **seen == stage).count();
+    println!("killed, of {drawn} drills: {:?}", Stage::ALL.map(|stage| (stage, killed(stage))));
+    let never: Vec<Stage> =
+        Stage::ALL.into_iter().filter(|stage| *stage >= Stage::Armed && killed(*stage) == 0).collect();
+    ensure!(kills < KILLS_OF_EACH || never.is_empty(), "nobody was killed in {never:?}");
+
+    // One that comes to its end puts the last draft into the chain, and its head into the ledger.
+    passed(&lab, &drill::run(&lab, SEAT, "switchover-and-back")?)?;
+    let without = kill::without_record(&lab, &recorded)?;
+    ensure!(without.is_empty(), "no record of the drills {without:?}");
     Ok(())
 }

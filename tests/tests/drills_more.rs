@@ -1,4 +1,4 @@
-//! Drills that need more than servers: certificates, a container engine, a hook that cuts the power, a schedule.
+//! Drills that need more than servers: certificates, a container engine, a hook that cuts the power, a dead agent, a schedule.
 //!
 //! They run one after the other, also with the other tests of the lab. They need root and the programs `baton` and
 //! `baton-drill`, built before.
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use baton_chaos::schedule::Obstacle;
 use baton_chaos::timetable::{self, Note, What};
 use baton_chaos::verdict::Verdict;
+use baton_node::api::drill::{DrillOrder, FaultKind, FaultPhase};
 use baton_tests::drill::{self, Outcome, SEAT, passed};
 use baton_tests::lab::{Driver, Lab, Options, Port, agents, docker, turn, wait};
 use jiff::{SignedDuration, Zoned};
@@ -118,6 +119,40 @@ fn a_holder_whose_power_is_cut_is_replaced_and_comes_back() -> Result<()> {
     let effect = &record.faults[0].effect;
     ensure!(effect.contains("neither of 2 other agents hears db1"), "{effect}");
     Ok(())
+}
+
+/// The watchdog lives, the agent that would tell it does not: the next agent reads the note and heals at once.
+#[test]
+fn an_agent_that_is_killed_while_its_database_is_frozen_is_followed_by_one_that_thaws_it() -> Result<()> {
+    let _turn = turn::alone().expect("a place for a lab");
+    let lab = up(Options { drills: "L3", ..plain() })?;
+    let holder = lab.serving()?.context("somebody serves")?;
+    let agent = lab.host(holder).process("agent")?;
+    // Long enough that its time is not over when the next agent is there.
+    let longer = [("duration = \"20s\"", "duration = \"60s\"")];
+    let mut runner = drill::begin(&lab, SEAT, &drill::altered(&lab, "mysqld-frozen", &longer)?)?;
+    drill::wait_biting(&lab, &mut runner)?;
+    ensure!(!drill::stopped(&lab, holder).is_empty(), "nothing is stopped on {}", holder.name());
+    // Until then the answer to its order is under way.
+    wait::until_true("the runner to have seen it", wait::EVERY * 600, || {
+        Ok(std::fs::read_to_string(lab.dir.join("drill.log"))?.contains("mysqld-freeze bites"))
+    })?;
+    let starts = agent.starts();
+    agent.signal(Signal::SIGKILL)?;
+    let fault = wait::until("the next agent to have healed what it found", wait::EVERY * 1_500, || {
+        let fault = drill::order(&lab, holder, DrillOrder::Look)?.fault;
+        Ok(fault.filter(|fault| agent.starts() > starts && fault.phase == FaultPhase::Healed))
+    })?;
+    println!("{}", fault.healed);
+    ensure!(fault.spec.kind == FaultKind::MysqldFreeze, "{fault:?}");
+    ensure!(fault.healed.contains("the agent was started again"), "{}", fault.healed);
+    let stopped = drill::stopped(&lab, holder);
+    ensure!(stopped.is_empty(), "{stopped:?} are stopped on {}", holder.name());
+    // The drill would go on for a minute, and nothing stands any more.
+    let (code, said) = drill::verb(&lab, SEAT, &["abort"])?;
+    ensure!(code == 0, "{said}");
+    ensure!(runner.wait()?.code() == Some(i32::from(Verdict::Aborted.exit_code())));
+    drill::whole(&lab).context("after the drill")
 }
 
 /// Hours from now, as a timetable writes them.

@@ -1,6 +1,7 @@
 //! What happens in and between the databases: clients, jobs and canaries write, the replica receives, acknowledges, applies.
 
 use baton_runbooks::agent::Input;
+use baton_runbooks::decide::local::Role;
 use baton_runbooks::lease::holder::Door;
 
 use super::event::Event;
@@ -56,7 +57,12 @@ impl World {
     }
 
     pub(super) fn canary_due(&mut self, node: usize) {
-        if self.is_writable(node) {
+        // A target that is writable behind closed ports writes none: its own would stand for the holder's.
+        let serving = self.nodes[node].wish.as_ref().is_some_and(|wish| match &wish.role {
+            Role::Serving { ports, .. } => *ports,
+            Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } | Role::Receiving { .. } => false,
+        });
+        if serving && self.is_writable(node) {
             self.canary(node);
         }
     }

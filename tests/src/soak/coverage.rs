@@ -56,9 +56,11 @@ pub(super) fn struck(played: &[Played]) -> BTreeMap<String, usize> {
     let of = |fault: Fault, at: &str| {
         format!("{} {at}", if fault.is_of_a_switchover() { "switchover" } else { "takeover" })
     };
+    let docker = played.iter().any(|one| one.round.docker);
     let mut hits = BTreeMap::new();
     for fault in Fault::ALL.iter().copied() {
-        let all = steps(fault).into_iter().flat_map(|step| POINTS.map(|point| format!("{step}:{point}")));
+        let all =
+            steps(fault, docker).into_iter().flat_map(|step| POINTS.map(|point| format!("{step}:{point}")));
         hits.extend(all.map(|at| (of(fault, &at), 0)));
     }
     for one in played.iter().filter(|one| one.bit) {
@@ -103,5 +105,10 @@ mod tests {
         let hits = struck(&[at(1, true), at(2, false), at(3, true)]);
         assert_eq!(hits["switchover close_holder:acted"], 2);
         assert_eq!(hits["takeover open_ports:started"], 0, "what was never struck is named");
+        let service = "takeover start_independent:acted";
+        assert!(!hits.contains_key(service), "without container engines there is no such step");
+        let mut with_docker = at(4, true);
+        with_docker.round.docker = true;
+        assert_eq!(struck(&[with_docker])[service], 0);
     }
 }

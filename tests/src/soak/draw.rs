@@ -25,6 +25,8 @@ pub struct Round {
     pub number: u32,
     /// The seed of the whole soak.
     pub seed: u64,
+    /// Container engines take part: then more can be drawn.
+    pub docker: bool,
     /// What goes wrong, or what is ordered.
     #[serde(serialize_with = "named")]
     pub fault: Fault,
@@ -73,11 +75,11 @@ impl Round {
     pub fn draw(seed: u64, number: u32, docker: bool) -> Self {
         let mut rng = Rng::new(seed ^ u64::from(number).rotate_left(32));
         let fault = drawn(&mut rng, docker);
-        let at = step(fault, &mut rng);
+        let at = step(fault, docker, &mut rng);
         let begun = (can_follow_an_order(fault) && rng.chance(BEGUN_PERCENT))
             .then(|| Begun { ms_before: rng.range(0, BEGUN_MS), at: SEATS[rng.index(SEATS.len())] });
         let (delay_ms, spread_ms) = (rng.range(0, JITTER_MS - 1), rng.range(0, SPREAD_MS - 1));
-        Self { number, seed, fault, at, begun, delay_ms, spread_ms }
+        Self { number, seed, docker, fault, at, begun, delay_ms, spread_ms }
     }
 
     /// What it is called in tables.
@@ -122,7 +124,8 @@ impl Round {
     /// The command that plays this round again, in a lab that is fresh.
     #[must_use]
     pub fn again(&self) -> String {
-        format!("lab soak --seed {} --first {} --rounds 1", self.seed, self.number)
+        let docker = if self.docker { " --docker" } else { "" };
+        format!("lab soak --seed {} --first {} --rounds 1{docker}", self.seed, self.number)
     }
 }
 
@@ -189,8 +192,8 @@ fn weight(fault: Fault, docker: bool) -> u64 {
 }
 
 /// The step at which it strikes, and before or after the step has acted.
-fn step(fault: Fault, rng: &mut Rng) -> Option<String> {
-    let steps = steps(fault);
+fn step(fault: Fault, docker: bool, rng: &mut Rng) -> Option<String> {
+    let steps = steps(fault, docker);
     let step = steps.get(rng.index(steps.len().max(1)))?;
     Some(format!("{step}:{}", POINTS[rng.index(POINTS.len())]))
 }
@@ -198,14 +201,21 @@ fn step(fault: Fault, rng: &mut Rng) -> Option<String> {
 /// Before and after a step has acted.
 pub(super) const POINTS: [&str; 2] = ["started", "acted"];
 
-/// The steps at which a fault can strike. Services' steps are left out: without container engines no plan has them.
-pub(super) fn steps(fault: Fault) -> Vec<&'static str> {
+/// The steps of the lab's services. Without container engines no plan has them.
+const SERVICE_STEPS: [&str; 2] = ["start_independent", "start_services"];
+
+/// The steps at which a fault can strike.
+pub(super) fn steps(fault: Fault, docker: bool) -> Vec<&'static str> {
+    let service: &[&str] = if docker { &SERVICE_STEPS } else { &[] };
     match (fault.strikes_at_a_step(), fault) {
         (false, _) => Vec::new(),
-        (true, Fault::SwitchoverCrash) => [&SWITCHOVER_STEPS[..], &LATE_SWITCHOVER_STEPS[..]].concat(),
+        (true, Fault::SwitchoverCrash) => [&SWITCHOVER_STEPS[..], &LATE_SWITCHOVER_STEPS, service].concat(),
         // A step of the second half is tried again when it fails, and the switchover succeeds.
         (true, Fault::SwitchoverFails) => SWITCHOVER_STEPS.into(),
-        (true, _) => TARGET_STEPS.into_iter().filter(|step| !step.starts_with("start_")).collect(),
+        (true, _) => {
+            let databases = TARGET_STEPS.into_iter().filter(|step| !step.starts_with("start_"));
+            databases.chain(service.iter().copied()).collect()
+        }
     }
 }
 
@@ -257,7 +267,7 @@ mod tests {
         for fault in Fault::ALL.iter().copied().filter(|fault| fault.strikes_at_a_step()) {
             let at = |round: &Round| (round.fault == fault).then(|| round.at.clone()).flatten();
             let struck: BTreeSet<String> = rounds.iter().filter_map(at).collect();
-            assert_eq!(struck.len(), steps(fault).len() * POINTS.len(), "{}", fault.name());
+            assert_eq!(struck.len(), steps(fault, true).len() * POINTS.len(), "{}", fault.name());
         }
         let begun = rounds.iter().filter(|round| round.begun.is_some()).count();
         assert!((250..1_000).contains(&begun), "{begun}");
@@ -269,6 +279,19 @@ mod tests {
         let gone =
             |docker| (1..=2_000).any(|number| Round::draw(3, number, docker).fault == Fault::ServiceGone);
         assert!(gone(true) && !gone(false));
+        for step in SERVICE_STEPS {
+            assert!(TARGET_STEPS.contains(&step));
+            let struck = |docker| {
+                let mut rounds = (1..=2_000).map(move |number| Round::draw(3, number, docker));
+                rounds.any(|round| round.at.is_some_and(|at| at.starts_with(step)))
+            };
+            assert!(struck(true) && !struck(false), "{step}");
+        }
+        let again = |docker| Round::draw(3, 1, docker).again();
+        assert!(
+            again(true).ends_with(" --docker") && !again(false).contains("docker"),
+            "it is drawn otherwise"
+        );
     }
 
     #[test]

@@ -20,16 +20,23 @@ use crate::lab::{DATA, Lab, agents, database, shell};
 /// Labs whose databases are left, too: each is some hundred MiB.
 const LABS_MAX: u32 = 4;
 
-/// Copies what is needed, and leaves the lab's own directory if there are not too many already.
+/// Copies what is needed, and leaves the lab's own directory if there are not too many already. `history`: where the round's
+/// own is, unless that of a later round has taken its place.
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn keep(lab: &Lab, played: &Played, history: &Path, dir: &Path, kept_before: u32) -> Result<PathBuf> {
+pub fn keep(
+    lab: &Lab,
+    played: &Played,
+    history: Option<&Path>,
+    dir: &Path,
+    kept_before: u32,
+) -> Result<PathBuf> {
     let to = dir.join("failed").join(format!("{}-{}", played.round.seed, played.round.number));
     std::fs::create_dir_all(&to)?;
     std::fs::write(to.join("round.json"), serde_json::to_string_pretty(played)? + "\n")?;
     // A round that came to no end has none.
-    if history.exists() {
+    if let Some(history) = history.filter(|history| history.exists()) {
         std::fs::copy(history, to.join("history.jsonl"))?;
     }
     std::fs::copy(lab.dir.join("baton.toml"), to.join("baton.toml"))?;

@@ -17,6 +17,17 @@ pub struct Remembered {
     acknowledged: BTreeMap<Kind, Vec<u64>>,
 }
 
+/// What one round has left of one kind and is not there any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Of which kind.
+    pub kind: Kind,
+    /// How many writes are known to be lost; none where nothing can be read.
+    pub lost: usize,
+    /// The same in words.
+    pub why: String,
+}
+
 impl Remembered {
     /// What a round leaves behind.
     #[must_use]
@@ -33,20 +44,22 @@ impl Remembered {
         Self { round, ids: first_id..end, acknowledged }
     }
 
-    /// What is missing now, in words. A kind that cannot be read is missing as a whole.
+    /// What is missing now. A kind that cannot be read is missing as a whole.
     #[must_use]
-    pub fn missing(&self, finals: &Finals) -> Vec<String> {
-        let gone = |kind: &Kind, ids: &[u64]| -> Option<String> {
+    pub fn missing(&self, finals: &Finals) -> Vec<Missing> {
+        let gone = |kind: &Kind, ids: &[u64]| -> Option<Missing> {
             let Some(there) = finals.0.get(kind) else {
-                return Some(format!("{kind}: the writes of round {} cannot be read any more", self.round));
+                let why = format!("{kind}: the writes of round {} cannot be read any more", self.round);
+                return Some(Missing { kind: *kind, lost: 0, why });
             };
             let gone: Vec<u64> = ids.iter().copied().filter(|id| !there.contains_key(id)).collect();
             let first = gone.first()?;
-            Some(format!(
+            let why = format!(
                 "{kind}: {} writes of round {}, which were there at its end, are lost, the first is {first}",
                 gone.len(),
                 self.round
-            ))
+            );
+            Some(Missing { kind: *kind, lost: gone.len(), why })
         };
         self.acknowledged.iter().filter_map(|(kind, ids)| gone(kind, ids)).collect()
     }
@@ -81,15 +94,11 @@ mod tests {
         assert_eq!(remembered.ids, 40..43);
         assert!(remembered.missing(&finals(&[40, 42])).is_empty(), "nobody was told that 41 is done");
         let missing = remembered.missing(&finals(&[40, 41]));
-        assert_eq!(
-            missing,
-            ["mysql: 1 writes of round 3, which were there at its end, are lost, the first is 42"]
-        );
-        assert_eq!(
-            remembered.missing(&Finals::default()).len(),
-            1,
-            "what cannot be read is not known to be there"
-        );
+        let why = "mysql: 1 writes of round 3, which were there at its end, are lost, the first is 42".into();
+        assert_eq!(missing, [Missing { kind: Kind::Mysql, lost: 1, why }]);
+        let unread = remembered.missing(&Finals::default());
+        assert_eq!(unread.len(), 1, "what cannot be read is not known to be there");
+        assert_eq!((unread[0].kind, unread[0].lost), (Kind::Mysql, 0), "nor is it known to be lost");
         // What was missing at the end of its own round was counted there, once.
         assert!(Remembered::of(3, 40, &history, &finals(&[40])).missing(&finals(&[40])).is_empty());
     }

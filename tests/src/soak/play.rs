@@ -16,7 +16,7 @@ use baton_chaos::history::{History, Kind};
 use super::draw::Round;
 use super::memory::Remembered;
 use super::summary::Played;
-use crate::fault::{Scene, back};
+use crate::fault::{Fault, Scene, back};
 use crate::lab::{Driver, Lab, Port, agents, wait};
 use crate::run::{self, Outcome, Plan, Report, Terms};
 
@@ -24,6 +24,8 @@ use crate::run::{self, Outcome, Plan, Report, Terms};
 pub(super) const WHOLE_WITHIN: Duration = Duration::from_secs(90);
 /// How long the lab is watched after it serves again, before everything is switched on.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long an agent may take to say how often it has put back what another program took.
+const REPAIRS_WITHIN: Duration = Duration::from_secs(10);
 /// How long a command may go on that follows a run for a minute.
 const COMMAND_WITHIN: Duration = Duration::from_secs(75);
 
@@ -53,7 +55,7 @@ pub fn play(lab: &Lab, round: &Round, first_id: u64, history: PathBuf) -> Result
         keep: false,
     };
     let order = Order::default();
-    let lease_age_ms = Cell::new(None);
+    let (lease_age_ms, repairs_before) = (Cell::new(None), Cell::new(None));
     let last = RefCell::new(Finals::default());
     let terms = Terms {
         expected: round.expectation(),
@@ -63,11 +65,13 @@ pub fn play(lab: &Lab, round: &Round, first_id: u64, history: PathBuf) -> Result
         first_id,
         history,
         before: &|scene| {
+            repairs_before.set(told_before(round.fault, scene)?);
             order.begin(round, scene)?;
             lease_age_ms.set(lease_age(scene));
             Ok(())
         },
         afterwards: &|scene| {
+            told_since(repairs_before.get(), scene)?;
             scene.lab.restore()?;
             if !scene.lab.resyncs_by_itself() {
                 // Somebody has to order it, if the fault has left transactions that the holder lacks.
@@ -174,6 +178,32 @@ impl Drop for Order {
             let _ = child.wait();
         }
     }
+}
+
+/// How often the holder's agent has put back what another program took, if the fault is such a program.
+fn told_before(fault: Fault, scene: Scene<'_>) -> Result<Option<u64>> {
+    if !matches!(fault, Fault::VipRemoved | Fault::RulesFlushed) {
+        return Ok(None);
+    }
+    let told = wait::until("the holder to say how often it has repaired", REPAIRS_WITHIN, || {
+        repairs(scene).map(Some)
+    });
+    told.map(Some)
+}
+
+/// It has done so once more: what an earlier round has caused does not count.
+fn told_since(before: Option<u64>, scene: Scene<'_>) -> Result<()> {
+    let Some(before) = before else { return Ok(()) };
+    wait::until_true("status to tell of one repair more", REPAIRS_WITHIN, || Ok(repairs(scene)? > before))
+}
+
+/// Counted from the start of the agent.
+fn repairs(scene: Scene<'_>) -> Result<u64> {
+    let config = scene.lab.config.as_ref().context("only agents repair")?;
+    let status = agents::ask(config, scene.primary, &["status"])?;
+    let lease = status["lease"].as_object().context("no lease in the status")?;
+    // None at all are not told.
+    Ok(lease.get("repairs").and_then(serde_json::Value::as_u64).unwrap_or(0))
 }
 
 /// How old the holder's lease is: how much of its length has passed, as its agent says.

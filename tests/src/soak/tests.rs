@@ -96,6 +96,45 @@ fn a_change_of_holder_that_is_not_expected_is_a_violation() {
     }
 }
 
+/// What a round leaves to be looked for whose contents were all there.
+fn remembered() -> Vec<Remembered> {
+    vec![Remembered::of(3, 0, &history(), &contents(&[]))]
+}
+
+#[test]
+fn a_planted_loss_that_is_found_later_is_a_violation_and_is_counted() {
+    let mut later = passed(4);
+    look_for(&remembered(), Ok(Port::Db1), |_, _| contents(&[]), &mut later);
+    assert_eq!((later.outcome, later.reasons.len(), later.lost.len()), (Outcome::Pass, 0, 0));
+    look_for(&remembered(), Ok(Port::Db1), |_, _| contents(&[42, 43]), &mut later);
+    let summary = Summary::of(9, "mariadb", 1, &[passed(3), later], &[]);
+    assert_eq!((summary.violations, summary.lost_acknowledged, summary.lost_acknowledged_redis), (1, 2, 2));
+    let reasons = summary.failures[0].reasons.join("; ");
+    assert!(
+        reasons.contains("mysql: 2 writes of round 3, which were there at its end, are lost"),
+        "{reasons}"
+    );
+}
+
+#[test]
+fn writes_that_nobody_can_be_asked_about_are_a_violation() {
+    let mut later = passed(4);
+    let nobody = Err(anyhow::anyhow!("no host has power"));
+    look_for(&remembered(), nobody, |_, _| contents(&[]), &mut later);
+    let summary = Summary::of(9, "mariadb", 1, &[later], &[]);
+    assert_eq!((summary.violations, summary.lost_acknowledged), (1, 0));
+    let reasons = summary.failures[0].reasons.join("; ");
+    assert!(reasons.contains("cannot be looked for: no host has power"), "{reasons}");
+}
+
+#[test]
+fn the_last_look_at_a_lab_is_for_the_last_round_in_it() {
+    let own = Played { lab: "b".into(), outcome: Outcome::Fail, ..passed(6) };
+    let played = [passed(4), passed(5), own];
+    assert_eq!(last_in(&played, "a"), Some(1), "a round that failed in a lab of its own hides nothing");
+    assert_eq!((last_in(&played, "b"), last_in(&played, "c")), (Some(2), None));
+}
+
 #[test]
 fn a_round_that_comes_to_no_end_is_a_violation() {
     let played = play::judged(&round(), "a", Err(anyhow::anyhow!("a whole cluster: not within 90 s")));
