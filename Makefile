@@ -22,7 +22,13 @@ LAB := target/debug/lab
 # Here a missing MariaDB, Redis or Docker is a failure; a plain `cargo test` says 'skipped'.
 COMPLETE := "PATH=$$PATH:/usr/sbin:/sbin" BATON_TEST_NO_SKIP=1
 
-.PHONY: demo test test-mysql verify fix simulate soak bench compare peers drill-kills lab-up lab-down packages mysql build
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test test-mysql verify fix simulate soak bench compare peers drill-kills lab-up lab-down packages mysql build
+
+## What there is to make
+help:
+	@awk '/^## /{text=substr($$0,4)} /^[a-z-]+:/{if(text){split($$1,name,":"); printf "  %-14s %s\n", name[1], text}; text=""}' $(firstword $(MAKEFILE_LIST))
 
 ## The main job, end to end: three agents, one fault, one verdict
 demo: packages build $(if $(filter mysql,$(FLAVOUR)),mysql)

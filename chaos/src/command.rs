@@ -213,11 +213,12 @@ async fn on_paper(global: &Global, paper: &Paper) -> Result<u8, Failure> {
         complain(&format!("records in {}", desk.records.display()));
     }
     match paper {
-        Paper::Plan { drill } => {
-            if let Ok(code) = run::plan_asking(global, &run::sound(global, drill)?).await {
-                return Ok(code);
+        Paper::Plan { drill } => match run::plan_asking(global, &run::sound(global, drill)?).await {
+            Ok(code) => return Ok(code),
+            Err(error) => {
+                complain(&format!("without the gate, since no agent could be asked: {}", error.message))
             }
-        }
+        },
         Paper::Verify { head: None } => {
             if let Some((head, witnesses)) = ask::witnesses(global).await {
                 desk.ledger_head = head;

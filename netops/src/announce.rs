@@ -94,9 +94,7 @@ async fn announce(
     poke: Arc<Notify>,
     mut carriers: Option<Carriers>,
 ) {
-    if let Some(carriers) = &mut carriers {
-        carriers.look().await;
-    }
+    let mut is_first = true;
     loop {
         let start = Instant::now();
         let mut repeats = 0;
@@ -108,6 +106,12 @@ async fn announce(
                 break;
             }
             announce_all(&network, &addresses).await;
+            // Not before the first announcement, for which clients wait in a takeover.
+            if std::mem::take(&mut is_first)
+                && let Some(carriers) = &mut carriers
+            {
+                carriers.look().await;
+            }
         }
         while !poked {
             repeats += 1;

@@ -340,7 +340,7 @@ impl Agent {
             semi_sync_broken: self.semi_sync_broken.as_deref(),
             service_lost: self.service_lost(now),
             redis_empty: self.redis_empty(now),
-            redis_restarted: self.redis_restarted(),
+            redis_restarted: self.redis_restarted(now),
             redis_server: self.redis_server(),
             gateway_lost: self.gateway_lost(now),
             other_lacks: &|| self.other_lacks(now),

@@ -232,7 +232,8 @@ pub enum Why {
     /// The local MySQL has no connection left for the agent. Never taken for a dead server. Raise `max_connections` or end
     /// sessions; with CONNECTION ADMIN the agent has one in reserve.
     MysqlTooManyConnections,
-    /// The local MySQL was started writable. It gets no lease: set `read_only=1` in its configuration and restart it.
+    /// The local MySQL was found writable, and no agent had opened it: it was started so, or somebody opened it by hand. It gets
+    /// no lease: set `read_only=1` in its configuration and restart it.
     MysqlBootsWritable,
     /// The semi-sync counters or variables moved while the ledger says 'in sync'. The ports are closed until the ledger says
     /// 'out of sync', mostly for some milliseconds. If it comes again: somebody switches semi-sync, or another semi-sync replica
@@ -255,7 +256,7 @@ pub enum Why {
     },
     /// The holder's Redis is another process than the one that served: somebody, or its service manager, started it anew. What
     /// it had not yet saved is lost there, and its replica, which followed it to its end, has it: so the baton goes to the other
-    /// node if that is fit, once in a row for this reason, and this Redis follows. Otherwise it serves with what it has, and this
+    /// node if that is fit, and this Redis follows; not again within some minutes of a takeover for this reason. Otherwise it serves with what it has, and this
     /// reason is seen for a moment only. Look into its log for why it ended. Before a planned restart: `baton switchover`.
     RedisRestarted {
         /// The process that served, as `pid@ticks`.

@@ -176,7 +176,6 @@ fn verdicts(page: &mut String) {
     page.push_str(
         "\nThe other codes are those of every verb: 1 wrong usage or a file that is no drill, 5 no agent or no quorum. A broken \
          promise of safety is FAIL whatever else happened. A broken promise of time is FAIL unless the runner's own timers were \
-         late: more than one in a hundred by over 200 ms, or a single one by over 1 s and by so much that without it the outage \
-         would have been within its bound. Then nothing is known of it, and INCONCLUSIVE says so.\n",
+         late, more than one in a hundred by over 200 ms: then nothing is known of it, and INCONCLUSIVE says so.\n",
     );
 }

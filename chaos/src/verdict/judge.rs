@@ -4,8 +4,7 @@
 //!
 //! 1. a broken promise of safety is FAIL, whatever else happened: it needs no clock and no complete run;
 //! 2. a drill that was not begun, interrupted or aborted is that;
-//! 3. a broken promise of time is FAIL, unless the runner's own clock was late: then nothing is known of it. Late all along,
-//!    or late once and by so much that without it the promise would have been kept;
+//! 3. a broken promise of time is FAIL, unless the runner's own clock was late all along: then nothing is known of it;
 //! 4. whatever could not be measured or did not take effect makes it INCONCLUSIVE;
 //! 5. a phase over its budget degrades a pass.
 
@@ -13,12 +12,13 @@ use super::Verdict;
 use crate::evidence::{Ending, FaultRecord, Judgement, ProbeRecord, Record};
 use crate::experiment::{Heal, Level, Mode, Probe};
 use crate::history::Kind;
+use crate::runner::gate::may_cost_the_baton;
 
 /// A runner whose timers were later than this at the 99th percentile has measured no times, microseconds.
 pub const LATE_MAX_US: u64 = 200_000;
 
 /// One timer that was later than this may have hidden what lasted as long: two machines that answered for the virtual IP,
-/// or the service itself, which then looks away for as long; microseconds.
+/// microseconds.
 pub const LATE_ONCE_MAX_US: u64 = 1_000_000;
 
 /// What the packets of a cut need to be seen to be dropped, milliseconds: not counted as missing from a fault's time.
@@ -79,12 +79,6 @@ fn is_late(record: &Record) -> bool {
     record.harness.lateness.p99_us > LATE_MAX_US
 }
 
-/// For how long a single late timer may have hidden the service, milliseconds; 0: none was late by much.
-fn hidden_ms(record: &Record) -> u64 {
-    let late_us = record.harness.lateness.max_us;
-    if late_us > LATE_ONCE_MAX_US { late_us.div_ceil(1000) } else { 0 }
-}
-
 /// Promises that hold at every instant, with raw counts.
 fn broken_safety(record: &Record) -> Vec<String> {
     let mut broken = Vec::new();
@@ -141,8 +135,7 @@ fn broken_outage(record: &Record) -> Vec<String> {
         if client.attempted > 0 && !client.restored {
             broken.push(format!("{}: writes were not acknowledged again", client.kind));
         }
-        // What a late timer explains is a doubt, and stands among those.
-        if client.outage_ms.saturating_sub(hidden_ms(record)) > allowed.ms() {
+        if client.outage_ms > allowed.ms() {
             broken.push(format!("{}: an outage of {} ms, at most {allowed}", client.kind, client.outage_ms));
         }
     }
@@ -158,10 +151,12 @@ fn broken_hypothesis(record: &Record) -> Vec<String> {
     broken.map(said).collect()
 }
 
-/// A holder that did not change says nothing if what was to change it was left out.
+/// A holder that did not change says nothing if whatever was to change it was left out.
 fn is_uncaused(record: &Record, probe: &ProbeRecord) -> bool {
     let is_left_out = record.faults.iter().any(|fault| fault.injected_ms.is_none());
-    is_left_out && probe.probe == Probe::HolderChanges && probe.value == Some(0.0)
+    let was_cause = |fault: &FaultRecord| fault.injected_ms.is_some() && may_cost_the_baton(fault.fault);
+    let is_caused = record.faults.iter().any(was_cause);
+    is_left_out && !is_caused && probe.probe == Probe::HolderChanges && probe.value == Some(0.0)
 }
 
 fn said(probe: &ProbeRecord) -> String {

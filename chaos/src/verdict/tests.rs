@@ -43,37 +43,10 @@ const CASES: &[Case] = &[
     ),
     ("late once", |r| r.harness.lateness.max_us = 1_000_001, Verdict::Inconclusive, "was 1000 ms late once"),
     (
-        "late once and an outage that is no longer than that",
+        "late once explains no outage",
         |r| {
             r.clients[0].outage_ms = 10_001;
             r.harness.lateness.max_us = 2_900_000;
-        },
-        Verdict::Inconclusive,
-        "was 2900 ms late once",
-    ),
-    (
-        "late once explains an outage up to its own length",
-        |r| {
-            r.clients[0].outage_ms = 12_900;
-            r.harness.lateness.max_us = 2_900_000;
-        },
-        Verdict::Inconclusive,
-        "was 2900 ms late once",
-    ),
-    (
-        "late once does not explain a longer outage",
-        |r| {
-            r.clients[0].outage_ms = 12_901;
-            r.harness.lateness.max_us = 2_900_000;
-        },
-        Verdict::Fail,
-        "an outage of 12901 ms",
-    ),
-    (
-        "a little late once explains no outage",
-        |r| {
-            r.clients[0].outage_ms = 10_001;
-            r.harness.lateness.max_us = LATE_ONCE_MAX_US;
         },
         Verdict::Fail,
         "an outage of 10001 ms",

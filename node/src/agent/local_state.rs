@@ -121,7 +121,7 @@ impl LocalState {
         self.writable_boot.get()
     }
 
-    /// Notes that `server` was found writable, before it is closed; returns once it is on disk.
+    /// Notes that `server` was found writable; returns once it is on disk.
     pub(crate) async fn note_writable_boot(&self, server: &str) -> io::Result<()> {
         self.writable_boot.note(server).await
     }

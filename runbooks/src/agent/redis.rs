@@ -3,11 +3,22 @@
 //! Redis saves what it has once a second at best, and its replica has it after a millisecond. A service manager that starts it
 //! anew within a tenth of a second leaves no time in which it is down: what shows the loss is that another process answers.
 
+use std::collections::VecDeque;
+
 use super::Agent;
 use crate::decide::local::{RedisRestarted, Role};
+use crate::detect::Verdict;
 use crate::model::{Epoch, Mono};
-use crate::observe::RedisFacts;
+use crate::observe::{NodeReport, RedisFacts};
 use crate::why::Why;
+
+/// What the replica has is compared with what the holder's Redis had this long before, in milliseconds: a report is under way for
+/// some 0.5 s, and Redis itself saves what it has once a second at best.
+const SETTLED_MS: u64 = 1_000;
+/// Looks at the own offset that are kept: more than fit into that time.
+const OFFSETS: usize = 64;
+/// For this many times `anti_flap` an epoch that began for a restart does not end for one.
+const QUIET_TIMES: u64 = 10;
 
 /// The process that serves in an epoch.
 #[derive(Debug)]
@@ -15,10 +26,22 @@ pub(super) struct Served {
     epoch: Epoch,
     /// As `pid@ticks`.
     server: String,
+    /// Since when this agent knows the epoch's.
+    since: Mono,
     /// When it was last seen.
     seen_at: Mono,
-    /// When the other node's Redis was last heard to follow it, while it was seen.
-    followed_at: Option<Mono>,
+    /// What it had, lately.
+    offsets: VecDeque<(Mono, u64)>,
+    /// The newest proof that the other node's Redis followed it.
+    followed: Option<Followed>,
+}
+
+/// The other node's Redis had what the one here had had a moment before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Followed {
+    at: Mono,
+    /// Its process, as `pid@ticks`.
+    by: String,
 }
 
 impl Agent {
@@ -41,18 +64,28 @@ impl Agent {
     }
 
     /// Another process answers than the one that served in this epoch, and the other node's Redis followed that one to its
-    /// end: it has what was lost here. Without such a replica the new process has the newest copy.
+    /// end and still runs: it has what was lost here. Without such a replica the new process has the newest copy.
     ///
-    /// An epoch that began because of a restart is not given up because of one. So whatever kills each Redis that it meets
-    /// moves the baton once, and never to and fro.
-    pub(super) fn redis_restarted(&self) -> Option<RedisRestarted<'_>> {
+    /// An epoch that began because of a restart is for some minutes not given up because of one. So whatever kills each Redis
+    /// that it meets moves the baton once, and never to and fro.
+    pub(super) fn redis_restarted(&self, now: Mono) -> Option<RedisRestarted<'_>> {
         let served = self.redis_served.as_ref().filter(|served| served.epoch == self.ledger.epoch)?;
         let is = self.redis_server().filter(|is| *is != served.server)?;
-        let followed = served.seen_at.since_ms(served.followed_at?) <= self.setup.policy.report_max_ms;
-        let began =
-            self.ledger.newest_run().map(|(run, _)| &run.plan).filter(|plan| plan.epoch == served.epoch);
-        let for_one = began.is_some_and(|plan| plan.why.iter().any(Why::is_release_for_a_restarted_redis));
-        (followed && !for_one).then_some(RedisRestarted { was: &served.server, is })
+        let followed = served.followed.as_ref()?;
+        let to_the_end = served.seen_at.since_ms(followed.at) <= self.setup.policy.report_max_ms;
+        let other = self.other_report().filter(|report| report.redis_verdict == Verdict::Healthy.as_str())?;
+        let still_runs = other.redis.as_ref().is_some_and(|redis| redis.server == followed.by);
+        let quiet_ms = QUIET_TIMES * self.setup.policy.anti_flap_ms;
+        let is_early = now.since_ms(served.since) < quiet_ms;
+        let for_one = is_early && self.began_for_a_restart(served.epoch);
+        (to_the_end && still_runs && !for_one).then_some(RedisRestarted { was: &served.server, is })
+    }
+
+    fn began_for_a_restart(&self, epoch: Epoch) -> bool {
+        let ended = self.ledger.history.iter().rev().map(|ended| &*ended.run);
+        let mut plans = self.ledger.run.iter().chain(ended).map(|run| &run.plan);
+        let began = plans.find(|plan| plan.epoch == epoch && plan.to == self.setup.me);
+        began.is_some_and(|plan| plan.why.iter().any(Why::is_release_for_a_restarted_redis))
     }
 
     /// Looks who serves. The first process of an epoch is the one that is seen after the opening, or that is open.
@@ -66,23 +99,29 @@ impl Agent {
         if !serving {
             return;
         }
-        let followed_at = self.followed_at();
-        match self.redis_served.as_mut().filter(|served| served.epoch == epoch) {
-            Some(served) if served.server == facts.server => {
-                served.seen_at = now;
-                served.followed_at = served.followed_at.max(followed_at);
-            }
-            // Judged with the wish.
-            Some(_) => {}
-            None => {
-                let server = facts.server.clone();
-                self.redis_served = Some(Served { epoch, server, seen_at: now, followed_at });
+        let known = self.redis_served.take_if(|served| served.epoch == epoch);
+        let mut served = known.unwrap_or_else(|| Served {
+            epoch,
+            server: facts.server.clone(),
+            since: now,
+            seen_at: now,
+            offsets: VecDeque::new(),
+            followed: None,
+        });
+        // Another one is judged with the wish.
+        if served.server == facts.server {
+            served.seen_at = now;
+            served.followed = self.followed(&served.offsets).or(served.followed);
+            served.offsets.push_back((now, facts.offset));
+            if served.offsets.len() > OFFSETS {
+                served.offsets.pop_front();
             }
         }
+        self.redis_served = Some(served);
     }
 
-    /// When the other node last said that its Redis follows the one here.
-    fn followed_at(&self) -> Option<Mono> {
+    /// The other node says that its Redis follows the one here, and has what that one had a moment before.
+    fn followed(&self, offsets: &VecDeque<(Mono, u64)>) -> Option<Followed> {
         let other = self.ledger.other_data_nodes(&self.setup.me).next()?;
         let heard = self.reports.get(other)?;
         let redis = heard.report.redis.as_ref()?;
@@ -91,7 +130,14 @@ impl Agent {
             && !redis.primary
             && !redis.loading
             && source.is_some_and(|(host, _)| host == self.setup.own_address);
-        follows.then_some(heard.at)
+        let settled = offsets.iter().rev().find(|(at, _)| heard.at.since_ms(*at) >= SETTLED_MS);
+        let has_it = settled.is_some_and(|(_, offset)| redis.offset >= *offset);
+        (follows && has_it).then(|| Followed { at: heard.at, by: redis.server.clone() })
+    }
+
+    fn other_report(&self) -> Option<&NodeReport> {
+        let other = self.ledger.other_data_nodes(&self.setup.me).next()?;
+        self.reports.get(other).map(|heard| heard.report.as_ref())
     }
 
     /// A process that was started anew and that the wish lets serve all the same, since nobody else would be better, is the
@@ -106,7 +152,9 @@ impl Agent {
             && served.epoch == *epoch
             && served.server != *server
         {
-            *served = Served { server: server.clone(), followed_at: None, ..*served };
+            served.server.clone_from(server);
+            served.offsets.clear();
+            served.followed = None;
         }
     }
 }
@@ -174,17 +222,27 @@ mod tests {
         }
     }
 
-    /// The local Redis answers.
-    fn answers(agent: &mut Agent, server: &str, at: u64) {
-        agent.observe(&Observation::Redis { facts: facts(server, None) }, Mono(at));
+    /// The local Redis answers, and has `offset`.
+    fn answers_with(agent: &mut Agent, server: &str, offset: u64, at: u64) {
+        let facts = RedisFacts { offset, ..facts(server, None) };
+        agent.observe(&Observation::Redis { facts }, Mono(at));
     }
 
-    /// The other node says of its Redis whom it follows, over a link that is up.
-    fn reports(agent: &mut Agent, source: &str, at: u64) {
+    fn answers(agent: &mut Agent, server: &str, at: u64) {
+        answers_with(agent, server, 100, at);
+    }
+
+    /// The other node says of its Redis whom it follows over a link that is up, and what it has.
+    fn reports_with(agent: &mut Agent, process: &str, source: &str, offset: u64, at: u64) {
         let mut report = agent.report(Mono(at));
         report.node = NodeId::from("db2");
-        report.redis = Some(facts("1@1", Some(source)));
+        report.redis = Some(RedisFacts { offset, ..facts(process, Some(source)) });
+        report.redis_verdict = "healthy".into();
         agent.reports.insert(NodeId::from("db2"), Heard { at: Mono(at), report: report.into() });
+    }
+
+    fn reports(agent: &mut Agent, source: &str, at: u64) {
+        reports_with(agent, "1@1", source, 100, at);
     }
 
     const FOLLOWS_ME: &str = "10.0.0.1:6379";
@@ -193,55 +251,85 @@ mod tests {
         Why::LeaseEnded { epoch: Epoch(1), ended_ms_ago: 3 }
     }
 
+    /// Served for two seconds with a replica that has all, and was started anew.
+    fn restarted(why: Why) -> Agent {
+        let mut agent = holder(why);
+        answers(&mut agent, "7@1", 1_000);
+        reports(&mut agent, FOLLOWS_ME, 2_900);
+        answers(&mut agent, "7@1", 3_000);
+        answers(&mut agent, "8@2", 3_100);
+        agent
+    }
+
+    fn said(agent: &Agent) -> Option<RedisRestarted<'_>> {
+        agent.redis_restarted(Mono(3_100))
+    }
+
     #[test]
     fn another_process_has_lost_what_a_replica_has_that_followed_to_the_end() {
+        let mut agent = restarted(lease_ended());
+        assert_eq!(said(&agent), Some(RedisRestarted { was: "7@1", is: "8@2" }));
+        answers(&mut agent, "8@2", 90_000);
+        assert!(said(&agent).is_some(), "until it is judged");
+        wishes(&mut agent, Some("8@2"));
+        agent.note_redis();
+        assert_eq!(said(&agent), None, "it serves now");
+    }
+
+    #[test]
+    fn the_first_process_of_an_epoch_is_the_one_that_serves() {
         let mut agent = holder(lease_ended());
         reports(&mut agent, FOLLOWS_ME, 900);
         answers(&mut agent, "7@1", 1_000);
-        assert_eq!(agent.redis_restarted(), None, "the first one of the epoch");
-        answers(&mut agent, "8@2", 1_100);
-        assert_eq!(agent.redis_restarted(), Some(RedisRestarted { was: "7@1", is: "8@2" }));
-        let much_later = 90_000;
-        answers(&mut agent, "8@2", much_later);
-        assert!(agent.redis_restarted().is_some(), "until it is judged");
-        wishes(&mut agent, Some("8@2"));
-        agent.note_redis();
-        assert_eq!(agent.redis_restarted(), None, "it serves now");
+        assert_eq!(said(&agent), None);
     }
 
     #[test]
     fn a_replica_that_was_not_attached_has_less_than_the_new_process() {
-        for source in ["10.0.0.11:6379", "127.0.0.1:1"] {
+        for (source, at) in [("10.0.0.11:6379", 2_900), ("127.0.0.1:1", 2_900), (FOLLOWS_ME, 2_100)] {
             let mut agent = holder(lease_ended());
-            reports(&mut agent, source, 900);
             answers(&mut agent, "7@1", 1_000);
-            answers(&mut agent, "8@2", 1_100);
-            assert_eq!(agent.redis_restarted(), None, "it follows {source}");
+            reports(&mut agent, source, at);
+            answers(&mut agent, "7@1", 3_000);
+            answers(&mut agent, "8@2", 3_100);
+            assert_eq!(said(&agent), None, "it followed {source} at {at}");
         }
+    }
+
+    #[test]
+    fn nor_has_one_whose_stream_stood_still_behind_a_link_that_is_up() {
         let mut agent = holder(lease_ended());
-        reports(&mut agent, FOLLOWS_ME, 100);
-        answers(&mut agent, "7@1", 1_000);
-        answers(&mut agent, "8@2", 1_100);
-        assert_eq!(agent.redis_restarted(), None, "it was attached long ago");
+        answers_with(&mut agent, "7@1", 100, 1_000);
+        reports_with(&mut agent, "1@1", FOLLOWS_ME, 99, 2_900);
+        answers_with(&mut agent, "7@1", 200, 3_000);
+        answers(&mut agent, "8@2", 3_100);
+        assert_eq!(said(&agent), None);
+    }
+
+    #[test]
+    fn nor_has_one_that_was_started_anew_itself() {
+        let mut agent = restarted(lease_ended());
+        reports_with(&mut agent, "2@2", FOLLOWS_ME, 100, 3_100);
+        assert_eq!(said(&agent), None);
     }
 
     #[test]
     fn what_comes_back_attached_after_the_restart_counts_for_nothing() {
         let mut agent = holder(lease_ended());
         answers(&mut agent, "7@1", 1_000);
-        answers(&mut agent, "8@2", 1_100);
-        reports(&mut agent, FOLLOWS_ME, 1_150);
-        answers(&mut agent, "8@2", 1_200);
-        assert_eq!(agent.redis_restarted(), None);
+        answers(&mut agent, "8@2", 3_000);
+        reports(&mut agent, FOLLOWS_ME, 3_050);
+        answers(&mut agent, "8@2", 3_100);
+        assert_eq!(said(&agent), None);
     }
 
     #[test]
-    fn an_epoch_that_began_for_a_restart_does_not_end_for_one() {
-        let restarted = Why::RedisRestarted { was: "1@1".to_owned(), is: "2@2".to_owned() };
-        let mut agent = holder(Why::HolderReleased { epoch: Epoch(1), because: restarted.to_string() });
-        reports(&mut agent, FOLLOWS_ME, 900);
-        answers(&mut agent, "7@1", 1_000);
-        answers(&mut agent, "8@2", 1_100);
-        assert_eq!(agent.redis_restarted(), None);
+    fn an_epoch_that_began_for_a_restart_does_not_end_for_one_for_some_minutes() {
+        let why = Why::RedisRestarted { was: "1@1".to_owned(), is: "2@2".to_owned() };
+        let because = why.to_string();
+        let agent = restarted(Why::HolderReleased { epoch: Epoch(1), because });
+        assert_eq!(said(&agent), None);
+        let later = 1_000 + QUIET_TIMES * agent.setup.policy.anti_flap_ms;
+        assert!(agent.redis_restarted(Mono(later)).is_some());
     }
 }

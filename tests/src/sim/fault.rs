@@ -8,6 +8,7 @@ use super::event::{Event, Permit};
 use super::node::NAMES;
 use super::operator::OperatorAct;
 use super::rng::Rng;
+use super::swarm::QUICK_ACK_MS;
 use super::world::World;
 
 /// One fault, with the node that it hits and how long it lasts.
@@ -290,6 +291,8 @@ impl World {
         self.tell(|| "healed".to_owned());
         self.healed_at = Some(at);
         self.swarm.lost = 0;
+        // Slower ones than the timing allows would take leases away for ever.
+        self.swarm.ack_ms = self.swarm.ack_ms.min(QUICK_ACK_MS);
         self.swarm.unknown = 0;
         self.swarm.step_fails = 0;
         self.swarm.undo_fails = 0;

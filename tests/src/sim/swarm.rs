@@ -28,6 +28,9 @@ pub const QUIET_MS: u64 = 9_000;
 /// The end of a schedule.
 pub const END_MS: u64 = 60_000;
 
+/// Longest delay of acknowledgements in a network as the timing assumes it, in milliseconds.
+pub const QUICK_ACK_MS: u64 = 8;
+
 /// A fault that waits for entries in the journal of runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Armed {
@@ -91,7 +94,7 @@ impl Swarm {
             propose_ms: 12,
             apply_ms: 30,
             mail_ms: 15,
-            ack_ms: 8,
+            ack_ms: QUICK_ACK_MS,
             lag_ms: 20,
             rates: [0; 3].map(|_| rng.range(976, 1_024)),
             ..Self::default()

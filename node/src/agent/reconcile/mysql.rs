@@ -48,6 +48,8 @@ pub(super) struct MysqlShare {
     /// The ports are open for `server`, and the agent's tables are there.
     served: Settled,
     server: String,
+    /// Was found writable, and that is not on disk yet.
+    unnoted: Option<String>,
 }
 
 impl MysqlShare {
@@ -63,6 +65,7 @@ impl MysqlShare {
             outlasts: None,
             served: Settled::default(),
             server: String::new(),
+            unnoted: None,
         }
     }
 
@@ -339,13 +342,16 @@ impl MysqlShare {
     }
 
     /// An agent that starts anew finds it closed, and must know all the same that its configuration would open it.
-    async fn note_writable_boot(&self, facts: &MysqlFacts) {
+    /// Tried until it is on disk: once closed, the server does not show it any more.
+    async fn note_writable_boot(&mut self, facts: &MysqlFacts) {
         let (local, server) = (&self.context.local, &facts.instance.server);
-        if facts.read_only || local.opened().as_ref() == Some(server) {
-            return;
+        if !facts.read_only && local.opened().as_ref() != Some(server) {
+            self.unnoted = Some(server.clone());
         }
-        if let Err(error) = local.note_writable_boot(server).await {
-            tracing::warn!(error = chain(&error), "not noted that this MySQL boots writable");
+        let Some(server) = &self.unnoted else { return };
+        match local.note_writable_boot(server).await {
+            Ok(()) => self.unnoted = None,
+            Err(error) => tracing::warn!(error = chain(&error), "not noted that this MySQL boots writable"),
         }
     }
 
