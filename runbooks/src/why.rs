@@ -254,10 +254,11 @@ pub enum Why {
         /// Number of keys at the other node.
         keys: u64,
     },
-    /// The holder's Redis is another process than the one that served: somebody, or its service manager, started it anew. What
-    /// it had not yet saved is lost there, and its replica, which followed it to its end, has it: so the baton goes to the other
-    /// node if that is fit, and this Redis follows; not again within some minutes of a takeover for this reason. Otherwise it serves with what it has, and this
-    /// reason is seen for a moment only. Look into its log for why it ended. Before a planned restart: `baton switchover`.
+    /// The holder's Redis is another process than the one that served: somebody, or its service manager, started it anew.
+    /// What it had not yet saved is lost there, and its replica, which followed it to its end, has it: so the baton goes to
+    /// the other node if that is fit, and this Redis follows; not again within some minutes of a takeover for this reason.
+    /// Otherwise it serves with what it has, and this reason is seen for a moment only. Look into its log for why it ended.
+    /// Before a planned restart: `baton switchover`.
     RedisRestarted {
         /// The process that served, as `pid@ticks`.
         was: String,

@@ -168,35 +168,19 @@ const fn is_open(facts: &RedisFacts) -> bool {
 mod tests {
     use super::*;
     use crate::agent::Setup;
-    use crate::agent::sample::setup;
+    use crate::agent::sample::{completed_takeover, setup};
     use crate::decide::Heard;
     use crate::decide::local::Wish;
-    use crate::ledger::{EndedRun, Ledger};
-    use crate::model::{NodeId, NodeKind, RunId, SyncGeneration, WallMs};
+    use crate::ledger::Ledger;
+    use crate::model::{NodeId, NodeKind};
     use crate::observe::Observation;
-    use crate::plan::{Basis, Plan, Runbook};
-    use crate::run::{Run, RunState};
 
     const EPOCH: Epoch = Epoch(2);
 
     /// Serves epoch 2 as db1, whose run began for `why`.
     fn holder(why: Why) -> Agent {
         let mut agent = Agent::new(Setup { redis: true, ..setup("db1") });
-        let plan = Plan {
-            runbook: Runbook::Takeover,
-            version: 1,
-            epoch: EPOCH,
-            from: None,
-            to: NodeId::from("db1"),
-            basis: Basis { epoch: Epoch(1), sync: SyncGeneration(1), target_instance: None },
-            why: vec![why],
-            detected_ms_ago: None,
-            asked_by: None,
-            drain_patience_ms: 0,
-            steps: Vec::new(),
-        };
-        let run = Run::new(RunId(2), plan, WallMs(0));
-        let history = vec![EndedRun { run: run.into(), state: RunState::Completed }];
+        let history = vec![completed_takeover("db1", why)];
         let members = [(NodeId::from("db1"), NodeKind::Data), (NodeId::from("db2"), NodeKind::Data)].into();
         agent.ledger = Ledger { epoch: EPOCH, members, history, ..Ledger::default() }.into();
         wishes(&mut agent, None);

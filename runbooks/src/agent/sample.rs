@@ -3,8 +3,12 @@
 use super::Setup;
 use crate::decide::Policy;
 use crate::detect::Patience;
-use crate::model::NodeId;
+use crate::ledger::EndedRun;
+use crate::model::{Epoch, NodeId, RunId, SyncGeneration, WallMs};
+use crate::plan::{Basis, Plan, Runbook};
 use crate::run::table::Scope;
+use crate::run::{Run, RunState};
+use crate::why::Why;
 
 /// Of a data node with a database and nothing else.
 pub(super) fn setup(me: &str) -> Setup {
@@ -37,4 +41,22 @@ pub(super) fn setup(me: &str) -> Setup {
         writable_boot: None,
         boot: 1,
     }
+}
+
+/// The takeover that began epoch 2, for `why`.
+pub(super) fn completed_takeover(to: &str, why: Why) -> EndedRun {
+    let plan = Plan {
+        runbook: Runbook::Takeover,
+        version: 1,
+        epoch: Epoch(2),
+        from: None,
+        to: NodeId::from(to),
+        basis: Basis { epoch: Epoch(1), sync: SyncGeneration(1), target_instance: None },
+        why: vec![why],
+        detected_ms_ago: None,
+        asked_by: None,
+        drain_patience_ms: 0,
+        steps: Vec::new(),
+    };
+    EndedRun { run: Run::new(RunId(2), plan, WallMs(0)).into(), state: RunState::Completed }
 }

@@ -53,11 +53,9 @@ impl Agent {
 mod tests {
     use super::*;
     use crate::agent::Setup;
-    use crate::agent::sample::setup;
-    use crate::ledger::{EndedRun, Ledger};
-    use crate::model::{Epoch, NodeId, RunId, SyncGeneration, WallMs};
-    use crate::plan::{Basis, Plan, Runbook};
-    use crate::run::{Run, RunState};
+    use crate::agent::sample::{completed_takeover, setup};
+    use crate::ledger::Ledger;
+    use crate::model::Epoch;
 
     /// Serving epoch 2, which began for `why`; the service was healthy and has been gone for half a minute.
     fn agent(why: Why) -> Agent {
@@ -65,21 +63,7 @@ mod tests {
         let mut setup = Setup { redis: true, holder_services, ..setup("db2") };
         setup.policy.scope.services = true;
         let mut agent = Agent::new(setup);
-        let plan = Plan {
-            runbook: Runbook::Takeover,
-            version: 1,
-            epoch: Epoch(2),
-            from: None,
-            to: NodeId::from("db2"),
-            basis: Basis { epoch: Epoch(1), sync: SyncGeneration(1), target_instance: None },
-            why: vec![why],
-            detected_ms_ago: None,
-            asked_by: None,
-            drain_patience_ms: 0,
-            steps: Vec::new(),
-        };
-        let run = Run::new(RunId(2), plan, WallMs(0));
-        let history = vec![EndedRun { run: run.into(), state: RunState::Completed }];
+        let history = vec![completed_takeover("db2", why)];
         agent.ledger = Ledger { epoch: Epoch(2), history, ..Ledger::default() }.into();
         agent.service_watch.observe("web", &ServiceState::Healthy, Epoch(2), true, Mono(0));
         agent.service_watch.observe("web", &ServiceState::Stopped, Epoch(2), true, Mono(1_000));
