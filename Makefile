@@ -34,8 +34,9 @@ help:
 demo: packages build $(if $(filter mysql,$(FLAVOUR)),mysql)
 	$(SUDO) $(LAB) run $(FAULT) --flavour $(FLAVOUR)
 
-## All tests, those on real servers included; only those on MySQL may be skipped, where it could not be fetched
-test: packages mysql build
+## All tests, those on real servers included, with the programs that they need; only those on MySQL may be skipped, where it could not be fetched
+test: packages mysql
+	cargo test --workspace --no-run
 	$(SUDO) env $(COMPLETE) cargo test --workspace --no-fail-fast
 
 ## Every fault of the lab on real MySQL, and the tests of drills but the ignored run of all shipped ones
