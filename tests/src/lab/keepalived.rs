@@ -73,14 +73,17 @@ MASTER)
     kv config set min-replicas-to-write 0
     received=$(sql -E -e 'SHOW SLAVE STATUS' | sed -n 's/^ *Gtid_IO_Pos: //p')
     [ -z "$received" ] || sql -e "SELECT MASTER_GTID_WAIT('$received', 10)"
+    # Semi-synchronous for as long as there is a replica; alone it acknowledges alone.
+    sql -e 'SET GLOBAL rpl_semi_sync_master_wait_no_slave=0; SET GLOBAL rpl_semi_sync_master_enabled=1'
     sql -e 'SET GLOBAL read_only=0'
     sql -e 'STOP SLAVE' &
     ;;
 BACKUP | FAULT)
-    # A frozen server must not keep the other one from being closed.
+    # A frozen server must not keep the other one from being closed, nor commits that wait for the replica this one.
     kv replicaof {peer} {port}
+    timeout 2 mariadb --no-defaults --socket={dir}/mysql.sock --user=root -e 'SET GLOBAL rpl_semi_sync_master_enabled=0'
     timeout 2 mariadb --no-defaults --socket={dir}/mysql.sock --user=root -e 'SET GLOBAL read_only=1'
-    sql -e "SET GLOBAL rpl_semi_sync_master_enabled=0; CHANGE MASTER TO MASTER_HOST='{peer}', MASTER_USER='repl', MASTER_PASSWORD='{password}', MASTER_USE_GTID=slave_pos; START SLAVE"
+    sql -e "SET GLOBAL read_only=1; CHANGE MASTER TO MASTER_HOST='{peer}', MASTER_USER='repl', MASTER_PASSWORD='{password}', MASTER_USE_GTID=slave_pos; START SLAVE"
     ;;
 esac
 echo "$(date +%s.%N) $3 done"

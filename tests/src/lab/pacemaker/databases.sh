@@ -69,6 +69,7 @@ promote() {
     received=$(sql -E -e 'SHOW SLAVE STATUS' | sed -n 's/^ *Gtid_IO_Pos: //p')
     [ -z "$received" ] || timeout 15 mariadb --no-defaults --socket=$dir/mysql.sock --user=root \
         -e "SELECT MASTER_GTID_WAIT('$received', 10)"
+    sql -e 'SET GLOBAL rpl_semi_sync_master_wait_no_slave=0; SET GLOBAL rpl_semi_sync_master_enabled=1'
     sql -e 'SET GLOBAL read_only=0' || return $generic
     sql -e 'STOP SLAVE' &
     return $success
@@ -87,7 +88,7 @@ follow() {
     if [ -z "$1" ] || [ "$1" = "$(uname -n)" ]; then return $success; fi
     case "$1" in db1) address=@db1@ ;; *) address=@db2@ ;; esac
     kv replicaof $address 6379
-    sql -e "SET GLOBAL read_only=1; STOP SLAVE; CHANGE MASTER TO MASTER_HOST='$address', MASTER_USER='repl', MASTER_PASSWORD='@password@', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1; START SLAVE"
+    sql -e "SET GLOBAL rpl_semi_sync_master_enabled=0; SET GLOBAL read_only=1; STOP SLAVE; CHANGE MASTER TO MASTER_HOST='$address', MASTER_USER='repl', MASTER_PASSWORD='@password@', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1; START SLAVE"
 }
 
 notify() {
