@@ -1,6 +1,6 @@
 //! Gates: kernel-held leases on the VIPs' traffic and on the guarded ports.
 //!
-//! A packet passes a gate only while, in one slot of a small ring, a *ticket* and a *permit* are both alive.
+//! A packet that is no reset passes a gate only while, in one slot of a small ring, a *ticket* and a *permit* are both alive.
 //! Both are nftables set elements with a timeout, so a gate closes by itself.
 //!
 //! ```text
@@ -14,6 +14,9 @@
 //! Why the ticket comes first: a timeout counts from the moment the kernel executes the request, and the caller
 //! can be frozen between computing and executing. A permit that is written late finds its ticket expired
 //! (guarded by `tests/kernel/gate_vip.rs`, `a_late_permit_opens_nothing`).
+//!
+//! The VIP gate's permit also says that the gate was open *lately*: for some seconds after its end clients that still send here
+//! are refused instead of left hanging. That opens nothing, and closing does not end it.
 //!
 //! The caller's duty: never write the permit of ticket *n* after the ticket of *n + slots* has taken its slot.
 //!
@@ -32,6 +35,7 @@ use crate::{
     nft::NftError,
 };
 
+pub(crate) use install::can_refuse;
 pub use install::{install_or_keep, remove, ruleset_text};
 
 /// Name of the netdev table that holds the VIP gate.
@@ -40,6 +44,9 @@ pub const VIP_TABLE: &str = "baton_vip";
 pub const PORTS_TABLE: &str = "baton_ports";
 /// Ring size unless told otherwise: renewals in flight at once. Each slot costs two set look-ups per packet.
 pub const DEFAULT_SLOTS: u8 = 8;
+/// For so long after a permit's end clients that still send to the VIP here are refused: longer than any move, and than the
+/// announcements that follow it need to be heard.
+pub const LATELY: Duration = Duration::from_secs(10);
 /// Largest ring.
 pub const SLOTS_MAX: u8 = 17;
 
@@ -234,10 +241,15 @@ impl Gate {
     /// As [`Gate::ticket`].
     pub fn permit(&mut self, which: Which, slot: u8, timeout: Duration) -> Result<(), GateError> {
         let ms = self.checked(slot, timeout)?;
+        let lately_ms = u64::try_from(LATELY.as_millis()).unwrap_or(u64::MAX);
         self.change(|batch| {
             for table in tables(which) {
                 batch.flush(table.permit(slot));
                 batch.add(table.permit(slot), table.key, Some(ms));
+                if let Some(lately) = table.lately() {
+                    batch.flush(lately);
+                    batch.add(lately, table.key, Some(ms.saturating_add(lately_ms)));
+                }
             }
         })
     }
@@ -358,6 +370,14 @@ impl GateTable {
 
     fn permit(&self, slot: u8) -> SetName<'static> {
         SetName { family: self.family, table: self.name, set: PERMITS[usize::from(slot)] }
+    }
+
+    /// The set that says that the VIP was held here a moment ago.
+    fn lately(&self) -> Option<SetName<'static>> {
+        match self.which {
+            Which::Vip => Some(SetName { family: self.family, table: self.name, set: "lately" }),
+            Which::Ports | Which::Both => None,
+        }
     }
 }
 

@@ -41,7 +41,7 @@ mod wire;
 pub use address::{ADDRESS_TAG, AddressError, OwnAddress};
 pub use announce::{ANNOUNCE_REPEAT, ANNOUNCE_SCHEDULE_MS, Announcer};
 pub use cut::{Cut, CutError};
-pub use gate::{Gate, GateError, GateSpec, Installed, SlotState, TableOutcome, VipSpec, Which};
+pub use gate::{Gate, GateError, GateSpec, Installed, LATELY, SlotState, TableOutcome, VipSpec, Which};
 pub use link::{Link, LinkError, Mac};
 pub use network::{Network, NetworkError};
 pub use nft::NftError;

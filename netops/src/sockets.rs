@@ -1,7 +1,8 @@
 //! Resets the TCP connections of clients: `SOCK_DESTROY` over the kernel's socket diagnosis.
 //!
-//! For the end of a lease and the closing step of a switchover, after the gate has closed: the client learns at
-//! once instead of at its next packet, and the server's end goes too. Only connections whose *local* port is
+//! For the closing step of a switchover, just before the gate closes, and for the end of a lease, after it: the client learns at
+//! once instead of at its next packet, and the server's end goes too. Before is better: a closed gate resets the server's own
+//! end of each connection that it answers on, and a client who waits for that answer has no next packet. Only connections whose *local* port is
 //! guarded, so never a connection that this host opened to somebody else's port. Listening sockets stay.
 //! A connection that is forwarded to a container has no socket here; the gate's reset ends it.
 //!

@@ -9,6 +9,8 @@ use crate::{netfilter::NetfilterSocket, nft};
 /// Dormant tables of these names exist for milliseconds, while present and wanted rules are compared.
 const EXPECTED_VIP_TABLE: &str = "baton_vip_expected";
 const EXPECTED_PORTS_TABLE: &str = "baton_ports_expected";
+/// Never seen by anybody: it is added and deleted in one transaction.
+const PROBE_TABLE: &str = "baton_probe";
 
 /// Installs both tables, or keeps each that already is exactly what would be installed, with its live tickets:
 /// an agent that restarts while its lease lives does not interrupt anything. A loaded table is closed.
@@ -21,7 +23,9 @@ const EXPECTED_PORTS_TABLE: &str = "baton_ports_expected";
 pub async fn install_or_keep(spec: &GateSpec) -> Result<Installed, GateError> {
     check(spec)?;
     let [vip, ports] = &TABLES;
-    let vip = install_one(vip, EXPECTED_VIP_TABLE, |name, dormant| ruleset::vip_table(spec, name, dormant));
+    let resets = can_refuse().await;
+    let vip =
+        install_one(vip, EXPECTED_VIP_TABLE, |name, dormant| ruleset::vip_table(spec, name, dormant, resets));
     let vip = vip.await?;
     let ports =
         install_one(ports, EXPECTED_PORTS_TABLE, |name, dormant| ruleset::ports_table(spec, name, dormant));
@@ -34,7 +38,7 @@ pub async fn install_or_keep(spec: &GateSpec) -> Result<Installed, GateError> {
 /// As [`install_or_keep`], for a specification that cannot be written.
 pub fn ruleset_text(spec: &GateSpec) -> Result<String, GateError> {
     check(spec)?;
-    let vip = ruleset::vip_table(spec, VIP_TABLE, false);
+    let vip = ruleset::vip_table(spec, VIP_TABLE, false, true);
     Ok(vip + &ruleset::ports_table(spec, PORTS_TABLE, false))
 }
 
@@ -53,6 +57,21 @@ pub async fn remove() -> Result<(), GateError> {
         text += &format!("add table {family} {table}\ndelete table {family} {table}\n");
     }
     nft::load(&text).await.map_err(GateError::Rules)
+}
+
+/// Whether a closed VIP gate can refuse clients: `reject` in netdev is a part of the kernel of its own
+/// (`CONFIG_NFT_REJECT_NETDEV`, 5.11), which not every distribution builds. Tried in a table without a hook that is gone at once.
+pub(crate) async fn can_refuse() -> bool {
+    let tried = format!(
+        "add table netdev {PROBE_TABLE}\nadd chain netdev {PROBE_TABLE} tried\n\
+         add rule netdev {PROBE_TABLE} tried meta l4proto tcp reject with tcp reset\n\
+         delete table netdev {PROBE_TABLE}\n"
+    );
+    let loaded = nft::load(&tried).await;
+    if let Err(error) = &loaded {
+        tracing::warn!(%error, "no `reject` in netdev: clients of a VIP that has just moved away wait for their second SYN");
+    }
+    loaded.is_ok()
 }
 
 /// A name goes into a text that `nft` parses, so only what the kernel accepts in names and nft in quotes.

@@ -13,10 +13,16 @@
 //!
 //! What stays open on purpose:
 //! - ARP and neighbour messages in which *others* claim the VIP reach us, so that probing works while closed.
-//! - Resets pass: they carry no answer, and the gate's own resets leave through the same hooks.
+//! - Resets pass: they carry no answer, and the gates' own resets leave through the same hooks.
 //! - The peer data node passes by its own addresses (replication), but not by way of the VIP: a client that
 //!   runs on the peer is a client.
 //! - A connection that this host or its containers open to a guarded port elsewhere is not ours to guard.
+//!
+//! A VIP gate that was open *lately*, within the last [`LATELY`](super::LATELY), resets what comes for a guarded port instead of
+//! dropping it. For some milliseconds of each move a client's host still sends here; refused, the client tries again at once,
+//! and does not wait for its kernel to send a second SYN (1 s). Bounded in time, since a host that never held the VIP, or not for
+//! long, has no business to speak for it; and only what is addressed to this host's own hardware address is answered: a frame
+//! that a switch floods is for somebody else. A kernel without `reject` in netdev drops as ever.
 //!
 //! The sets are keyed by a constant of the packet (ARPHRD_ETHER, TCP): one element opens the set for all.
 
@@ -28,16 +34,25 @@ use std::{
 
 use super::GateSpec;
 
-/// The netdev table's text. `dormant`: loaded for comparison only, no hook is registered.
-pub(super) fn vip_table(spec: &GateSpec, table: &str, dormant: bool) -> String {
+/// The netdev table's text. `dormant`: loaded for comparison only, no hook is registered. `resets`: the kernel can.
+pub(super) fn vip_table(spec: &GateSpec, table: &str, dormant: bool, resets: bool) -> String {
     let mut text = String::new();
     opening(&mut text, "netdev", table, dormant);
     rings(&mut text, "iface_type", spec.slots);
-    for (chain, key) in [("gate_in", "iiftype"), ("gate_out", "oiftype")] {
-        let _ = writeln!(text, "\tchain {chain} {{");
-        passes(&mut text, key, spec.slots);
-        text.push_str("\t\tcounter drop\n\t}\n");
+    text.push_str("\tset lately { type iface_type; flags timeout; }\n");
+    let ports: BTreeSet<u16> = spec.ports.iter().copied().collect();
+    members(&mut text, "ports", "inet_service", ports.iter());
+    text.push_str("\tchain gate_in {\n");
+    passes(&mut text, "iiftype", spec.slots);
+    if resets {
+        text.push_str(
+            "\t\tmeta iiftype @lately meta pkttype host tcp dport @ports counter reject with tcp reset\n",
+        );
     }
+    text.push_str("\t\tcounter drop\n\t}\n");
+    text.push_str("\tchain gate_out {\n\t\ttcp flags & rst == rst accept\n");
+    passes(&mut text, "oiftype", spec.slots);
+    text.push_str("\t\tcounter drop\n\t}\n");
     let mut interfaces: BTreeMap<&str, BTreeSet<IpAddr>> = BTreeMap::new();
     for vip in &spec.vips {
         interfaces.entry(&vip.interface).or_default().insert(vip.ip);

@@ -54,12 +54,14 @@ fn a_restart_keeps_live_tickets_unless_the_rules_differ() {
     assert_eq!(install(&spec()), KEPT);
     assert_eq!(gate.alive(Which::Both).unwrap().len(), before);
     assert!(lab.answers_arp());
-    let more_ports = GateSpec { ports: vec![3306], ..spec() };
-    assert_eq!(install(&more_ports), Installed { vip: TableOutcome::Kept, ports: TableOutcome::Loaded });
+    let other_peers = GateSpec { peers: vec![ip("10.99.0.9")], ..spec() };
+    assert_eq!(install(&other_peers), Installed { vip: TableOutcome::Kept, ports: TableOutcome::Loaded });
     assert_eq!(gate.alive(Which::Vip).unwrap().len(), 1);
     assert_eq!(gate.alive(Which::Ports).unwrap(), [], "a loaded gate is closed");
     let more_slots = GateSpec { slots: 5, ..spec() };
     assert_eq!(install(&more_slots), LOADED);
+    // Both know the ports: one guards them, the other tells their clients that the VIP has gone.
+    assert_eq!(install(&GateSpec { ports: vec![3306], ..more_slots }), LOADED);
     assert!(!sh("nft list tables").contains("expected"));
 }
 

@@ -1,15 +1,19 @@
 //! The VIP gate: who reaches the VIP, and who hears of it, with which of ticket and permit.
 
 use std::{
+    io::ErrorKind,
     net::UdpSocket,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use baton_netops::{Gate, Mac, Network, Probe, Which};
+use baton_netops::{Gate, LATELY, Mac, Network, Probe, Which};
 
-use crate::lab::{CLIENT, Echo, LONG, Lab, OTHER, SILENCE, US, VIP, VIP6, ip, json, sh, until};
+use crate::lab::{
+    CLIENT, CLIENT6, DATABASE, Echo, LONG, Lab, OTHER, SILENCE, US, VIP, VIP6, connect_within, echoes, ip,
+    is_refused, is_reset, json, sh, until,
+};
 
 fn open(gate: &mut Gate, which: Which, timeout: Duration) {
     gate.ticket(which, 0, timeout).unwrap();
@@ -148,6 +152,73 @@ fn void_closes_at_once_and_reads_back() {
     // A grant that was in flight finds no ticket.
     gate.permit(Which::Vip, 0, LONG).unwrap();
     assert!(!lab.answers_arp());
+}
+
+/// Where the client's host thinks that the VIPs are.
+fn point(lab: &Lab, at: &str) {
+    for vip in [VIP, VIP6] {
+        lab.peer.sh(&format!("ip neigh replace {vip} lladdr {at} nud permanent dev v1"));
+    }
+}
+
+/// Nobody says anything to a client who connects.
+fn is_silent(lab: &Lab, port: u16) -> [bool; 2] {
+    [(CLIENT, VIP), (CLIENT6, VIP6)].map(|(from, vip)| {
+        let tried = lab.peer.within(|| connect_within(SILENCE, from, vip, port));
+        tried.is_err_and(|error| error.kind() == ErrorKind::TimedOut)
+    })
+}
+
+/// While the VIP moves a client's host still sends to the old holder, which soon has the address no longer.
+#[test]
+fn a_gate_that_has_just_closed_refuses_clients_instead_of_letting_them_hang() {
+    let lab = Lab::new();
+    let mut gate = lab.gated();
+    let _echo = Echo::start(DATABASE);
+    gate.ticket(Which::Ports, 0, LONG).unwrap();
+    gate.permit(Which::Ports, 0, LONG).unwrap();
+    point(&lab, &mac_of(&sh("ip -j link show v0")));
+    assert_eq!(is_silent(&lab, DATABASE), [true, true], "a host that has not held it speaks for nobody");
+
+    open(&mut gate, Which::Vip, LONG);
+    gate.void(Which::Vip).unwrap();
+    let refused = || [VIP, VIP6].map(|vip| is_refused(&lab.connect(vip, DATABASE)));
+    assert_eq!(refused(), [true, true], "with the address");
+    for vip in [VIP, VIP6] {
+        sh(&format!("ip addr del {vip} dev v0"));
+    }
+    assert_eq!(refused(), [true, true], "without it");
+    assert_eq!(is_silent(&lab, OTHER), [true, true], "what is not guarded may wait for the other host");
+    assert!(!lab.answers_arp());
+
+    // A switch floods what is for another host; an interface that takes every frame must not answer for it.
+    sh("ip link set v0 promisc on");
+    point(&lab, "02:00:00:00:00:99");
+    assert_eq!(is_silent(&lab, DATABASE), [true, true]);
+
+    let listed = json(&sh("nft -j list set netdev baton_vip lately"));
+    let left_s = listed["nftables"][1]["set"]["elem"][0]["elem"]["expires"].as_u64().unwrap();
+    let most_s = (LONG + LATELY).as_secs();
+    assert!((1..=most_s).contains(&left_s), "it ends by itself: {left_s} s");
+}
+
+#[test]
+fn an_open_connection_is_reset_when_the_gate_closes() {
+    let lab = Lab::new();
+    let mut gate = lab.gated();
+    let _echo = Echo::start(DATABASE);
+    open(&mut gate, Which::Both, LONG);
+    for vip in [VIP, VIP6] {
+        until("the client connects", || lab.reaches(vip, DATABASE));
+    }
+    let mut streams = [VIP, VIP6].map(|vip| lab.connect(vip, DATABASE).unwrap());
+    for stream in &mut streams {
+        echoes(stream).unwrap();
+    }
+    gate.void(Which::Vip).unwrap();
+    for stream in &mut streams {
+        assert!(is_reset(&echoes(stream)), "at its next packet");
+    }
 }
 
 #[test]

@@ -12,5 +12,6 @@ mod gate_vip;
 mod lab;
 mod segment;
 mod sever;
+mod several;
 mod sockets;
 mod watch;

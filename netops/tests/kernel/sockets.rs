@@ -1,10 +1,15 @@
 //! Reset of client connections; replication stays.
 
-use std::io::Read;
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::TcpListener,
+};
 
-use baton_netops::{ResetSpec, reset_clients};
+use baton_netops::{ResetSpec, Which, reset_clients};
 
-use crate::lab::{DATABASE, Echo, Lab, OTHER, PEER, US, US6, VIP, VIP6, echoes, ip, is_reset, sh};
+use crate::lab::{
+    DATABASE, Echo, LONG, Lab, OTHER, PATIENCE, PEER, SILENCE, US, US6, VIP, VIP6, echoes, ip, is_reset, sh,
+};
 
 #[test]
 fn clients_are_reset_and_replication_stays() {
@@ -46,4 +51,36 @@ fn clients_are_reset_and_replication_stays() {
         echoes(other).unwrap();
     }
     echoes(&mut connected("10.99.0.3", VIP, DATABASE)).expect("the listener stays");
+}
+
+/// Why clients are reset before the gate closes, and not only after it: who waits for an answer sends nothing by itself.
+#[test]
+fn a_client_who_waits_for_an_answer_is_told_before_the_gate_closes() {
+    let lab = Lab::new();
+    let mut gate = lab.gated();
+    gate.ticket(Which::Both, 0, LONG).unwrap();
+    gate.permit(Which::Both, 0, LONG).unwrap();
+    let listener = TcpListener::bind(("0.0.0.0", DATABASE)).unwrap();
+    let asked = || {
+        let mut client = lab.connect(VIP, DATABASE).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"commit").unwrap();
+        server.read_exact(&mut [0; 6]).unwrap();
+        (client, server)
+    };
+    let spec = ResetSpec { ports: vec![DATABASE], vips: vec![ip(VIP)], ..ResetSpec::default() };
+
+    let (mut told, _server) = asked();
+    assert_eq!(reset_clients(&spec).unwrap(), 1);
+    assert!(is_reset(&told.read_exact(&mut [0])));
+
+    let (mut left, mut server) = asked();
+    gate.void(Which::Ports).unwrap();
+    server.write_all(b"ok").unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(is_reset(&server.read(&mut [0]).map(drop)), "the gate resets the server's own end");
+    assert_eq!(reset_clients(&spec).unwrap(), 0, "nothing is left to reset");
+    left.set_read_timeout(Some(SILENCE)).unwrap();
+    let waits = left.read(&mut [0]).unwrap_err();
+    assert_eq!(waits.kind(), ErrorKind::WouldBlock, "nobody tells the client");
 }

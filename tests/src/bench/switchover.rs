@@ -5,13 +5,13 @@
 //! at once; what that does not mend before its next turn is counted as unserved.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use baton_chaos::check::{Bounds, check};
-use baton_chaos::history::{History, Kind, Origin, Outcome};
+use baton_chaos::history::{History, Kind, Origin, Outcome, Write};
 use baton_chaos::load::{Load, LoadOptions};
 use serde::Serialize;
 
@@ -43,6 +43,9 @@ pub struct Switchovers {
     /// Turns of clients during the moves in which no write was acknowledged, neither the first nor one that was tried again;
     /// both kinds together, by system.
     pub unserved: BTreeMap<String, usize>,
+    /// The longest that one client waited between two acknowledged writes to MySQL, by system, milliseconds, the worst of all
+    /// clients in each move. What is served to all together can leave one of them hanging.
+    pub slowest_client: BTreeMap<String, Vec<u64>>,
     /// Milliseconds in which a move's command ran, by system.
     pub command_ms: BTreeMap<String, Vec<u64>>,
 }
@@ -112,6 +115,8 @@ impl Switchovers {
             let gap_ms = |kind| gap_us(&history, kind, *from_us, *to_us).div_ceil(1000);
             self.series.entry(name.into()).or_default().push(gap_ms(Kind::Mysql));
             self.redis.entry(name.into()).or_default().push(gap_ms(Kind::Redis));
+            let slowest = slowest_client_us(&history, Kind::Mysql, *from_us, *to_us).div_ceil(1000);
+            self.slowest_client.entry(name.into()).or_default().push(slowest);
             let unserved: usize =
                 Kind::ALL.into_iter().map(|kind| unserved(&history, kind, *from_us, *to_us)).sum();
             *self.unserved.entry(name.into()).or_default() += unserved;
@@ -145,6 +150,12 @@ impl Switchovers {
                 );
             }
         }
+        for (system, each) in &self.slowest_client {
+            if let (Some(min), Some(max), Some(median)) = (each.iter().min(), each.iter().max(), median(each))
+            {
+                let _ = writeln!(text, "{system:<22} slowest client of a move: {median} ms ({min} to {max})");
+            }
+        }
         text
     }
 
@@ -163,12 +174,28 @@ impl Switchovers {
 
 /// Longest time without an acknowledgement between two instants.
 fn gap_us(history: &History, kind: Kind, from_us: u64, to_us: u64) -> u64 {
-    let mut acknowledged: Vec<u64> = history
-        .writes
-        .iter()
-        .filter(|write| write.kind == kind && matches!(write.outcome, Outcome::Acknowledged))
-        .map(|write| write.ended_us)
-        .collect();
+    let of_kind = history.writes.iter().filter(|write| write.kind == kind);
+    longest_us(of_kind, from_us, to_us)
+}
+
+/// The same for each client by itself, and the worst of them. A client has every tenth turn, and all attempts of a turn have its
+/// intended time.
+fn slowest_client_us(history: &History, kind: Kind, from_us: u64, to_us: u64) -> u64 {
+    let mut turns: BTreeMap<u64, Vec<&Write>> = BTreeMap::new();
+    for write in history.writes.iter().filter(|write| write.kind == kind) {
+        turns.entry(write.intended_us).or_default().push(write);
+    }
+    let mut clients = vec![Vec::new(); usize::try_from(CLIENTS).expect("ten")];
+    for (number, writes) in turns.into_values().enumerate() {
+        let client = number % clients.len();
+        clients[client].extend(writes);
+    }
+    clients.into_iter().map(|writes| longest_us(writes, from_us, to_us)).max().unwrap_or(to_us - from_us)
+}
+
+fn longest_us<'w>(writes: impl IntoIterator<Item = &'w Write>, from_us: u64, to_us: u64) -> u64 {
+    let acknowledged = writes.into_iter().filter(|write| matches!(write.outcome, Outcome::Acknowledged));
+    let mut acknowledged: Vec<u64> = acknowledged.map(|write| write.ended_us).collect();
     acknowledged.sort_unstable();
     // From the last one before the move on; a service that never came back was away until the end.
     let first = acknowledged.partition_point(|at| *at < from_us).saturating_sub(1);
@@ -250,8 +277,6 @@ fn pass_by_script(lab: &Lab, from: Port, to: Port) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use baton_chaos::history::Write;
-
     use super::*;
 
     fn acknowledged(ended_us: u64) -> Write {
@@ -273,6 +298,18 @@ mod tests {
         assert_eq!(gap_us(&history, Kind::Mysql, 2_500, 11_000), 7_000);
         assert_eq!(gap_us(&history, Kind::Mysql, 10_500, 41_000), 30_000);
         assert_eq!(gap_us(&history, Kind::Mysql, 50_000, 90_000), 50_000, "it never came back");
+    }
+
+    #[test]
+    fn one_client_that_hangs_is_seen_although_the_others_are_served() {
+        let turn = |number: u64| {
+            let ended_us = if number == 23 { 90_000 } else { number * 1_000 };
+            Write { intended_us: number * 1_000, ..acknowledged(ended_us) }
+        };
+        let history = History { writes: (1..=100).map(turn).collect(), ..History::default() };
+        assert_eq!(gap_us(&history, Kind::Mysql, 15_000, 95_000), 2_000);
+        // Its turn before was the 13th, and the one after it was acknowledged while that one still waited.
+        assert_eq!(slowest_client_us(&history, Kind::Mysql, 15_000, 95_000), 20_000);
     }
 
     #[test]

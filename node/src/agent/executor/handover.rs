@@ -104,6 +104,7 @@ impl Executor {
         let _no_canary = self.no_canary().await?;
         self.check_current()?;
         let hands = &self.context.hands;
+        hands.reset_clients_first().await;
         let ports =
             async { self.context.lease.close(&[Door::Ports], self.wish).await.context("close the ports") };
         let mysql = async {

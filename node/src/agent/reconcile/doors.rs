@@ -34,6 +34,7 @@ impl Doors {
             return;
         }
         self.context.hands.stop_announcing();
+        self.part_from_clients().await;
         match self.context.lease.close(&[Door::Vip, Door::Ports], wish.number).await {
             Ok(()) => {
                 self.ask(wish).await;
@@ -41,6 +42,12 @@ impl Doors {
                 self.closed_for = Some(wish.number);
             }
             Err(error) => tracing::error!(%error, "not closed yet"),
+        }
+    }
+
+    async fn part_from_clients(&self) {
+        if self.context.lease.view().borrow().ports_open {
+            self.context.hands.reset_clients_first().await;
         }
     }
 
@@ -98,8 +105,11 @@ impl Share for Doors {
             }
             Role::Serving { ports, .. } => {
                 self.ask(wish).await;
-                if !ports && let Err(error) = self.context.lease.close(&[Door::Ports], wish.number).await {
-                    tracing::error!(%error, "the ports are not closed yet");
+                if !ports {
+                    self.part_from_clients().await;
+                    if let Err(error) = self.context.lease.close(&[Door::Ports], wish.number).await {
+                        tracing::error!(%error, "the ports are not closed yet");
+                    }
                 }
                 self.hold_vip(wish).await;
             }
