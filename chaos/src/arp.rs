@@ -11,14 +11,15 @@ use std::io::{ErrorKind, Read};
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, LinkAddr, SockaddrLike, SockaddrStorage};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::check::holders::Holders;
 use crate::history::{Answer, History, Lateness, Origin};
 use crate::netns::{self, EnterError};
 
@@ -70,6 +71,7 @@ pub enum WatchError {
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
+    two: Arc<OnceLock<[String; 2]>>,
     thread: Option<JoinHandle<Option<Result<History, WatchError>>>>,
 }
 
@@ -80,9 +82,17 @@ impl Watch {
     /// The thread cannot enter its namespace. What fails later is told by [`Watch::stop`].
     pub fn start(options: WatchOptions) -> Result<Self, WatchError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopping = Arc::clone(&stop);
-        let thread = netns::spawn("arp-watch", options.netns.clone(), move || watch(&options, &stopping))?;
-        Ok(Self { stop, thread: Some(thread) })
+        let two = Arc::new(OnceLock::new());
+        let (stopping, telling) = (Arc::clone(&stop), Arc::clone(&two));
+        let netns = options.netns.clone();
+        let thread = netns::spawn("arp-watch", netns, move || watch(&options, &stopping, &telling))?;
+        Ok(Self { stop, two, thread: Some(thread) })
+    }
+
+    /// The first two machines that held the virtual IP at the same time, if any did so far.
+    #[must_use]
+    pub fn two_holders(&self) -> Option<&[String; 2]> {
+        self.two.get()
     }
 
     /// Stops, and tells what was heard.
@@ -102,16 +112,38 @@ impl Drop for Watch {
     }
 }
 
-fn watch(options: &WatchOptions, stop: &AtomicBool) -> Result<History, WatchError> {
+/// What was heard so far.
+struct Heard<'a> {
+    history: History,
+    holders: Holders,
+    two: &'a OnceLock<[String; 2]>,
+}
+
+impl Heard<'_> {
+    fn hear(&mut self, answer: Answer) {
+        if let Some(other) = self.holders.hear(&answer) {
+            // Those that were told first stay.
+            let _ = self.two.set([other, answer.mac.clone()]);
+        }
+        self.history.answers.push(answer);
+    }
+}
+
+fn watch(
+    options: &WatchOptions,
+    stop: &AtomicBool,
+    two: &OnceLock<[String; 2]>,
+) -> Result<History, WatchError> {
     let (socket, ours) = open(&options.interface)?;
     let period_us = u64::try_from(options.period.as_micros()).expect("a short period");
-    let mut history = History { probe_period_us: period_us, ..History::default() };
+    let history = History { probe_period_us: period_us, ..History::default() };
+    let mut heard = Heard { history, holders: Holders::default(), two };
     let mut lateness = Vec::new();
     let first_us = options.origin.now_us() + period_us;
     let mut probe = 0;
     while !stop.load(Ordering::Relaxed) {
         let due_us = first_us + probe * period_us;
-        listen_until(options, &socket, due_us, probe, &mut history)?;
+        listen_until(options, &socket, due_us, probe, &mut heard)?;
         lateness.push(options.origin.now_us().saturating_sub(due_us));
         match socket.send(&request(ours, tagged(options.senders, probe), options.vip)) {
             // A port without carrier drops what is sent; that is part of what is watched.
@@ -121,8 +153,8 @@ fn watch(options: &WatchOptions, stop: &AtomicBool) -> Result<History, WatchErro
         }
         probe += 1;
     }
-    history.lateness = Lateness::of(lateness);
-    Ok(history)
+    heard.history.lateness = Lateness::of(lateness);
+    Ok(heard.history)
 }
 
 /// Reads answers until `due_us`; `next` is the number of the request that is sent then.
@@ -131,7 +163,7 @@ fn listen_until(
     mut socket: &Socket,
     due_us: u64,
     next: u64,
-    history: &mut History,
+    heard: &mut Heard<'_>,
 ) -> Result<(), WatchError> {
     let mut frame = [0; 128];
     loop {
@@ -145,7 +177,7 @@ fn listen_until(
                 if let Some((mac, to)) = answer(&frame[..len], options.vip)
                     && let Some(probe) = untagged(options.senders, to, next)
                 {
-                    history.answers.push(Answer { probe, at_us: options.origin.now_us(), mac: show(mac) });
+                    heard.hear(Answer { probe, at_us: options.origin.now_us(), mac: show(mac) });
                 }
             }
             Err(error) => match error.kind() {
@@ -234,6 +266,18 @@ mod tests {
         }
         assert_eq!(untagged(SENDERS, tagged(SENDERS, 5), 3), None, "not sent yet");
         assert_eq!(untagged(SENDERS, Ipv4Addr::new(10, 0, 0, 240), 99), None, "not one of ours");
+    }
+
+    #[test]
+    fn the_first_two_machines_are_told_and_every_answer_is_kept() {
+        let two = OnceLock::new();
+        let mut heard = Heard { history: History::default(), holders: Holders::default(), two: &two };
+        for (probe, mac) in [(1, "a"), (2, "b"), (2, "a"), (3, "c"), (3, "a")] {
+            assert_eq!(two.get().is_some(), heard.history.answers.len() > 2);
+            heard.hear(Answer { probe, at_us: 0, mac: mac.into() });
+        }
+        assert_eq!(two.get(), Some(&["b".to_owned(), "a".to_owned()]));
+        assert_eq!(heard.history.answers.len(), 5);
     }
 
     #[test]

@@ -9,7 +9,9 @@
 //!   before `x` if `w` was acknowledged before `x` was started. The longest chain in this order whose members change
 //!   server `n` times proves `n` handovers; more than the ledger's changes of holder prove two primaries;
 //! - *outage*: the longest time without an acknowledgement, from the last one before the fault on. It is the longest,
-//!   not the first, since some faults bite only when a lease ends.
+//!   not the first, since some faults bite only when a lease ends;
+//! - *connect gap* and *read gap*: the same of the connections and of the reads of a client that keeps no connection;
+//! - *sustained recovery*, in [`steady`]: from a fault until writes are acknowledged steadily again.
 //!
 //! And for the virtual IP: the milliseconds in which two machines answered for it. Every ARP request is numbered and
 //! its answers carry the number, so a clean change of holder is never mistaken for an overlap.
@@ -17,12 +19,15 @@
 //! A kind whose contents could not be read afterwards is `unread`: then nothing is known of its losses, which is not
 //! the same as none.
 
+pub mod holders;
+pub mod steady;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Answer, History, Kind, Outcome, Write};
+use crate::history::{Answer, History, Kind, Outcome, Visit, Write};
 
 /// Requests that a holder may leave unanswered before its reign counts as ended: 100 ms at the usual period.
 const UNANSWERED_PROBES_MAX: u64 = 10;
@@ -67,6 +72,24 @@ pub struct KindVerdict {
     pub restored: bool,
     /// Which servers acknowledged, and how many writes each.
     pub servers: BTreeMap<String, usize>,
+    /// What the client saw that keeps no connection; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visits: Option<Visits>,
+}
+
+/// What a client saw that connects, reads and goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visits {
+    /// How many visits were attempted.
+    pub attempted: usize,
+    /// How many were let in.
+    pub connected: usize,
+    /// How many read.
+    pub read: usize,
+    /// The longest time without a new connection, microseconds, over the same span as the outage.
+    pub connect_gap_us: u64,
+    /// The longest time without a read, microseconds, over the same span.
+    pub read_gap_us: u64,
 }
 
 /// The time during which one machine answered for the virtual IP.
@@ -120,7 +143,10 @@ pub fn check(history: &History, finals: &Finals, bounds: Bounds) -> Verdict {
     }
     let kinds = by_kind
         .into_iter()
-        .map(|(kind, writes)| (kind, check_kind(&writes, finals.0.get(&kind), bounds)))
+        .map(|(kind, writes)| {
+            let visits = check_visits(history.visits.iter().filter(|visit| visit.kind == kind), bounds);
+            (kind, KindVerdict { visits, ..check_kind(&writes, finals.0.get(&kind), bounds) })
+        })
         .collect();
     let reigns = reigns(&history.answers);
     let two_holders_ms = overlap_probes(&reigns) * history.probe_period_us.div_ceil(1000);
@@ -197,15 +223,32 @@ fn handover_proofs(writes: &[&Write]) -> Vec<(u64, u32)> {
     proofs
 }
 
+/// `None`: nobody visited.
+fn check_visits<'a>(visits: impl Iterator<Item = &'a Visit>, bounds: Bounds) -> Option<Visits> {
+    let mut seen = Visits::default();
+    let (mut connects, mut reads) = (Vec::new(), Vec::new());
+    for visit in visits {
+        seen.attempted += 1;
+        connects.extend(visit.connected_us);
+        reads.extend(visit.read_us);
+    }
+    (seen.connected, seen.read) = (connects.len(), reads.len());
+    (seen.connect_gap_us, _) = longest_without(connects, bounds);
+    (seen.read_gap_us, _) = longest_without(reads, bounds);
+    (seen.attempted > 0).then_some(seen)
+}
+
 fn outage(writes: &[&Write], bounds: Bounds) -> (u64, bool) {
-    let mut ends: Vec<u64> = writes
-        .iter()
-        .filter(|write| write.outcome == Outcome::Acknowledged)
-        .map(|write| write.ended_us)
-        .collect();
+    let acknowledged = writes.iter().filter(|write| write.outcome == Outcome::Acknowledged);
+    longest_without(acknowledged.map(|write| write.ended_us).collect(), bounds)
+}
+
+/// The longest time without a success, from the last one before the fault on; and whether they came again after the fault,
+/// and still did in the last second. `ends`: when each success was known.
+fn longest_without(mut ends: Vec<u64>, bounds: Bounds) -> (u64, bool) {
     ends.sort_unstable();
     let after = ends.partition_point(|end| *end <= bounds.fault_us);
-    // One acknowledgement is no service: it must still be there at the end.
+    // One success is no service: it must still be there at the end.
     let at_the_end = ends.last().is_some_and(|last| last.saturating_add(AT_THE_END_US) >= bounds.end_us);
     let restored = after < ends.len() && at_the_end;
     let before = after.checked_sub(1).map_or(bounds.fault_us, |last| ends[last]);

@@ -16,7 +16,7 @@ pub use canonical::{canonical, hash};
 pub use chain::{Flaw, Verification, verify};
 pub use record::{
     Bucket, ClientRecord, Ending, Event, ExperimentRef, FaultRecord, Gap, GateCheck, Harness,
-    InvariantRecord, Judgement, NodeRecord, PhaseRecord, ProbeRecord, Record, Who,
+    InvariantRecord, Judgement, NodeRecord, PhaseRecord, ProbeRecord, Reconnecting, Record, Who,
 };
 pub use store::{Head, NO_HASH, Store, StoreError, Stored};
 pub use witness::{Witness, compare};

@@ -1,7 +1,7 @@
 //! What the client did and heard, in one place and on one clock.
 //!
-//! A history holds every attempted write, every answer to "who has the virtual IP?", and marks (fault injected, fault
-//! healed). All times are microseconds since one [`Origin`], read from the monotonic clock of the one machine on which
+//! A history holds every attempted write, every visit of a client that keeps no connection, every answer to "who has the
+//! virtual IP?", and marks (fault injected, fault healed). All times are microseconds since one [`Origin`], read from the monotonic clock of the one machine on which
 //! the client runs; they are never compared with another machine's clock.
 //!
 //! The file form is one JSON object per line, so that a history of a crashed run is readable up to the crash.
@@ -100,6 +100,21 @@ pub struct Write {
     pub server: Option<String>,
 }
 
+/// One visit of a client that keeps no connection: it connects, reads, and goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// Which kind of data.
+    pub kind: Kind,
+    /// When the open loop wanted it to start.
+    pub intended_us: u64,
+    /// When it was logged in, if it came so far.
+    pub connected_us: Option<u64>,
+    /// When its read was answered, if it came so far.
+    pub read_us: Option<u64>,
+    /// What the client was told where it failed.
+    pub error: Option<String>,
+}
+
 /// One answer to an ARP request for the virtual IP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
@@ -145,6 +160,8 @@ impl Lateness {
 pub struct History {
     /// Attempted writes, in no order.
     pub writes: Vec<Write>,
+    /// Visits of the clients that keep no connection, in no order; none if nobody visited.
+    pub visits: Vec<Visit>,
     /// Answers to the ARP requests, in no order.
     pub answers: Vec<Answer>,
     /// Microseconds between two ARP requests; zero if none were sent.
@@ -159,6 +176,7 @@ pub struct History {
 #[serde(tag = "record", rename_all = "snake_case")]
 enum Line {
     Write(Write),
+    Visit(Visit),
     Answer(Answer),
     Mark(Mark),
     Client { probe_period_us: u64, lateness: Lateness },
@@ -185,6 +203,7 @@ impl History {
     /// Adds what another observer of the same run saw.
     pub fn absorb(&mut self, other: Self) {
         self.writes.extend(other.writes);
+        self.visits.extend(other.visits);
         self.answers.extend(other.answers);
         self.marks.extend(other.marks);
         self.probe_period_us = self.probe_period_us.max(other.probe_period_us);
@@ -202,6 +221,7 @@ impl History {
         let lines = std::iter::once(client)
             .chain(self.marks.iter().cloned().map(Line::Mark))
             .chain(self.writes.iter().cloned().map(Line::Write))
+            .chain(self.visits.iter().cloned().map(Line::Visit))
             .chain(self.answers.iter().cloned().map(Line::Answer));
         for line in lines {
             serde_json::to_writer(&mut file, &line).map_err(std::io::Error::from)?;
@@ -220,6 +240,7 @@ impl History {
             let parsed = serde_json::from_str(&text?);
             match parsed.map_err(|source| HistoryError::Record { line: index + 1, source })? {
                 Line::Write(write) => history.writes.push(write),
+                Line::Visit(visit) => history.visits.push(visit),
                 Line::Answer(answer) => history.answers.push(answer),
                 Line::Mark(mark) => history.marks.push(mark),
                 Line::Client { probe_period_us, lateness } => {

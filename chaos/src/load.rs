@@ -14,10 +14,13 @@
 //! seem to last for as long as all of them take to have two turns. Each attempt is a write of its own in the history, with
 //! an id of its own and the intended time of its turn.
 //!
+//! *Visits*: beside the writer a client that keeps no connection connects, reads and goes, if it is wanted.
+//!
 //! The writer runs on one thread with one single-threaded runtime, so that it costs the machine little.
 
 mod mysql;
 mod redis;
+mod visit;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -36,6 +39,7 @@ use crate::netns::{self, EnterError};
 
 pub use mysql::{MysqlTarget, SCHEMA_SQL, schema_sql};
 pub use redis::{KEY_PREFIX, RedisTarget};
+use visit::Visitors;
 
 /// Idle connections that are kept per kind: a healthy server needs one or two.
 const IDLE_MAX: usize = 4;
@@ -57,6 +61,8 @@ pub struct LoadOptions {
     pub redis: Option<RedisTarget>,
     /// Time between two writes of one kind, whoever's turn it is.
     pub period: Duration,
+    /// Time between two visits of one kind, by a client that connects anew for each, in whole periods; none: there are none.
+    pub visit_every: Option<Duration>,
     /// How many clients take turns. One is a pool that writes on time whatever happens to the writes before.
     pub clients: u64,
     /// Longest time for a connection to be made, and again for a write to be answered.
@@ -79,6 +85,7 @@ impl LoadOptions {
             mysql: None,
             redis: None,
             period: Duration::from_millis(10),
+            visit_every: None,
             clients: 1,
             limit: Duration::from_millis(400),
             in_flight_max: 96,
@@ -336,6 +343,7 @@ fn run(options: &LoadOptions, stop: &AtomicBool, progress: &Arc<Progress>) -> Re
         options.mysql.clone().map(|target| writer(options, target.address, target, &history, progress));
     let redis =
         options.redis.clone().map(|target| writer(options, target.address, target, &history, progress));
+    let visitors = Visitors::new(options, &history);
     let tasks = LocalSet::new();
     tasks.block_on(&runtime, async {
         let period_us = u64::try_from(options.period.as_micros()).expect("a short period");
@@ -348,6 +356,7 @@ fn run(options: &LoadOptions, stop: &AtomicBool, progress: &Arc<Progress>) -> Re
                 break;
             }
             lateness.push(options.origin.now_us().saturating_sub(due_us));
+            visitors.turn(id, due_us);
             let id = options.first_id + id;
             if let Some(writer) = &mysql {
                 writer.start(id, due_us, options.in_flight_max);
@@ -360,6 +369,7 @@ fn run(options: &LoadOptions, stop: &AtomicBool, progress: &Arc<Progress>) -> Re
         let running = || {
             mysql.as_ref().map_or(0, |writer| writer.in_flight.get())
                 + redis.as_ref().map_or(0, |writer| writer.in_flight.get())
+                + visitors.under_way()
         };
         while running() > 0 && tokio::time::Instant::now() < until {
             tokio::time::sleep(options.period).await;

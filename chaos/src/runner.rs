@@ -16,9 +16,9 @@ pub mod cast;
 pub mod certificates;
 mod drawing;
 mod effects;
-mod gaps;
 pub mod gate;
 pub mod meter;
+mod place;
 pub mod pulse;
 mod record;
 #[cfg(test)]
@@ -44,7 +44,9 @@ use crate::history::Origin;
 use agents::Agents;
 use gate::Seen;
 use meter::{Meter, Seat};
-use pulse::{Bearing, LEASE_MS, Pulse};
+use place::Unplaced;
+pub use place::left;
+use pulse::{Bearing, Pulse};
 use screen::Screen;
 use steps::Stage;
 use stop::Stops;
@@ -58,9 +60,6 @@ const WARM_WITHIN: Duration = Duration::from_secs(20);
 const AFTERGLOW: Duration = Duration::from_secs(3);
 /// How long the end of a drill may take to get into the ledger.
 const END_WITHIN: Duration = Duration::from_secs(15);
-
-/// What a draft says of how its drill ended, until that is known.
-pub const RUNNER_DIED: &str = "the runner died";
 
 /// What to run, and for whom.
 #[derive(Debug)]
@@ -114,7 +113,8 @@ pub trait Keeper {
     /// What the system said.
     fn keep(&self, record: Record) -> Result<(Record, String), String>;
 
-    /// Keeps what is known of a drill that is about to break something, so that its record is not lost with the runner.
+    /// Keeps what is known of a drill that is about to begin or to break something, so that its record is not lost with the
+    /// runner. Replaces the draft before.
     ///
     /// # Errors
     /// What the system said.
@@ -193,23 +193,9 @@ impl Drill<'_> {
         }
         let next = self.seen.views.iter().map(|view| view.drills.0).max().unwrap_or(0) + 1;
         let number = DrillId(next);
-        let begin = DrillOrder::Begin {
-            number,
-            name: self.experiment().id.clone(),
-            experiment: self.options.source.sha256(),
-            level: gate::node_level(self.experiment().level),
-            lease_ms: LEASE_MS,
-        };
-        if let Err(error) = self.options.agents.order(None, begin).await {
-            return self.record(Ending::Refused { why: error.to_string() }, Acted::default()).await;
-        }
-        self.number = Some(number);
-        self.screen.say(&format!("drill {number} has its place in the ledger"));
-        let ending = Ending::Interrupted { why: RUNNER_DIED.into() };
-        let draft = self.record(ending, Acted::default()).await;
-        if let Err(why) = keeper.draft(&draft) {
-            let why = format!("the evidence cannot be kept: {why}");
-            return self.record(Ending::Refused { why }, Acted::default()).await;
+        if let Err(Unplaced { why, drill }) = self.take_place(number, keeper).await {
+            let refused = self.record(Ending::Refused { why }, Acted::default()).await;
+            return Record { drill, ..refused };
         }
         match self.seat(number).await {
             Ok(seat) => self.act(stops, number, Some(seat)).await,
@@ -264,7 +250,6 @@ impl Drill<'_> {
             waits: Vec::new(),
             whole_ms: 0,
         };
-        let gaps = seat.as_ref().and_then(gaps::Gaps::start);
         let ending = self.perform(stops, &mut stage, meter.as_deref()).await;
         if let (Some(number), true) = (self.number, !matches!(ending, Ending::Completed {})) {
             stage.note("runner", format!("the drill ends early: {}", words(&ending)));
@@ -274,9 +259,6 @@ impl Drill<'_> {
         if meter.is_some() {
             stage.shared.doing("writing on for a moment, and reading what is there");
             tokio::time::sleep(AFTERGLOW).await;
-        }
-        if let Some(gaps) = gaps {
-            stage.note("client", gaps.words());
         }
         eye.close().await;
         let acted = self.gather(stage, meter, seat, left).await;

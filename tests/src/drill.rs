@@ -204,7 +204,8 @@ pub fn whole(lab: &Lab) -> Result<()> {
     came.inspect_err(|_| lab.keep())
 }
 
-/// The drill passed, its evidence verifies against the head that the ledger holds, and nothing is left.
+/// The drill passed, both its clients were served, its evidence verifies against the head that the ledger holds, and nothing
+/// is left.
 ///
 /// # Errors
 /// It is not so.
@@ -213,6 +214,15 @@ pub fn passed(lab: &Lab, outcome: &Outcome) -> Result<()> {
     let text = format!("{}\n{:#?}\n{:#?}", outcome.said, record.judgement, record.faults);
     println!("{text}");
     ensure!(record.judgement.verdict.is_pass() && outcome.code == 0, "{text}");
+    for client in &record.clients {
+        let (kind, seen) = (client.kind, client.reconnecting);
+        println!(
+            "{kind}: outage {} ms, steady after {:?} ms, {seen:?}",
+            client.outage_ms, client.sustained_ms
+        );
+        let has_read = seen.is_some_and(|seen| seen.read > 0 && seen.read <= seen.connected);
+        ensure!(has_read, "{kind}: the client that keeps no connection has never read: {seen:?}");
+    }
     whole(lab).context("after the drill")?;
     let (code, said) = verb(lab, SEAT, &["verify"])?;
     ensure!(code == 0, "the evidence does not verify: {said}");

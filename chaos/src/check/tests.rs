@@ -179,6 +179,49 @@ fn an_outage_that_begins_some_time_after_the_fault_is_measured() {
     assert_eq!(mysql(&check(&history, &finals, bounds)).outage_us, 803_000 - 493_000);
 }
 
+/// A visit every 50 ms, let in and answered within 5 ms each: until the fault, again from `let_in_us` on, and read again
+/// from `read_us` on.
+fn visits(kind: Kind, let_in_us: u64, read_us: u64) -> Vec<Visit> {
+    let serves = |at_us: u64, from_us: u64| at_us < FAULT_US || at_us >= from_us;
+    let visit = |intended_us: u64| Visit {
+        kind,
+        intended_us,
+        connected_us: serves(intended_us, let_in_us).then_some(intended_us + 5_000),
+        read_us: serves(intended_us, let_in_us.max(read_us)).then_some(intended_us + 10_000),
+        error: None,
+    };
+    (0..30).map(|number| visit(number * 50_000)).collect()
+}
+
+#[test]
+fn connect_gap_and_read_gap_are_measured_apart_from_the_outage_and_over_its_span() {
+    let (mut history, finals) = takeover();
+    history.visits = visits(Kind::Mysql, 1_000_000, 1_200_000);
+    // One that took long is no gap before the fault: it lies outside the span.
+    history.visits.retain(|visit| !(100_000..400_000).contains(&visit.intended_us));
+    // What is visited and not written is not judged.
+    history.visits.extend(visits(Kind::Redis, 600_000, 600_000));
+    let verdict = judge(&history, &finals);
+    let judged = mysql(&verdict);
+    assert_eq!(judged.outage_us, 803_000 - 493_000, "as without visits");
+    let seen = judged.visits.unwrap();
+    assert_eq!((seen.attempted, seen.connected, seen.read), (24, 14, 10));
+    assert_eq!((seen.connect_gap_us, seen.read_gap_us), (1_005_000 - 455_000, 1_210_000 - 460_000));
+    assert_eq!(verdict.kinds.len(), 1);
+}
+
+#[test]
+fn a_client_that_is_never_let_in_again_waits_until_the_end_and_nobody_s_wait_is_none() {
+    let (mut history, finals) = takeover();
+    assert_eq!(mysql(&judge(&history, &finals)).visits, None);
+    history.visits = visits(Kind::Mysql, u64::MAX, u64::MAX);
+    let seen = mysql(&judge(&history, &finals)).visits.unwrap();
+    assert_eq!((seen.connect_gap_us, seen.read_gap_us), (1_500_000 - 455_000, 1_500_000 - 460_000));
+    history.visits.iter_mut().for_each(|visit| (visit.connected_us, visit.read_us) = (None, None));
+    let seen = mysql(&judge(&history, &finals)).visits.unwrap();
+    assert_eq!((seen.connected, seen.connect_gap_us), (0, 1_500_000 - FAULT_US), "from the fault on");
+}
+
 #[test]
 fn contents_that_were_not_read_are_not_safe() {
     let (history, _) = takeover();
@@ -190,6 +233,7 @@ fn contents_that_were_not_read_are_not_safe() {
 fn a_history_survives_its_file() {
     let (mut history, _) = takeover();
     history.marks.push(crate::history::Mark { at_us: FAULT_US, what: "power-loss".into() });
+    history.visits = visits(Kind::Mysql, 600_000, 700_000);
     history.lateness = Lateness::of(vec![5, 1, 900]);
     let path = std::env::temp_dir().join(format!("baton-history-{}.jsonl", std::process::id()));
     history.save(&path).unwrap();

@@ -7,7 +7,7 @@ use baton_node::api::types::Status;
 use baton_node::cli::Exit;
 
 use super::{Failure, Global, Output, complain, json, say, source};
-use crate::evidence::{Ending, Record, Store, Stored};
+use crate::evidence::{Record, Store, Stored};
 use crate::experiment::plan::{Roles, plan as plan_text};
 use crate::experiment::{Experiment, Role, Source};
 use crate::lint::{Severity, lint};
@@ -15,7 +15,6 @@ use crate::report;
 use crate::runner::agents::{Agents, cast};
 use crate::runner::{self, Keeper, Options, RunError};
 use crate::trend::{Alarm, Past, regressions};
-use crate::verdict::judge;
 
 /// Arguments of `baton drill run`.
 #[derive(Debug, clap::Args)]
@@ -140,6 +139,18 @@ fn conclusion(record: &Record, store: &Store) -> String {
             "  {}: outage {} ms, {} of {} writes acknowledged, {} lost\n",
             client.kind, client.outage_ms, client.acknowledged, client.attempted, client.lost
         ));
+        if let Some(seen) = client.reconnecting {
+            text.push_str(&format!(
+                "  {}: connect gap {} ms, read gap {} ms, by a client that keeps no connection\n",
+                client.kind, seen.connect_gap_ms, seen.read_gap_ms
+            ));
+        }
+        if let Some(ms) = client.sustained_ms {
+            text.push_str(&format!(
+                "  {}: acknowledged steadily from {ms} ms after the fault on\n",
+                client.kind
+            ));
+        }
     }
     for phase in &record.timeline {
         let over = if phase.is_over() { "  OVER" } else { "" };
@@ -207,13 +218,7 @@ fn write_reports(store: &Store, stored: &Stored) -> Result<(), Box<dyn std::erro
 /// A runner that died has left a draft: it becomes the record of an interrupted drill.
 pub(super) fn keep_left(store: &Store) -> Result<(), Failure> {
     let draft = store.draft().map_err(|error| Failure::usage(chain(&error)))?;
-    let Some(mut record) = draft else { return Ok(()) };
-    // A whole record is left too if it could not be written into the chain: it stays what it is.
-    if record.ending == (Ending::Interrupted { why: runner::RUNNER_DIED.into() }) {
-        record.ending =
-            Ending::Interrupted { why: "the runner died; the agents healed what it had broken".into() };
-        record.judgement = judge(&record);
-    }
+    let Some(record) = draft.map(runner::left) else { return Ok(()) };
     complain(&format!(
         "a drill of {} was left by its runner; it is recorded as {}",
         record.started, record.judgement.verdict

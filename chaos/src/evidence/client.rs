@@ -1,7 +1,7 @@
 //! What the client saw, made small enough to keep: counts, gaps, and tenths of a second for the plot.
 
-use super::{Bucket, ClientRecord, Gap};
-use crate::check::KindVerdict;
+use super::{Bucket, ClientRecord, Gap, Reconnecting};
+use crate::check::{KindVerdict, Visits, steady};
 use crate::history::{History, Kind, Outcome, Write};
 
 /// Periods of the load (10 ms each) without an acknowledgement from which on it is called a gap, microseconds.
@@ -17,9 +17,16 @@ impl ClientRecord {
     /// Length of a bucket, milliseconds.
     pub const BUCKET_MS: u64 = 100;
 
-    /// What a client's history says of one database. `end_us` is when its load was told to stop.
+    /// What a client's history says of one database. `injected_us`: when faults were injected, in their order; `end_us` is
+    /// when its load was told to stop.
     #[must_use]
-    pub fn new(kind: Kind, judged: &KindVerdict, history: &History, end_us: u64) -> Self {
+    pub fn new(
+        kind: Kind,
+        judged: &KindVerdict,
+        history: &History,
+        injected_us: &[u64],
+        end_us: u64,
+    ) -> Self {
         let mut writes: Vec<&Write> = history.writes.iter().filter(|write| write.kind == kind).collect();
         writes.sort_unstable_by_key(|write| (write.intended_us, write.id));
         let count = |ids: &[u64]| ids.len() as u64;
@@ -34,8 +41,22 @@ impl ClientRecord {
             interleaved: count(&judged.interleaved),
             outage_ms: judged.outage_us.div_ceil(1000),
             restored: judged.restored,
+            reconnecting: judged.visits.map(Reconnecting::from),
+            sustained_ms: steady::sustained_us(&writes, injected_us, end_us).map(|us| us.div_ceil(1000)),
             gaps: gaps(&writes, end_us),
             buckets: buckets(&writes),
+        }
+    }
+}
+
+impl From<Visits> for Reconnecting {
+    fn from(seen: Visits) -> Self {
+        Self {
+            attempted: seen.attempted as u64,
+            connected: seen.connected as u64,
+            read: seen.read as u64,
+            connect_gap_ms: seen.connect_gap_us.div_ceil(1000),
+            read_gap_ms: seen.read_gap_us.div_ceil(1000),
         }
     }
 }
@@ -103,7 +124,7 @@ mod tests {
             ],
             ..History::default()
         };
-        let record = ClientRecord::new(Kind::Mysql, &KindVerdict::default(), &history, 950_000);
+        let record = ClientRecord::new(Kind::Mysql, &KindVerdict::default(), &history, &[], 950_000);
         assert_eq!(record.gaps, [Gap { from_ms: 52, to_ms: 900 }]);
         let acknowledged: Vec<u32> = record.buckets.iter().map(|bucket| bucket.acknowledged).collect();
         assert_eq!(acknowledged, [3, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
@@ -112,10 +133,36 @@ mod tests {
     }
 
     #[test]
+    fn sustained_recovery_is_counted_from_the_injection_in_milliseconds() {
+        let acknowledged =
+            (100..400).map(|id| write(id, id * 10_000, id * 10_000 + 2_500, Outcome::Acknowledged));
+        let history = History { writes: acknowledged.collect(), ..History::default() };
+        let of = |kind, injected_us: &[u64]| {
+            ClientRecord::new(kind, &KindVerdict::default(), &history, injected_us, 4_000_000).sustained_ms
+        };
+        assert_eq!(of(Kind::Mysql, &[600_000]), Some(403), "the first acknowledgement came at 1,002.5 ms");
+        assert_eq!(of(Kind::Mysql, &[]), None);
+        assert_eq!(of(Kind::Redis, &[600_000]), None, "the other database's writes");
+    }
+
+    #[test]
+    fn what_the_client_saw_that_keeps_no_connection_is_kept_in_milliseconds() {
+        let visits =
+            Visits { attempted: 9, connected: 7, read: 6, connect_gap_us: 300_001, read_gap_us: 400_000 };
+        let judged = KindVerdict { visits: Some(visits), ..KindVerdict::default() };
+        let record = ClientRecord::new(Kind::Mysql, &judged, &History::default(), &[], 0);
+        let wanted =
+            Reconnecting { attempted: 9, connected: 7, read: 6, connect_gap_ms: 301, read_gap_ms: 400 };
+        assert_eq!(record.reconnecting, Some(wanted));
+        let without = ClientRecord::new(Kind::Mysql, &KindVerdict::default(), &History::default(), &[], 0);
+        assert_eq!(without.reconnecting, None);
+    }
+
+    #[test]
     fn a_service_that_does_not_come_back_is_a_gap_until_the_end() {
         let history =
             History { writes: vec![write(1, 0, 2_000, Outcome::Acknowledged)], ..History::default() };
-        let record = ClientRecord::new(Kind::Mysql, &KindVerdict::default(), &history, 5_000_000);
+        let record = ClientRecord::new(Kind::Mysql, &KindVerdict::default(), &history, &[], 5_000_000);
         assert_eq!(record.gaps, [Gap { from_ms: 2, to_ms: 5_000 }]);
     }
 }

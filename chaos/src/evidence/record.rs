@@ -39,7 +39,8 @@ pub struct Record {
     pub gate: Vec<GateCheck>,
     /// How it came to its end.
     pub ending: Ending,
-    /// Its number in the ledger; 0: it needed no place there, or got none.
+    /// Its number in the ledger; 0: it needed no place there, or got none. Where nobody knows whether it got its place, as when
+    /// the runner died while it asked, the number that it asked for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub drill: u64,
     /// What was done to whom, in the order of the methods.
@@ -274,10 +275,34 @@ pub struct ClientRecord {
     pub outage_ms: u64,
     /// Writes were acknowledged again at the end.
     pub restored: bool,
+    /// What a client saw meanwhile that keeps no connection; absent if there was none, as in older records. Reported, and
+    /// not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconnecting: Option<Reconnecting>,
+    /// From a fault until writes were acknowledged steadily again, the longest of several, milliseconds, rounded up. Absent:
+    /// nothing was injected, it was not seen, or the record is older. Reported, and not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained_ms: Option<u64>,
     /// Every time of at least ten periods without an acknowledged write, in its order.
     pub gaps: Vec<Gap>,
     /// How many writes ended how, per bucket of [`ClientRecord::BUCKET_MS`]: the plot of the report.
     pub buckets: Vec<Bucket>,
+}
+
+/// What a client saw that connects, reads and goes, over the same span as the outage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reconnecting {
+    /// How often it tried.
+    pub attempted: u64,
+    /// How often it was let in.
+    pub connected: u64,
+    /// How often it read.
+    pub read: u64,
+    /// The longest time without a new connection, milliseconds, rounded up.
+    pub connect_gap_ms: u64,
+    /// The longest time without a read, milliseconds, rounded up.
+    pub read_gap_ms: u64,
 }
 
 /// A time without an acknowledged write.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Bucket, ClientRecord, Ending, Event, FaultRecord, Gap, GateCheck, Harness, InvariantRecord, Judgement,
-    NodeRecord, PhaseRecord, ProbeRecord, Record, Who,
+    NodeRecord, PhaseRecord, ProbeRecord, Reconnecting, Record, Who,
 };
 use crate::check::Reign;
 use crate::experiment::{Fault, Heal, Mode, Phase, Probe, Role, shipped};
@@ -40,6 +40,14 @@ fn client(kind: Kind, down_from: usize, down_to: usize) -> ClientRecord {
         interleaved: 0,
         outage_ms: to_ms - from_ms,
         restored: true,
+        reconnecting: Some(Reconnecting {
+            attempted: 120,
+            connected: 111,
+            read: 110,
+            connect_gap_ms: to_ms - from_ms + 41,
+            read_gap_ms: to_ms - from_ms + 92,
+        }),
+        sustained_ms: Some(to_ms - 1_000),
         gaps: vec![Gap { from_ms, to_ms }],
         buckets,
     }

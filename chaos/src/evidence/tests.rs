@@ -112,6 +112,20 @@ fn a_changed_drill_text_is_found_out() {
     assert_eq!(seen.flaws, [Flaw::Experiment { number: 1 }]);
 }
 
+/// Records of runners that did not measure something stand in chains and are not written anew.
+#[test]
+fn an_older_record_has_the_form_in_which_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut record = passed();
+    record.clients.iter_mut().for_each(|client| (client.reconnecting, client.sustained_ms) = (None, None));
+    let stored = Store::open(dir.path()).unwrap().append(record).unwrap();
+    let text = fs::read_to_string(&stored.path).unwrap();
+    assert!(text.contains("outage_ms"), "{text}");
+    assert!(!text.contains("reconnecting") && !text.contains("sustained"), "{text}");
+    let seen = verify(dir.path(), Some(&stored.hash)).unwrap();
+    assert!(seen.is_witnessed(), "{seen}");
+}
+
 #[test]
 fn a_draft_is_no_record_and_goes_with_the_record() {
     let dir = tempfile::tempdir().unwrap();

@@ -79,7 +79,8 @@ fn stopping(condition: Stop, longer_than: Option<Span>) -> String {
     match condition {
         Stop::Outage => format!("no write is acknowledged for {length}"),
         Stop::TwoHolders => {
-            "two nodes say for longer than 1s that they serve; who answered ARP is judged at the end".into()
+            "two machines answer ARP for the virtual IP, or two nodes say for longer than 1s that they serve"
+                .into()
         }
         Stop::AgentSilent => format!("an agent that is not hit is not heard for {length}"),
         Stop::NeedsOperator => "a run needs an operator".into(),

@@ -137,7 +137,8 @@ pub struct StopWhen {
 pub enum Stop {
     /// No write through the virtual IP was acknowledged; has a length.
     Outage,
-    /// Two nodes say for longer than a second that they serve. Who answered ARP meanwhile is judged at the end.
+    /// Two machines answer ARP requests for the virtual IP, where they are asked, or two nodes say for longer than a second
+    /// that they serve.
     TwoHolders,
     /// An agent that no method touches is not heard; has a length.
     AgentSilent,

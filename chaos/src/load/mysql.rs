@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, OptsBuilder};
 
+use super::visit::Visited;
 use super::{Failure, Target};
 use crate::history::Kind;
 
@@ -37,11 +38,9 @@ pub struct MysqlTarget {
     pub table: String,
 }
 
-impl Target for MysqlTarget {
-    const KIND: Kind = Kind::Mysql;
-    type Conn = Conn;
-
-    async fn connect(&self) -> Result<(Conn, String), String> {
+impl MysqlTarget {
+    /// A connection to whoever answers at the address, logged in. No question is asked beyond that.
+    async fn dial(&self) -> Result<Conn, String> {
         let options: Opts = OptsBuilder::default()
             .ip_or_hostname(self.address.ip().to_string())
             .tcp_port(self.address.port())
@@ -55,7 +54,16 @@ impl Target for MysqlTarget {
             .max_allowed_packet(Some(16 << 20))
             .stmt_cache_size(0)
             .into();
-        let mut conn = Conn::new(options).await.map_err(|error| error.to_string())?;
+        Conn::new(options).await.map_err(|error| error.to_string())
+    }
+}
+
+impl Target for MysqlTarget {
+    const KIND: Kind = Kind::Mysql;
+    type Conn = Conn;
+
+    async fn connect(&self) -> Result<(Conn, String), String> {
+        let mut conn = self.dial().await?;
         let server: Option<u64> =
             conn.query_first("SELECT @@server_id").await.map_err(|error| error.to_string())?;
         let server = server.ok_or("no server id")?;
@@ -70,5 +78,22 @@ impl Target for MysqlTarget {
                 Failure::Unknown(error.to_string())
             }
         })
+    }
+}
+
+impl Visited for MysqlTarget {
+    async fn open(&self) -> Result<Conn, String> {
+        self.dial().await
+    }
+
+    /// The newest row: found by the primary key, however many rows were deleted before it.
+    async fn read(&self, conn: &mut Conn) -> Result<(), String> {
+        let select = format!("SELECT id FROM {} ORDER BY seen DESC LIMIT 1", self.table);
+        conn.query_drop(select).await.map_err(|error| error.to_string())
+    }
+
+    async fn close(&self, conn: Conn) {
+        // One that is broken is closed already.
+        let _ = conn.disconnect().await;
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, RedisError};
 
+use super::visit::Visited;
 use super::{Failure, Target};
 use crate::history::Kind;
 
@@ -68,6 +69,23 @@ impl Target for RedisTarget {
         let mut command = redis::cmd("INCR");
         command.arg(format!("{}{id}", self.prefix));
         command.query_async::<u64>(conn).await.map(drop).map_err(|error| classify(&error))
+    }
+}
+
+impl Visited for RedisTarget {
+    async fn open(&self) -> Result<MultiplexedConnection, String> {
+        self.dial().await.map_err(|error| error.to_string())
+    }
+
+    /// A key that is not there: no answer is as short, and one that loads or may not be read refuses it all the same.
+    async fn read(&self, conn: &mut MultiplexedConnection) -> Result<(), String> {
+        let mut command = redis::cmd("GET");
+        command.arg(format!("{}visit", self.prefix));
+        command.query_async::<Option<String>>(conn).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    async fn close(&self, conn: MultiplexedConnection) {
+        drop(conn);
     }
 }
 

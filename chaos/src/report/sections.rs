@@ -1,7 +1,7 @@
 //! The sections of a report, in the order in which an auditor asks.
 
 use super::{Block, charts, seconds};
-use crate::evidence::{Ending, FaultRecord, Record, Stored};
+use crate::evidence::{ClientRecord, Ending, FaultRecord, Reconnecting, Record, Stored};
 use crate::trend::{Past, regressions};
 use crate::verdict::Verdict;
 
@@ -51,6 +51,7 @@ fn verdict(record: &Record) -> Vec<Block> {
         let bound = |bound: Option<String>| bound.unwrap_or_else(|| "counted only".into());
         let limit = bound(outage.map(|outage| seconds(outage.ms())));
         rows.push(vec![format!("outage, {}", client.kind), seconds(client.outage_ms), limit]);
+        rows.extend(reported(client));
         let lost_seen = if client.unread { "not known".to_owned() } else { client.lost.to_string() };
         let limit = bound(lost.map(|lost| lost.to_string()));
         rows.push(vec![format!("lost acknowledged writes, {}", client.kind), lost_seen, limit]);
@@ -67,6 +68,23 @@ fn verdict(record: &Record) -> Vec<Block> {
     rows.push(vec!["redundancy back after the last heal".into(), redundancy, wait]);
     blocks.push(Block::Table(vec!["measured", "value", "allowed"], rows));
     blocks
+}
+
+/// What is measured beside the outage and has no bound.
+fn reported(client: &ClientRecord) -> Vec<Vec<String>> {
+    let row = |name: &str, value: String| {
+        vec![format!("{name}, {}", client.kind), value, "reported only".to_owned()]
+    };
+    let gap = |of: fn(&Reconnecting) -> u64| {
+        client.reconnecting.as_ref().map_or("not measured".to_owned(), |seen| seconds(of(seen)))
+    };
+    // Whoever measured the gaps looked for this, too.
+    let unseen = if client.reconnecting.is_some() { "not seen" } else { "not measured" };
+    vec![
+        row("connect gap", gap(|seen| seen.connect_gap_ms)),
+        row("read gap", gap(|seen| seen.read_gap_ms)),
+        row("sustained recovery", client.sustained_ms.map_or(unseen.to_owned(), seconds)),
+    ]
 }
 
 fn scope(record: &Record) -> Vec<Block> {
@@ -171,6 +189,7 @@ fn clients(record: &Record) -> Vec<Block> {
         "gaps",
     ];
     blocks.push(Block::Table(head, rows.collect()));
+    blocks.extend(reconnecting(record));
     for client in record.clients.iter().filter(|client| !client.buckets.is_empty()) {
         blocks.push(charts::writes(record, client));
     }
@@ -180,6 +199,25 @@ fn clients(record: &Record) -> Vec<Block> {
         late.p99_us, late.max_us, record.harness.overflowed
     )));
     blocks
+}
+
+/// The client that keeps no connection, where there was one.
+fn reconnecting(record: &Record) -> Option<Block> {
+    let seen = record.clients.iter().filter_map(|client| Some((client.kind, client.reconnecting?)));
+    let rows = seen.map(|(kind, seen)| {
+        vec![
+            kind.to_string(),
+            seen.attempted.to_string(),
+            seen.connected.to_string(),
+            seen.read.to_string(),
+            seconds(seen.connect_gap_ms),
+            seconds(seen.read_gap_ms),
+        ]
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    let head =
+        vec!["database", "visits", "connected", "read", "longest without a connection", "without a read"];
+    (!rows.is_empty()).then_some(Block::Table(head, rows))
 }
 
 fn invariants(record: &Record) -> Vec<Block> {

@@ -20,7 +20,7 @@ impl Drill<'_> {
         client.holder_changes = holder_changes;
         let faults = stage.as_ref().map(|stage| stage.faults.clone()).unwrap_or_default();
         let judged = client.judge(&faults);
-        let clients = client.records(&judged);
+        let clients = client.records(&judged, &faults);
         let mut record = Record {
             version: 1,
             number: 0,

@@ -1,4 +1,5 @@
-//! What the client sees while a drill goes on: writes through the virtual IP, and who answers for it.
+//! What the client sees while a drill goes on: writes through the virtual IP, new connections and reads, and who answers
+//! for it.
 //!
 //! The writes go to a table and to keys of their own, numbered by the drill, and are removed afterwards if the account may.
 
@@ -24,6 +25,9 @@ const IDS: u64 = 10_000_000;
 const ASK_WITHIN: Duration = Duration::from_secs(5);
 /// How long the contents may take to be readable when all is over.
 const READ_WITHIN: Duration = Duration::from_secs(20);
+/// Time between two visits of the client that keeps no connection. It is the error of its two gaps; a login costs a server
+/// more than a write, so there are fewer of them.
+const VISIT_EVERY: Duration = Duration::from_millis(50);
 /// Time between two ARP requests.
 const ARP_PERIOD: Duration = Duration::from_millis(10);
 /// Keys of Redis in one command.
@@ -71,12 +75,6 @@ impl Seat {
         mysql.into_iter().chain(self.redis.as_ref().map(|_| Kind::Redis)).collect()
     }
 
-    /// How another client would connect; `None`: there is no MySQL.
-    #[must_use]
-    pub fn dialler(&self) -> Option<Opts> {
-        self.mysql.as_ref().map(options)
-    }
-
     /// Makes the table, through the virtual IP.
     ///
     /// # Errors
@@ -95,6 +93,7 @@ impl Seat {
         let options = LoadOptions {
             mysql: self.mysql.clone(),
             redis: self.redis.clone(),
+            visit_every: Some(VISIT_EVERY),
             first_id: self.first_id,
             ..LoadOptions::every_10_ms(origin)
         };
@@ -204,6 +203,12 @@ impl Meter {
     #[must_use]
     pub const fn asks_arp(&self) -> bool {
         self.watch.is_some()
+    }
+
+    /// The first two machines that answered for the virtual IP at the same time, if any did so far.
+    #[must_use]
+    pub fn two_holders(&self) -> Option<[String; 2]> {
+        self.watch.as_ref().and_then(Watch::two_holders).cloned()
     }
 
     /// Stops, and tells what was seen; the second is why nobody could be asked for the virtual IP.

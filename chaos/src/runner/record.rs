@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::agents::role_of;
 use super::timeline;
 use super::watch::{Watched, count};
-use crate::check::{Bounds, Verdict as Checked, check};
+use crate::check::{Bounds, KindVerdict, Verdict as Checked, check};
 use crate::evidence::{
     Bucket, ClientRecord, FaultRecord, Harness, InvariantRecord, NodeRecord, PhaseRecord, ProbeRecord,
 };
@@ -57,9 +57,14 @@ impl Client {
 
     /// One record per database.
     #[must_use]
-    pub fn records(&self, judged: &Checked) -> Vec<ClientRecord> {
-        let each = judged.kinds.iter();
-        each.map(|(kind, of)| ClientRecord::new(*kind, of, &self.history, self.end_us)).collect()
+    pub fn records(&self, judged: &Checked, faults: &[FaultRecord]) -> Vec<ClientRecord> {
+        let injected = faults.iter().filter_map(|fault| fault.injected_ms);
+        let mut injected_us: Vec<u64> = injected.map(|ms| ms * 1_000).collect();
+        injected_us.sort_unstable();
+        let record = |kind: Kind, of: &KindVerdict| {
+            ClientRecord::new(kind, of, &self.history, &injected_us, self.end_us)
+        };
+        judged.kinds.iter().map(|(kind, of)| record(*kind, of)).collect()
     }
 
     /// How well the client itself ran.

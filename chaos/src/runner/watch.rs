@@ -47,6 +47,8 @@ pub struct Watched {
     newest_before: u64,
     epoch: Option<u64>,
     two_since: Option<Instant>,
+    /// Two machines that answered ARP requests for the virtual IP at the same time.
+    answered: Option<[String; 2]>,
     silent_since: BTreeMap<NodeId, Instant>,
     acknowledged: (u64, Option<Instant>),
 }
@@ -127,6 +129,14 @@ impl Watched {
         self.two_since.is_some_and(|since| since.elapsed() > TWO_FOR)
     }
 
+    /// That two hold the virtual IP, by what was seen on the wire, or by the nodes' own word.
+    fn two_holders(&self) -> Option<String> {
+        if let Some([one, other]) = &self.answered {
+            return Some(format!("{one} and {other} both answered for the virtual IP"));
+        }
+        self.has_two_holders().then(|| "two nodes say that they serve".to_owned())
+    }
+
     /// A run that no method explains.
     fn unplanned(&self) -> Option<&RunRecord> {
         self.runs.iter().find(|run| {
@@ -155,8 +165,10 @@ impl Watched {
                     let quiet = self.quiet().as_millis();
                     return aborted("outage", format!("no write was acknowledged for {quiet} ms"));
                 }
-                Stop::TwoHolders if self.has_two_holders() => {
-                    return aborted("two-holders", "two nodes say that they serve".into());
+                Stop::TwoHolders => {
+                    if let Some(why) = self.two_holders() {
+                        return aborted("two-holders", why);
+                    }
                 }
                 Stop::AgentSilent => {
                     let mut silent = self.silent_since.iter().filter(|(node, _)| !self.hit.contains(*node));
@@ -170,7 +182,7 @@ impl Watched {
                         return aborted("needs-operator", format!("run {} needs an operator", run.number));
                     }
                 }
-                Stop::Outage | Stop::TwoHolders | Stop::UnplannedRun => {}
+                Stop::Outage | Stop::UnplannedRun => {}
             }
         }
         None
@@ -220,6 +232,7 @@ impl Eye {
                     let mut watched = shared.lock();
                     if let Some(meter) = &meter {
                         note_acknowledged(&mut watched, meter.acknowledged());
+                        watched.answered = meter.two_holders();
                     }
                     if let Some(ending) = watched.stop(&experiment) {
                         stops.now(ending);
@@ -303,6 +316,28 @@ mod tests {
         assert!(watched.stop(&experiment()).is_some());
         watched.may_switch = true;
         assert_eq!(watched.stop(&experiment()), None);
+    }
+
+    #[test]
+    fn two_machines_that_answer_abort_at_once_and_two_that_say_so_after_a_while() {
+        let aborted = |watched: &Watched| match watched.stop(&experiment()) {
+            Some(Ending::Aborted { by, why }) => Some((by, why)),
+            None => None,
+            other => panic!("{other:?}"),
+        };
+        let mut watched = Watched { two_since: Some(Instant::now()), ..Watched::default() };
+        assert_eq!(aborted(&watched), None, "reports of two instants");
+        watched.two_since = Instant::now().checked_sub(2 * TWO_FOR);
+        let said = ("two-holders".to_owned(), "two nodes say that they serve".to_owned());
+        assert_eq!(aborted(&watched), Some(said));
+        watched.two_since = None;
+        watched.answered = Some(["02:00:00:00:00:01".into(), "02:00:00:00:00:02".into()]);
+        let (by, why) = aborted(&watched).expect("it stops");
+        assert_eq!(by, "two-holders");
+        assert_eq!(why, "02:00:00:00:00:01 and 02:00:00:00:00:02 both answered for the virtual IP");
+        let mut unconcerned = experiment();
+        unconcerned.stop_when.retain(|stop| stop.condition != Stop::TwoHolders);
+        assert_eq!(watched.stop(&unconcerned), None, "the file says what stops it");
     }
 
     #[test]

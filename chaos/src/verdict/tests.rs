@@ -11,6 +11,15 @@ type Case = (&'static str, fn(&mut Record), Verdict, &'static str);
 const CASES: &[Case] = &[
     ("nothing", |_| {}, Verdict::Pass, ""),
     ("planted dual holder", |r| r.two_holders_ms = 1, Verdict::Fail, "two machines"),
+    (
+        "two holders that ended the drill",
+        |r| {
+            r.ending = Ending::Aborted { by: "two-holders".into(), why: "two answered".into() };
+            r.two_holders_ms = 10;
+        },
+        Verdict::Fail,
+        "two machines answered for the virtual IP for 10 ms",
+    ),
     ("planted lost write", |r| r.clients[0].lost = 1, Verdict::Fail, "mysql: 1 writes acknowledged and lost"),
     ("planted second primary", |r| r.clients[0].interleaved = 1, Verdict::Fail, "while another served"),
     ("duplicate", |r| r.clients[1].duplicated = 2, Verdict::Fail, "redis: 2 writes done twice"),
@@ -29,6 +38,16 @@ const CASES: &[Case] = &[
     ("not healed", |r| r.faults[0].heal_verified_ms = None, Verdict::Fail, "not seen healed"),
     ("outage", |r| r.clients[0].outage_ms = 10_001, Verdict::Fail, "an outage of 10001 ms, at most 10s"),
     ("outage at its bound", |r| r.clients[0].outage_ms = 10_000, Verdict::Pass, ""),
+    (
+        "connect gap, read gap and sustained recovery are reported, not judged",
+        |r| {
+            let seen = r.clients[0].reconnecting.as_mut().unwrap();
+            (seen.connect_gap_ms, seen.read_gap_ms) = (60_000, 60_000);
+            (r.clients[0].sustained_ms, r.clients[1].sustained_ms) = (Some(60_000), None);
+        },
+        Verdict::Pass,
+        "",
+    ),
     (
         "not back",
         |r| r.clients[1].restored = false,
