@@ -18,6 +18,7 @@ pub mod clock;
 mod drill;
 mod driver;
 mod executor;
+mod exposure;
 mod hands;
 mod keeper;
 mod local_state;
@@ -211,6 +212,7 @@ async fn leave(context: Context) {
     }
     // No wish is newer than this one, so no task that is still at work opens anything again.
     let doors = async {
+        hands.reset_clients_first().await;
         let closed = lease.close(&[Door::Vip, Door::Ports], u64::MAX).await;
         // The others wait for the lease's end, so it is not prolonged while the rest closes.
         closed.and(lease.renew(None, u64::MAX).await)
@@ -382,6 +384,7 @@ fn core_setup(context: &Context, boot: u64) -> Setup {
         new_leader_ms: terms(config).new_leader_wait_ms(),
         opened: context.local.opened(),
         writable_boot: context.local.writable_boot(),
+        redis_boot: context.local.redis_boot(),
         boot,
     }
 }

@@ -107,7 +107,7 @@ fn why_page() -> String {
 fn alarms() -> String {
     let mut text = String::from(
         "\n# Alarms of `baton status`\n\nA line that begins with `!`. `.alarms` of the JSON form has the same codes. An alarm is one of these, or the \
-         code above of what keeps the asked node from what it should be.\n\n| alarm | means, and what to do |\n|---|---|\n",
+         code above of what keeps the asked node from what it should be, or `redis-boots-open` of any node.\n\n| alarm | means, and what to do |\n|---|---|\n",
     );
     for code in AlarmCode::ALL {
         writeln!(text, "| `{}` | {} |", code.as_str(), code.meaning()).unwrap();

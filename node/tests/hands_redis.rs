@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use baton_node::hands::redis::{Clients, EmptySource, Redis};
+use baton_node::hands::redis::{Clients, EmptySource, Redis, RedisError, Remote};
 use baton_runbooks::observe::ProbeFailure;
 use support::database::D;
 use support::eventually;
@@ -80,6 +80,50 @@ async fn follows_and_never_an_empty_source() {
         (on_old.facts(D).await.ok()?.keys == 100).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn offsets_are_compared_over_the_network() {
+    if !is_installed() {
+        return;
+    }
+    let old = RedisServer::start().await;
+    let mut new = RedisServer::start().await;
+    let remote = |port| {
+        let access = old.access();
+        Remote::new(([127, 0, 0, 1], port).into(), access.user, access.password)
+    };
+    let mut to_new = remote(new.port);
+    let source = old.hands().promote(None, D).await.unwrap();
+    new.hands().follow("127.0.0.1", old.port, &source, EmptySource::Refuse, D).await.unwrap();
+    old.client(&["SET", "a", "1"]).await.unwrap();
+    let written = old.hands().stream(D).await.unwrap().unwrap();
+    assert!(written.is_primary && written.offset > 0);
+    eventually("the replica has it", || {
+        let (mut remote, written) = (remote(new.port), written.clone());
+        async move {
+            let has = remote.stream(D).await.unwrap().unwrap();
+            assert!(!has.is_primary);
+            (has.history == written.history && has.offset >= written.offset).then_some(())
+        }
+    })
+    .await;
+    to_new.stream(D).await.unwrap();
+
+    new.process().freeze();
+    let late = to_new.stream(Duration::from_millis(100)).await.unwrap_err();
+    assert!(matches!(late, RedisError::Timeout { after_ms: 100, .. }), "{late:?}");
+    new.process().thaw();
+    to_new.stream(D).await.expect("after an error it dials anew");
+    new.restart().await;
+    to_new.stream(D).await.unwrap_err();
+    // It starts with the stream that it had, as the replica of nobody.
+    to_new.stream(D).await.unwrap();
+
+    // Who was promoted writes another stream, although the offset goes on.
+    let promoted = new.hands().promote(None, D).await.unwrap();
+    let of_new = new.hands().stream(D).await.unwrap().unwrap();
+    assert!(promoted.primary && of_new.is_primary && of_new.history != written.history, "{of_new:?}");
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ use crate::lease::granter::Office;
 use crate::ledger::Ledger;
 use crate::ledger::command::Command;
 use crate::model::{Mono, NodeId, RunId, SyncGeneration, WallMs};
-use crate::observe::{Observation, ServiceState};
+use crate::observe::{Observation, RedisBoot, ServiceState};
 use crate::plan::Runbook;
 use crate::run::{Run, RunState};
 use crate::sync::{Keep, Keeper};
@@ -67,6 +67,7 @@ pub struct Agent {
     services: BTreeMap<String, ServiceState>,
     service_watch: ServiceWatch,
     redis_served: Option<redis::Served>,
+    redis_boot: Option<RedisBoot>,
     steps: Steps,
     failures: Vec<Failure>,
     opened: Option<String>,
@@ -105,6 +106,7 @@ impl Agent {
             keeper: Keeper::new(setup.sync_patience_ms, setup.policy.report_max_ms),
             opened: setup.opened.clone(),
             writable_boot: setup.writable_boot.clone(),
+            redis_boot: setup.redis_boot.clone(),
             setup,
             ledger: Arc::default(),
             applied: 0,
@@ -238,6 +240,7 @@ impl Agent {
         }
         self.detector.observe(observation, now);
         if let Observation::Redis { facts } = observation {
+            self.judge_redis(facts);
             self.watch_redis(facts, now);
         }
     }
@@ -336,6 +339,7 @@ impl Agent {
             lease: self.valid_lease(),
             detector: &self.detector,
             boots_writable: self.boots_writable(),
+            redis_boots_open: self.redis_boots_open(),
             waiting,
             semi_sync_broken: self.semi_sync_broken.as_deref(),
             service_lost: self.service_lost(now),

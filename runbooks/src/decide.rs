@@ -309,6 +309,7 @@ fn takeover_plan(facts: &Facts<'_>, target: &NodeId, why: Vec<Why>) -> Plan {
         basis: Basis { epoch: ledger.epoch, sync: ledger.sync_generation, target_instance },
         why,
         detected_ms_ago: None,
+        holder_heard_ms: Default::default(),
         asked_by: None,
         drain_patience_ms: 0,
         steps: takeover::steps(target, ledger.witness(), facts.policy.scope),

@@ -289,6 +289,7 @@ mod tests {
             basis: Basis { epoch: Epoch(1), sync: SyncGeneration(1), target_instance: None },
             why: Vec::new(),
             detected_ms_ago: None,
+            holder_heard_ms: Default::default(),
             asked_by: None,
             drain_patience_ms: 0,
             steps: runbook::steps(&NodeId::from(to), None, SCOPE),

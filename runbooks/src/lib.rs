@@ -14,7 +14,7 @@
 //! - [`detect`]: observations become verdicts. [`decide`]: the leader's decision. [`decide::local`]: what a node does by itself.
 //! - [`plan`], [`run`], [`run::takeover`]: an immutable plan, its journal, the step table.
 //! - [`ledger`]: the replicated state and `apply`. [`lease`]: both halves of the lease's arithmetic.
-//! - [`sync`]: the holder's keeper of the in-sync rule. [`agent`]: all of it behind one `handle(input) -> outputs`.
+//! - [`sync`]: the holder's keeper of the in-sync rule. [`exposure`]: what Redis may lose. [`agent`]: all of it behind one `handle(input) -> outputs`.
 //!
 //! # The driver's contract
 //!
@@ -42,7 +42,8 @@
 //!    [`StepEnded`](agent::Input::StepEnded), also when its task died.
 //! 8. **Opening is announced.** [`Opening`](agent::Input::Opening) is fed, and stored for the next start of the agent,
 //!    before the database is made writable; semi-sync is set as the wish says before that, and afterwards only by
-//!    [`Keep`](agent::Output::Keep) orders. Canaries are numbered on from the newest that the table holds.
+//!    [`Keep`](agent::Output::Keep) orders. Canaries are numbered on from the newest that the table holds. A process of Redis
+//!    is observed, and [how it was found](observe::RedisBoot) stored, before it is made a primary.
 //! 9. **Its own report too**: each [`report`](agent::Agent::report) that is sent is fed to this node's own core.
 //!
 //! # What is deliberately not here
@@ -54,6 +55,7 @@
 pub mod agent;
 pub mod decide;
 pub mod detect;
+pub mod exposure;
 pub mod lease;
 pub mod ledger;
 pub mod model;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exposure::Exposure;
 use crate::model::{Epoch, Generation, Instance, Mono, NodeId, PauseId};
 
 /// How a probe failed. Each is a different verdict: only some of them mean that the target is gone.
@@ -139,6 +140,34 @@ pub struct RedisFacts {
     pub keys: u64,
     /// `min-replicas-to-write`: 0 lets clients write.
     pub min_replicas_to_write: u64,
+}
+
+impl RedisFacts {
+    /// A primary that takes writes.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.primary && self.min_replicas_to_write == 0
+    }
+}
+
+/// How a process of the local Redis was found when an agent of this node first saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisBoot {
+    /// The process, as `pid@ticks`.
+    pub server: String,
+    /// It was open, and no agent had opened it.
+    pub open: bool,
+}
+
+impl RedisBoot {
+    /// The judgement of the process that these facts are of. Each is judged once: what was `known` of it stays, whatever became of
+    /// it since.
+    #[must_use]
+    pub fn of(known: Option<Self>, facts: &RedisFacts) -> Self {
+        known
+            .filter(|known| known.server == facts.server)
+            .unwrap_or_else(|| Self { server: facts.server.clone(), open: facts.is_open() })
+    }
 }
 
 /// What the write probe of the data directory's disk saw.
@@ -273,6 +302,9 @@ pub struct NodeReport {
     pub mysql_verdict: Cow<'static, str>,
     /// Newest facts of the local Redis.
     pub redis: Option<RedisFacts>,
+    /// What would be lost with this node's Redis; `None`: it is not the holder's, or its replica was never seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_exposure: Option<Exposure>,
     /// The verdict on the local Redis, as its code.
     pub redis_verdict: Cow<'static, str>,
     /// The verdict on the local disk, as its code.

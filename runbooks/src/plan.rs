@@ -8,6 +8,8 @@ mod check;
 
 pub use check::{Note, check};
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Epoch, Instance, NodeId, SyncGeneration};
@@ -187,6 +189,9 @@ pub struct Plan {
     /// For how many milliseconds the leader had suspected that the holder is lost; `None`: it did not.
     #[serde(default)]
     pub detected_ms_ago: Option<u64>,
+    /// The evidence of each voter: milliseconds since it last heard from the holder, `None`: never. Who was silent itself is not in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holder_heard_ms: BTreeMap<NodeId, Option<u64>>,
     /// Who asked for it; `None`: the leader decided by itself.
     #[serde(default)]
     pub asked_by: Option<String>,

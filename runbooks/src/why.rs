@@ -247,6 +247,13 @@ pub enum Why {
         /// How it failed.
         detail: String,
     },
+    /// The local Redis was a primary that took writes when the agent first saw its process, and no agent had made it one: its
+    /// configuration starts it so, or somebody opened it before the agent saw it. Such a Redis takes writes of local clients before
+    /// anybody has decided who holds the baton, and one that boots empty wipes a replica that still follows it. It is closed, and
+    /// gets no lease. A holder whose Redis is restarted so while it serves goes on, and gets none the next time. Write
+    /// `replicaof 127.0.0.1 1` (or the peer's address and port) and `min-replicas-to-write 99` into `redis.conf`, then restart
+    /// Redis: what counts is how the new process is found. If this node serves, `baton switchover` first.
+    RedisBootsOpen,
     /// The local Redis came back without data while the other node has it. It is not made the primary: its replica would
     /// be wiped. The baton goes to the other node if that is fit; this Redis then gets its data back as a replica. Find out
     /// why it was empty: `appendonly`, or a removed file.
@@ -395,6 +402,7 @@ impl Why {
             Self::MysqlBootsWritable => "mysql-boots-writable",
             Self::SemiSyncBroken { .. } => "semi-sync-broken",
             Self::RedisDown { .. } => "redis-down",
+            Self::RedisBootsOpen => "redis-boots-open",
             Self::RedisEmpty { .. } => "redis-empty",
             Self::RedisRestarted { .. } => "redis-restarted",
             Self::DiskFull { .. } => "disk-full",

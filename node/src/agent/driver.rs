@@ -21,7 +21,7 @@ use super::executor::{self, Job};
 use super::operator::{self, Look};
 use super::propose::propose;
 use super::views::Publisher;
-use super::{Context, clock, keeper, reconcile, reports, senses, steering};
+use super::{Context, clock, exposure, keeper, reconcile, reports, senses, steering};
 use crate::recorder::Recorder;
 
 /// Inputs that may wait for the core. It takes each within microseconds; more than this waiting means that the process
@@ -62,6 +62,7 @@ pub(super) async fn run(
     let seen = senses::start(&context, &observed, wish.clone());
     reconcile::start(&context, &inputs, &wish, &seen);
     steering::start(&context);
+    let exposed = exposure::start(&context, wish.clone())?;
     let canaries = keeper::start(&context, inputs.clone(), wish.clone(), seen);
     let mut driver = Driver {
         core: Agent::new(setup),
@@ -70,6 +71,7 @@ pub(super) async fn run(
         wishes,
         wish_number: 0,
         canaries,
+        exposed,
         office: Office::default(),
         lease: LeaseFacts::default(),
         prolonged: None,
@@ -104,6 +106,7 @@ struct Driver {
     wishes: watch::Sender<Option<Numbered>>,
     wish_number: u64,
     canaries: keeper::Orders,
+    exposed: exposure::Exposed,
     office: Office,
     /// What the core knows of the lease.
     lease: LeaseFacts,
@@ -287,7 +290,7 @@ impl Driver {
     fn report(&mut self) -> Input {
         let report = self.core.report(self.context.clock.now());
         let (quarantine, resync) = (self.context.ward.facts(), self.context.resync.facts());
-        let mut report = NodeReport { quarantine, resync, ..report };
+        let mut report = NodeReport { quarantine, resync, redis_exposure: self.exposed.newest(), ..report };
         if self.context.consensus.standing().borrow().outranked {
             report.obstacles.push("its log is of a lower generation: `baton rejoin` on it".to_owned());
         }

@@ -17,6 +17,8 @@ use crate::hands::redis::{Redis, RedisAccess};
 
 /// A reset lists and destroys sockets; it takes milliseconds unless there are very many.
 const RESET_DEADLINE: Duration = Duration::from_secs(2);
+/// What comes first must not hold up the closing.
+const RESET_FIRST_DEADLINE: Duration = Duration::from_millis(50);
 
 /// The hands.
 pub(crate) struct Hands {
@@ -99,9 +101,20 @@ impl Hands {
 
     /// Resets the clients' connections, so that they fail at once instead of hanging.
     pub(crate) async fn reset_clients(&self) {
+        self.reset_within(RESET_DEADLINE).await;
+    }
+
+    /// The same as the last thing before open ports close. A closed gate resets the server's own end of a connection that it
+    /// answers on, and the database ends sessions: from then on there is nothing left by which the client, who waits for that
+    /// answer, could be told. Closing waits only a moment for it.
+    pub(crate) async fn reset_clients_first(&self) {
+        self.reset_within(RESET_FIRST_DEADLINE).await;
+    }
+
+    async fn reset_within(&self, deadline: Duration) {
         let spec = self.reset.clone();
         let reset = tokio::task::spawn_blocking(move || reset_clients(&spec));
-        match tokio::time::timeout(RESET_DEADLINE, reset).await {
+        match tokio::time::timeout(deadline, reset).await {
             Ok(Ok(Ok(0))) => {}
             Ok(Ok(Ok(count))) => tracing::info!(count, "client connections reset"),
             Ok(Ok(Err(error))) => tracing::warn!(error = crate::chain::chain(&error), "clients not reset"),
@@ -147,8 +160,13 @@ pub(super) fn access(config: &crate::config::Mysql) -> anyhow::Result<MysqlAcces
 }
 
 fn open_redis(config: &crate::config::Redis) -> anyhow::Result<Redis> {
+    redis_access(config).map(Redis::new)
+}
+
+/// How to reach the local server; reads the password.
+pub(super) fn redis_access(config: &crate::config::Redis) -> anyhow::Result<RedisAccess> {
     let password = config.read_password()?.expose().to_owned();
-    Ok(Redis::new(RedisAccess { socket: config.socket.clone(), user: config.user.clone(), password }))
+    Ok(RedisAccess { socket: config.socket.clone(), user: config.user.clone(), password })
 }
 
 fn reset_spec(config: &Config) -> ResetSpec {

@@ -1,8 +1,9 @@
 //! What the agent must remember on its own disk, beside the Raft log: which database instance it opened for writing, which one
-//! it found writable, and that it stopped the event scheduler.
+//! it found writable, how it found Redis, and that it stopped the event scheduler.
 //!
 //! A database that runs writable and was *not* opened by an agent boots writable, and gets no lease (design, section 6).
 //! An agent that restarts must be able to tell the two apart, and must still know it when an earlier one has closed it.
+//! Each process of Redis is judged once, when it is first seen; that is on disk before it is opened.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -11,16 +12,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use baton_runbooks::observe::{RedisBoot, RedisFacts};
+
 /// The files, and what they say.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalState {
     opened: Noted,
     writable_boot: Noted,
+    redis_boot: Noted,
+    /// The newest; it may not be on disk yet.
+    redis_judged: Arc<Mutex<Option<RedisBoot>>>,
     events_path: PathBuf,
     events_stopped: Arc<AtomicBool>,
 }
 
-/// A server instance in a file of its own.
+/// A server instance, and what is said of it, in a file of its own.
 #[derive(Debug, Clone)]
 struct Noted {
     path: PathBuf,
@@ -78,9 +84,11 @@ impl LocalState {
         fs::create_dir_all(dir).with_context(|| format!("create the state directory {}", dir.display()))?;
         let opened = Noted::open(dir.join("opened"))?;
         let writable_boot = Noted::open(dir.join("writable-boot"))?;
+        let redis_boot = Noted::open(dir.join("redis-boot"))?;
+        let redis_judged = Arc::new(Mutex::new(redis_boot.get().and_then(|line| read_boot(&line))));
         let events_path = dir.join("events-stopped");
         let events_stopped = Arc::new(AtomicBool::new(events_path.exists()));
-        Ok(Self { opened, writable_boot, events_path, events_stopped })
+        Ok(Self { opened, writable_boot, redis_boot, redis_judged, events_path, events_stopped })
     }
 
     /// This agent, or an earlier one, stopped the event scheduler.
@@ -125,6 +133,41 @@ impl LocalState {
     pub(crate) async fn note_writable_boot(&self, server: &str) -> io::Result<()> {
         self.writable_boot.note(server).await
     }
+
+    /// How the newest process of Redis was found that an agent of this node has seen.
+    pub(crate) fn redis_boot(&self) -> Option<RedisBoot> {
+        self.redis_judged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Judges the process that these facts are of. Nothing is written here: a disk that hangs must not delay a probe.
+    pub(crate) fn judge_redis(&self, facts: &RedisFacts) {
+        let mut judged = self.redis_judged.lock().unwrap_or_else(PoisonError::into_inner);
+        *judged = Some(RedisBoot::of(judged.take(), facts));
+    }
+
+    /// Returns once the newest judgement is on disk.
+    pub(crate) async fn note_redis_boot(&self) -> io::Result<()> {
+        match self.redis_boot() {
+            Some(boot) => self.redis_boot.note(&boot_line(&boot)).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// `pid@ticks open` or `pid@ticks closed`.
+fn boot_line(boot: &RedisBoot) -> String {
+    format!("{} {}", boot.server, if boot.open { "open" } else { "closed" })
+}
+
+/// `None` for anything else: the process is judged anew.
+fn read_boot(line: &str) -> Option<RedisBoot> {
+    let (server, found) = line.split_once(' ')?;
+    let open = match found {
+        "open" => true,
+        "closed" => false,
+        _ => return None,
+    };
+    Some(RedisBoot { server: server.to_owned(), open })
 }
 
 /// Writes a small file under a temporary name, and gives it its own when it is on disk.
@@ -170,6 +213,43 @@ mod tests {
         state.note_writable_boot("12@34").await.unwrap();
         assert_eq!(LocalState::open(dir.path()).unwrap().writable_boot().as_deref(), Some("12@34"));
         assert_eq!(LocalState::open(dir.path()).unwrap().opened(), None);
+    }
+
+    fn redis(server: &str, min_replicas_to_write: u64) -> RedisFacts {
+        RedisFacts {
+            server: server.to_owned(),
+            primary: true,
+            loading: false,
+            link_up: false,
+            follows: None,
+            offset: 0,
+            keys: 0,
+            min_replicas_to_write,
+        }
+    }
+
+    #[tokio::test]
+    async fn how_redis_was_found_is_known_to_the_next_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |server: &str, open| Some(RedisBoot { server: server.to_owned(), open });
+        let next = || LocalState::open(dir.path()).unwrap();
+        let state = next();
+        state.note_redis_boot().await.unwrap();
+        assert_eq!(next().redis_boot(), None, "none was seen");
+        for (server, min_replicas, open) in [("12@34", 0, true), ("56@78", 99, false)] {
+            state.judge_redis(&redis(server, min_replicas));
+            assert_eq!(state.redis_boot(), of(server, open));
+            state.note_redis_boot().await.unwrap();
+            // It is judged once.
+            state.judge_redis(&redis(server, 99 - min_replicas));
+            state.note_redis_boot().await.unwrap();
+            let next = next();
+            assert_eq!(next.redis_boot(), of(server, open));
+            next.judge_redis(&redis(server, 99 - min_replicas));
+            assert_eq!(next.redis_boot(), of(server, open));
+        }
+        std::fs::write(dir.path().join("redis-boot"), "what is this").unwrap();
+        assert_eq!(next().redis_boot(), None);
     }
 
     #[tokio::test]

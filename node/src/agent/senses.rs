@@ -146,6 +146,8 @@ async fn watch_redis(context: Context, out: Observations, seen: Seen, period: Du
         tick.tick().await;
         let observation = match redis.probe(deadline).await {
             Ok(facts) => {
+                // Before anybody acts on it.
+                context.local.judge_redis(&facts);
                 seen.note(|newest| newest.redis = Some(facts.clone()));
                 Observation::Redis { facts }
             }

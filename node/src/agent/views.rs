@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use baton_runbooks::agent::Agent;
 use baton_runbooks::decide::Decision;
 use baton_runbooks::decide::local;
+use baton_runbooks::exposure::Exposure;
 use baton_runbooks::ledger::Complete;
 use baton_runbooks::model::{Mono, NodeId, NodeKind};
 use baton_runbooks::observe::{MysqlFacts, NodeReport, ResyncPhase};
@@ -188,7 +189,8 @@ fn alarms(core: &Agent) -> Vec<Alarm> {
     let Some(wish) = core.wish() else { return Vec::new() };
     let normal = |why: &&baton_runbooks::why::Why| {
         use baton_runbooks::why::Why;
-        matches!(why, Why::Serving { .. } | Why::NotHolder | Why::NotOpenedYet { .. })
+        // The last one is told of every node, from its report.
+        matches!(why, Why::Serving { .. } | Why::NotHolder | Why::NotOpenedYet { .. } | Why::RedisBootsOpen)
     };
     let unusual = wish.why.iter().filter(|why| !normal(why));
     unusual.map(|why| Alarm { code: why.code().to_owned(), text: why.to_string() }).collect()
@@ -251,7 +253,7 @@ fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRo
         extra: if role == Role::Closed { extra(core, node) } else { None },
         quarantine: report.filter(|_| role == Role::Closed).and_then(|report| report.quarantine.clone()),
         resync: report.and_then(|report| report.resync.clone()),
-        redis_behind_bytes: redis_behind(core, node),
+        redis_behind: redis_behind(core, node),
         mysql_read_only: mysql(report).map(|facts| facts.read_only),
         obstacles: report.map(|report| report.obstacles.clone()).unwrap_or_default(),
         heard_ms_ago,
@@ -338,10 +340,9 @@ fn extra(core: &Agent, node: &NodeId) -> Option<String> {
     (!extra.is_empty()).then_some(extra)
 }
 
-/// Nothing is known while the link is down: the offsets may be of different histories.
-fn redis_behind(core: &Agent, node: &NodeId) -> Option<u64> {
+/// What the holder says that this node's Redis does not have. It stands also when the holder has fallen silent: that is lost with it.
+fn redis_behind(core: &Agent, node: &NodeId) -> Option<Exposure> {
     let holder = core.ledger().holder.as_ref().filter(|holder| *holder != node)?;
-    let facts = |node| core.reports().get(node).and_then(|heard| heard.report.redis.as_ref());
-    let (mine, theirs) = (facts(node).filter(|facts| facts.link_up)?, facts(holder)?);
-    theirs.primary.then(|| theirs.offset.saturating_sub(mine.offset))
+    let is_data = core.ledger().members.get(node) == Some(&NodeKind::Data);
+    core.reports().get(holder).filter(|_| is_data)?.report.redis_exposure
 }

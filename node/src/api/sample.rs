@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baton_runbooks::exposure::Exposure;
 use baton_runbooks::ledger::{EndedRun, Ledger};
 use baton_runbooks::model::{Epoch, Instance, NodeId, NodeKind, RunId, SyncGeneration, Term, WallMs};
 use baton_runbooks::plan::{Basis, Plan, Runbook, Step};
@@ -30,7 +31,7 @@ fn row(name: &str, kind: NodeKind, role: Role, state: &str, heard: u64) -> NodeR
         extra: None,
         quarantine: None,
         resync: None,
-        redis_behind_bytes: None,
+        redis_behind: (role == Role::Replica).then_some(Exposure { bytes: 0, ms: 0 }),
         mysql_read_only: None,
         obstacles: Vec::new(),
         heard_ms_ago: Some(heard),
@@ -97,6 +98,7 @@ pub(crate) fn takeover() -> Run {
             Why::HolderReleased { epoch: Epoch(2), because: "mysql-dead".to_owned() },
         ],
         detected_ms_ago: Some(40),
+        holder_heard_ms: [("db2".into(), Some(60)), ("mon".into(), None)].into(),
         asked_by: None,
         drain_patience_ms: 0,
         steps: takeover::steps(&target, Some(&witness), scope),

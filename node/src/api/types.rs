@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use baton_runbooks::decide::loss::{Acceptance, LossPreflight};
 use baton_runbooks::decide::switchover::Preflight;
+use baton_runbooks::exposure::Exposure;
 use baton_runbooks::model::{Epoch, Generation, NodeId, NodeKind, RunId, SyncGeneration, Term};
 use baton_runbooks::observe::{Quarantine, ResyncFacts};
 use baton_runbooks::plan::Plan;
@@ -157,10 +158,10 @@ pub struct NodeRow {
     /// The newest resync of it, while it runs and after it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resync: Option<ResyncFacts>,
-    /// Bytes of the holder's Redis stream that it has not processed, by the newest reports of both. The reports are of
-    /// different instants, so a busy primary shows some bytes always.
+    /// What its Redis lacks of the holder's, and would be lost with the holder, as the holder's newest report says. `None`: there is
+    /// no Redis, or it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub redis_behind_bytes: Option<u64>,
+    pub redis_behind: Option<Exposure>,
     /// Whether its MySQL refuses writes, as its agent last saw it; `None` where there is none or it has not been seen.
     /// A closed node's agent keeps clients out in front of a MySQL that does not refuse them yet.
     #[serde(default)]
@@ -278,6 +279,9 @@ pub struct RunRecord {
     pub phases_ms: BTreeMap<String, u64>,
     /// How many milliseconds before its start the leader began to suspect that the holder is lost; `None`: it did not.
     pub detected_ms_before: Option<u64>,
+    /// For each node that spoke when it was decided: milliseconds since it had last heard from the holder, `None`: never.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holder_heard_ms_before: BTreeMap<NodeId, Option<u64>>,
     /// Its steps, in the order of the plan.
     pub steps: Vec<StepRecord>,
 }

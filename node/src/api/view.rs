@@ -147,7 +147,20 @@ pub fn row_alarms(rows: &[NodeRow], own_version: &str) -> Vec<Alarm> {
             "{name} is not heard by {by}, and by others it is; look at the network between them"
         ))
     });
-    configs.chain(versions).chain(divided).collect()
+    configs.chain(versions).chain(divided).chain(heard().filter_map(boots_open)).collect()
+}
+
+/// Told of a holder that serves too: it is refused at its next lease.
+fn boots_open(row: &NodeRow) -> Option<Alarm> {
+    let why = Why::RedisBootsOpen;
+    row.obstacles.iter().any(|obstacle| *obstacle == why.code()).then(|| Alarm {
+        code: why.code().to_owned(),
+        text: format!(
+            "Redis on {} took writes before any agent had opened it, so that node gets no new lease; write `replicaof 127.0.0.1 1` \
+             and `min-replicas-to-write 99` into its redis.conf, then restart it",
+            row.name
+        ),
+    })
 }
 
 /// The closing sentence: `Ok` if a takeover would work now and nothing is to be mended, otherwise what would not work,

@@ -129,11 +129,23 @@ fn one(run: &RunRecord) -> String {
         .iter()
         .flat_map(|step| step.facts.iter().map(move |(key, value)| format!("  {} {key}: {value}", step.step)))
         .collect();
-    let mut parts = vec![wrap(&head), wrap(&why.join("\n")), wrap(&phases.join(" · ")), steps(run)];
+    let mut parts = vec![wrap(&head), wrap(&why.join("\n"))];
+    parts.extend(voters(run).map(|text| wrap(&text)));
+    parts.extend([wrap(&phases.join(" · ")), steps(run)]);
     if !facts.is_empty() {
         parts.push(wrap(&facts.join("\n")));
     }
     parts.join("\n\n")
+}
+
+/// What each node that spoke knew of the holder when the run was decided.
+fn voters(run: &RunRecord) -> Option<String> {
+    let from = run.from.as_ref().filter(|_| !run.holder_heard_ms_before.is_empty())?;
+    let words = run.holder_heard_ms_before.iter().map(|(node, ms)| match ms {
+        Some(ms) => format!("{node} had heard {from} {} before", screen::span(*ms)),
+        None => format!("{node} had not heard {from} since its own start"),
+    });
+    Some(words.collect::<Vec<_>>().join(" · "))
 }
 
 #[cfg(test)]
@@ -156,5 +168,9 @@ mod tests {
         let text = one(&sample::ended_run());
         assert!(text.contains("decided 0 ms · fenced 12 ms"), "{text}");
         assert!(text.contains("cause: holder-released: mysql-dead"), "{text}");
+        assert!(
+            text.contains("db2 had heard db1 60 ms before · mon had not heard db1 since its own start"),
+            "{text}"
+        );
     }
 }

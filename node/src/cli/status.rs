@@ -2,6 +2,8 @@
 //!
 //! The exit code says whether there is an answer, not whether it is a good one; scripts read `ok` in the JSON.
 
+use baton_runbooks::exposure::Exposure;
+
 use super::{Exit, Failure, Global, Output, block_on, screen};
 use crate::api::types::{NodeRow, Role, RunRecord, Status, StepState, Sync};
 
@@ -75,9 +77,14 @@ fn nodes(rows: &[NodeRow]) -> String {
     screen::text(&table)
 }
 
-/// MySQL's in time, Redis' in bytes.
+/// MySQL's in time, Redis' in bytes and time, if it lacks anything; `?`: it is not known.
 fn lag(row: &NodeRow) -> Option<String> {
-    let redis = row.redis_behind_bytes.map(|bytes| format!("redis {bytes} B"));
+    let redis = match (row.redis_behind, &row.redis, row.role) {
+        (Some(Exposure { bytes: 0, .. }), ..) => None,
+        (Some(Exposure { bytes, ms }), ..) => Some(format!("redis {bytes} B of {}", screen::span(ms))),
+        (None, Some(_), Role::Replica | Role::Closed) => Some("redis ?".to_owned()),
+        (None, _, Role::Replica | Role::Closed | Role::Holder | Role::Witness | Role::Unknown) => None,
+    };
     let parts: Vec<String> = row.lag_ms.map(screen::span).into_iter().chain(redis).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
@@ -171,6 +178,20 @@ mod tests {
             }
             assert!(wrap(&status.sentence).lines().all(|line| text.contains(line)), "{text}");
         }
+    }
+
+    #[test]
+    fn what_redis_lacks_is_told_and_that_it_is_not_known() {
+        let mut status = sample::healthy();
+        for (behind, told) in [
+            (Some(Exposure { bytes: 512, ms: 1_200 }), "100 ms, redis 512 B of 1.20 s"),
+            (None, "100 ms, redis ?"),
+            (Some(Exposure { bytes: 0, ms: 0 }), "100 ms"),
+        ] {
+            status.nodes[1].redis_behind = behind;
+            assert_eq!(lag(&status.nodes[1]).as_deref(), Some(told));
+        }
+        assert_eq!(lag(&status.nodes[0]), None, "the holder lacks nothing of its own");
     }
 
     #[test]

@@ -11,22 +11,26 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use baton_runbooks::observe::{ProbeFailure, RedisFacts};
 use redis::aio::MultiplexedConnection;
-use redis::{ConnectionAddr, IntoConnectionInfo, RedisError as DriverError};
+use redis::{ConnectionAddr, IntoConnectionInfo};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::hands::server::{self, ServerId};
 
+mod error;
 mod info;
+mod remote;
 pub mod visit;
+
+pub use error::RedisError;
+pub use remote::{Remote, Stream};
 
 /// How to reach the local server.
 #[derive(Clone)]
@@ -46,86 +50,6 @@ impl fmt::Debug for RedisAccess {
             .field("socket", &self.socket)
             .field("user", &self.user)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why a call on the server failed.
-#[derive(Debug, thiserror::Error)]
-pub enum RedisError {
-    /// Nobody listens on the socket, or it does not let us connect.
-    #[error("cannot connect to {socket}")]
-    Connect {
-        /// The Unix socket.
-        socket: String,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
-    /// No answer within the deadline.
-    #[error("{what}: no answer within {after_ms} ms")]
-    Timeout {
-        /// The operation.
-        what: &'static str,
-        /// The deadline, in milliseconds.
-        after_ms: u64,
-    },
-    /// The server refused, or the connection broke.
-    #[error("{what}")]
-    Command {
-        /// The operation.
-        what: &'static str,
-        /// The driver's error, with the server's words.
-        #[source]
-        source: DriverError,
-    },
-    /// The server's answer is not what the operation must end with.
-    #[error("{what}: {detail}")]
-    Answer {
-        /// The operation.
-        what: &'static str,
-        /// What was found.
-        detail: String,
-    },
-}
-
-impl RedisError {
-    /// This error as the result of a probe.
-    #[must_use]
-    pub fn as_probe_failure(&self) -> ProbeFailure {
-        match self {
-            Self::Connect { source, .. } => match source.kind() {
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ProbeFailure::Refused,
-                io::ErrorKind::WouldBlock => ProbeFailure::Timeout { after_ms: 0 },
-                _ => ProbeFailure::Error { message: format!("{self}: {source}") },
-            },
-            Self::Timeout { after_ms, .. } => ProbeFailure::Timeout { after_ms: *after_ms },
-            Self::Command { source, .. } => {
-                // Of a pipeline each command has its own error; they are the same for what matters here.
-                let first =
-                    source.clone().into_server_errors().and_then(|errors| Some(errors.first()?.1.clone()));
-                let message = first.as_ref().map_or_else(|| source.to_string(), ToString::to_string);
-                let code = first.as_ref().map(|error| error.code());
-                let is_auth = source.kind() == redis::ErrorKind::AuthenticationFailed
-                    || matches!(code, Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
-                if is_auth {
-                    ProbeFailure::WrongCredentials { message }
-                } else if message.contains("max number of clients") {
-                    ProbeFailure::TooManyConnections
-                } else {
-                    ProbeFailure::Error { message }
-                }
-            }
-            Self::Answer { .. } => ProbeFailure::Error { message: self.to_string() },
-        }
-    }
-
-    /// True if the connection is of no use any more.
-    fn is_final(&self) -> bool {
-        match self {
-            Self::Command { source, .. } => source.is_unrecoverable_error() || source.is_io_error(),
-            Self::Connect { .. } | Self::Timeout { .. } => true,
-            Self::Answer { .. } => false,
-        }
     }
 }
 
@@ -241,6 +165,17 @@ impl Redis {
         let min_replicas = config.get("min-replicas-to-write").and_then(|value| value.parse().ok());
         info::facts(&text, server, min_replicas.unwrap_or(0))
             .ok_or_else(|| RedisError::Answer { what, detail: "INFO names no role".into() })
+    }
+
+    /// Where the server stands in which stream; `None` if it does not say.
+    ///
+    /// # Errors
+    /// [`RedisError`].
+    pub async fn stream(&self, deadline: Duration) -> Result<Option<Stream>, RedisError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("INFO").arg("replication");
+        let ((text,), _): ((String,), _) = self.run("offset", pipe, deadline).await?;
+        Ok(info::stream(&text))
     }
 
     /// Makes the server a primary that accepts writes, and reads back. With `only`, no other process than that one.

@@ -1,5 +1,6 @@
 //! The core's side of leading: what is decided, and the proposals that follow from it.
 
+use std::collections::BTreeMap;
 use std::mem::discriminant;
 
 use super::proposals::Purpose;
@@ -27,6 +28,8 @@ impl Agent {
                     let ends = Some(self.ledger.epoch);
                     let mut plan = plan.clone();
                     plan.detected_ms_ago = suspects_since.map(|since| now.since_ms(since));
+                    plan.holder_heard_ms =
+                        plan.from.as_ref().map_or_else(BTreeMap::new, |from| self.sight(from, now).last_ms);
                     let command = Command::StartRun { plan, at: wall };
                     self.propose(Purpose::StartRun, command, term, ends, out);
                 }

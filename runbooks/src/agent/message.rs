@@ -11,7 +11,7 @@ use crate::lease::granter::Office;
 use crate::ledger::Ledger;
 use crate::ledger::command::Command;
 use crate::model::{Epoch, Mono, NodeId, PauseId, RunId, Term, WallMs};
-use crate::observe::{NodeReport, Observation};
+use crate::observe::{NodeReport, Observation, RedisBoot};
 use crate::plan::{PlannedStep, Step};
 use crate::sync::Keep;
 
@@ -239,6 +239,9 @@ pub struct Setup {
     /// The database instance that an earlier agent found writable although none had opened it.
     #[serde(default)]
     pub writable_boot: Option<String>,
+    /// How an earlier agent found the newest process of Redis that it saw.
+    #[serde(default)]
+    pub redis_boot: Option<RedisBoot>,
     /// Drawn at random at this start of the agent, as in its renewals.
     pub boot: u64,
 }

@@ -1,4 +1,5 @@
-//! The holder's Redis: which process of it serves, and what makes it useless although it answers.
+//! The local Redis: how each process of it boots; and the holder's: which process serves, and what makes it useless although it
+//! answers.
 //!
 //! Redis saves what it has once a second at best, and its replica has it after a millisecond. A service manager that starts it
 //! anew within a tenth of a second leaves no time in which it is down: what shows the loss is that another process answers.
@@ -9,7 +10,7 @@ use super::Agent;
 use crate::decide::local::{RedisRestarted, Role};
 use crate::detect::Verdict;
 use crate::model::{Epoch, Mono};
-use crate::observe::{NodeReport, RedisFacts};
+use crate::observe::{NodeReport, RedisBoot, RedisFacts};
 use crate::why::Why;
 
 /// What the replica has is compared with what the holder's Redis had this long before, in milliseconds: a report is under way for
@@ -50,12 +51,24 @@ impl Agent {
     pub(super) fn redis_empty(&self, now: Mono) -> Option<u64> {
         let fresh = |at: Mono| now.since_ms(at) <= self.setup.policy.report_max_ms;
         let (_, facts) = self.detector.redis_facts().filter(|(at, _)| fresh(*at))?;
-        if is_open(facts) || facts.loading || facts.keys > 0 {
+        if facts.is_open() || facts.loading || facts.keys > 0 {
             return None;
         }
         let other = self.ledger.other_data_nodes(&self.setup.me).next()?;
         let heard = self.reports.get(other).filter(|heard| fresh(heard.at))?;
         heard.report.redis.as_ref().map(|redis| redis.keys).filter(|keys| *keys > 0)
+    }
+
+    /// The local Redis was open when an agent first saw its newest process. Until this agent has seen one, the one that an
+    /// earlier agent saw last stands for it.
+    pub(super) fn redis_boots_open(&self) -> bool {
+        let boot = self.redis_boot.as_ref().filter(|boot| self.setup.redis && boot.open);
+        boot.is_some_and(|boot| self.redis_server().is_none_or(|server| server == boot.server))
+    }
+
+    /// What is seen open later was opened by this node's agent, or by an operator.
+    pub(super) fn judge_redis(&mut self, facts: &RedisFacts) {
+        self.redis_boot = Some(RedisBoot::of(self.redis_boot.take(), facts));
     }
 
     /// The newest process of the local Redis that was seen.
@@ -159,20 +172,15 @@ impl Agent {
     }
 }
 
-/// Clients can write there.
-const fn is_open(facts: &RedisFacts) -> bool {
-    facts.primary && facts.min_replicas_to_write == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::Setup;
     use crate::agent::sample::{completed_takeover, setup};
+    use crate::agent::{Input, Setup, Stamped};
     use crate::decide::Heard;
     use crate::decide::local::Wish;
     use crate::ledger::Ledger;
-    use crate::model::{NodeId, NodeKind};
+    use crate::model::{NodeId, NodeKind, WallMs};
     use crate::observe::Observation;
 
     const EPOCH: Epoch = Epoch(2);
@@ -247,6 +255,70 @@ mod tests {
 
     fn said(agent: &Agent) -> Option<RedisRestarted<'_>> {
         agent.redis_restarted(Mono(3_100))
+    }
+
+    /// The local Redis, a primary, answers so.
+    fn sees(agent: &mut Agent, server: &str, min_replicas_to_write: u64) {
+        let facts = RedisFacts { min_replicas_to_write, ..facts(server, None) };
+        agent.observe(&Observation::Redis { facts }, Mono(1_000));
+    }
+
+    fn noted(server: &str, open: bool) -> Setup {
+        let redis_boot = Some(RedisBoot { server: server.to_owned(), open });
+        Setup { redis: true, redis_boot, ..setup("db1") }
+    }
+
+    #[test]
+    fn a_process_that_takes_writes_when_it_is_first_seen_boots_open() {
+        let mut agent = Agent::new(Setup { redis: true, ..setup("db1") });
+        assert!(!agent.redis_boots_open(), "none was seen");
+        sees(&mut agent, "7@1", 0);
+        assert!(agent.redis_boots_open());
+        sees(&mut agent, "7@1", 99);
+        assert!(agent.redis_boots_open(), "closed since, and its configuration is what it was");
+        let said = agent.obstacles(Mono(1_000));
+        assert!(said.iter().any(|obstacle| obstacle == "redis-boots-open"), "{said:?}");
+        sees(&mut agent, "8@2", 99);
+        assert!(!agent.redis_boots_open(), "the next process boots closed");
+        sees(&mut agent, "8@2", 0);
+        assert!(!agent.redis_boots_open(), "it was opened since");
+        sees(&mut agent, "9@3", 0);
+        assert!(agent.redis_boots_open());
+        let facts = facts("10@4", Some("127.0.0.1:1"));
+        agent.observe(&Observation::Redis { facts }, Mono(1_000));
+        assert!(!agent.redis_boots_open(), "a replica is not open");
+    }
+
+    #[test]
+    fn what_an_earlier_agent_found_goes_for_its_process() {
+        let mut agent = Agent::new(noted("7@1", false));
+        sees(&mut agent, "7@1", 0);
+        assert!(!agent.redis_boots_open(), "that one, or somebody, has opened it");
+        let mut agent = Agent::new(noted("7@1", true));
+        sees(&mut agent, "7@1", 99);
+        assert!(agent.redis_boots_open(), "that one has closed it");
+        let mut agent = Agent::new(noted("7@1", false));
+        sees(&mut agent, "8@2", 0);
+        assert!(agent.redis_boots_open(), "another process");
+    }
+
+    #[test]
+    fn a_holder_that_starts_anew_asks_for_no_lease_before_a_process_was_seen_that_boots_closed() {
+        let mut agent = Agent::new(noted("7@1", true));
+        let me = NodeId::from("db1");
+        let members = [(me.clone(), NodeKind::Data), (NodeId::from("db2"), NodeKind::Data)].into();
+        let ledger = Ledger { members, epoch: EPOCH, holder: Some(me), ..Ledger::default() };
+        let mut asks_after = |input| {
+            agent.handle(Stamped { now: Mono(1_000), wall: WallMs(0), input });
+            agent.wish().and_then(|wish| wish.renew)
+        };
+        let closed = |server: &str| {
+            let facts = RedisFacts { min_replicas_to_write: 99, ..facts(server, None) };
+            Input::Observed { observation: Observation::Redis { facts } }
+        };
+        assert_eq!(asks_after(Input::Committed { index: 1, ledger: ledger.into() }), None);
+        assert_eq!(asks_after(closed("7@1")), None);
+        assert_eq!(asks_after(closed("8@2")), Some(EPOCH));
     }
 
     #[test]

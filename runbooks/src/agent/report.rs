@@ -26,6 +26,7 @@ impl Agent {
             mysql_age_ms: self.detector.mysql_facts().map(|(at, _)| now.since_ms(at)),
             mysql_verdict: self.detector.mysql(now).as_str().into(),
             redis: self.detector.redis_facts().map(|(_, facts)| facts.clone()),
+            redis_exposure: None,
             redis_verdict: self.detector.redis(now).as_str().into(),
             disk_verdict: self.detector.disk().as_str().into(),
             services: self.services.clone(),
@@ -55,6 +56,9 @@ impl Agent {
             self.mysql_obstacles(now, &mut found);
         }
         if self.setup.redis {
+            if self.redis_boots_open() {
+                found.push(Why::RedisBootsOpen.to_string());
+            }
             let verdict = self.detector.redis(now);
             if verdict != Verdict::Healthy && verdict != Verdict::Suspect {
                 found.push(Why::RedisDown { detail: verdict.as_str().to_owned() }.to_string());

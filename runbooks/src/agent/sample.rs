@@ -39,6 +39,7 @@ pub(super) fn setup(me: &str) -> Setup {
         new_leader_ms: 0,
         opened: None,
         writable_boot: None,
+        redis_boot: None,
         boot: 1,
     }
 }
@@ -54,6 +55,7 @@ pub(super) fn completed_takeover(to: &str, why: Why) -> EndedRun {
         basis: Basis { epoch: Epoch(1), sync: SyncGeneration(1), target_instance: None },
         why: vec![why],
         detected_ms_ago: None,
+        holder_heard_ms: Default::default(),
         asked_by: None,
         drain_patience_ms: 0,
         steps: Vec::new(),

@@ -269,6 +269,7 @@ mod tests {
             basis: Basis { epoch: Epoch(0), sync: SyncGeneration(0), target_instance: None },
             why: Vec::new(),
             detected_ms_ago: None,
+            holder_heard_ms: Default::default(),
             asked_by: None,
             drain_patience_ms: 0,
             steps: steps(&target(), None, SCOPE),

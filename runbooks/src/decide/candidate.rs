@@ -3,7 +3,7 @@
 use super::Facts;
 use super::loss::Lack;
 use crate::ledger::{Complete, LossAccepted};
-use crate::model::{Instance, NodeId, NodeKind};
+use crate::model::{Epoch, Instance, NodeId, NodeKind};
 use crate::observe::MysqlFacts;
 use crate::why::Why;
 
@@ -51,8 +51,11 @@ pub(super) fn obstacle(facts: &Facts<'_>, node: &NodeId) -> Option<Why> {
 }
 
 fn not_complete(facts: &Facts<'_>, node: &NodeId, mysql: Option<&MysqlFacts>) -> Option<Why> {
-    if !facts.ledger.mysql || facts.ledger.holder.as_ref() == Some(node) {
+    if facts.ledger.holder.as_ref() == Some(node) {
         return None;
+    }
+    if !facts.ledger.mysql {
+        return not_initial(facts, node);
     }
     match facts.ledger.in_sync.get(node) {
         Some(Complete::Holder) => None,
@@ -62,6 +65,16 @@ fn not_complete(facts: &Facts<'_>, node: &NodeId, mysql: Option<&MysqlFacts>) ->
         }
         None => Some(Why::CandidateNotInSync { node: node.clone(), behind: behind(facts, node, mysql) }),
     }
+}
+
+/// Without MySQL the ledger vouches for nobody, but for the very first holder: only its data count, and the other node is made its
+/// copy.
+fn not_initial(facts: &Facts<'_>, node: &NodeId) -> Option<Why> {
+    let mut complete = facts.ledger.in_sync.iter();
+    let (initial, _) = complete.find(|(_, known)| **known == Complete::Holder)?;
+    let behind = format!("the data of {initial} count, which has not served yet");
+    let is_refused = facts.ledger.epoch == Epoch(0) && initial != node;
+    is_refused.then(|| Why::CandidateNotInSync { node: node.clone(), behind })
 }
 
 fn restarted(node: &NodeId, seen: &Instance, mysql: Option<&MysqlFacts>) -> Option<Why> {

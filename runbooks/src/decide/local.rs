@@ -76,6 +76,8 @@ pub struct LocalFacts<'a> {
     pub detector: &'a Detector,
     /// The database runs writable and this agent did not open it.
     pub boots_writable: bool,
+    /// The local Redis was open when an agent first saw its process.
+    pub redis_boots_open: bool,
     /// Commits on the local primary wait for the replica: sessions, as seen a moment ago. Old figures count as 0: a hung
     /// server gives no new ones, and must not be excused by them.
     pub waiting: u64,
@@ -137,6 +139,9 @@ pub fn decide_local(facts: &LocalFacts<'_>) -> Wish {
         if facts.boots_writable {
             return closed(None, None, Why::MysqlBootsWritable);
         }
+        if facts.redis_boots_open {
+            return closed(None, None, Why::RedisBootsOpen);
+        }
         let why = vec![Why::NotOpenedYet { run: run.id }];
         return Wish { role: Role::Acquiring { epoch }, renew: Some(epoch), release: None, why };
     }
@@ -153,6 +158,10 @@ fn serve(facts: &LocalFacts<'_>, epoch: Epoch) -> Wish {
     }
     let valid = facts.lease.is_some_and(|(of, until)| of == epoch && facts.now < until);
     if !valid {
+        // It is about the next opening: what is open goes on, and in a pause nothing is taken from whoever served.
+        if facts.redis_boots_open && facts.ledger.pause.is_none() {
+            return closed(None, None, Why::RedisBootsOpen);
+        }
         return closed(None, Some(epoch), Why::LeaseLapsed { epoch });
     }
     let cannot = cannot_serve(facts);

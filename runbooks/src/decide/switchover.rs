@@ -121,6 +121,7 @@ impl Look<'_> {
             basis: Basis { epoch: ledger.epoch, sync: ledger.sync_generation, target_instance },
             why: Vec::new(),
             detected_ms_ago: None,
+            holder_heard_ms: Default::default(),
             asked_by: Some(wanted.by.clone()),
             drain_patience_ms: wanted.drain_patience_ms,
             steps,

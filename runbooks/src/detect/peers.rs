@@ -15,6 +15,8 @@ pub struct Sight {
     pub heard_by: Vec<NodeId>,
     /// Who does not, each with milliseconds since the last time; `None`: never.
     pub unheard_by: BTreeMap<NodeId, Option<u64>>,
+    /// Everybody who has a say, with milliseconds since the last time; `None`: never.
+    pub last_ms: BTreeMap<NodeId, Option<u64>>,
 }
 
 impl Sight {
@@ -41,12 +43,13 @@ impl Sight {
     fn note(&mut self, by: &NodeId, last_ms: Option<u64>, up_ms: Option<u64>, max_ms: u64) {
         let has_started = up_ms.is_some_and(|ms| ms <= max_ms);
         match last_ms {
+            None if has_started => return,
             Some(ms) if ms <= max_ms => self.heard_by.push(by.clone()),
-            None if has_started => {}
             unheard => {
                 self.unheard_by.insert(by.clone(), unheard);
             }
         }
+        self.last_ms.insert(by.clone(), last_ms);
     }
 
     /// Some do not hear it.

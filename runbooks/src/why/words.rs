@@ -74,8 +74,7 @@ impl fmt::Display for Why {
             Self::RedisRestarted { was, is } => write!(f, ": {is} instead of {was}"),
             Self::RedisEmpty { keys } => write!(f, ": {keys} keys at the other node"),
             Self::DiskFull { free_bytes } => write!(f, ": {free_bytes} bytes free"),
-            Self::LinkDown { interface } => write!(f, ": {interface}"),
-            Self::GatewayLost { address } => write!(f, ": {address}"),
+            Self::LinkDown { interface: what } | Self::GatewayLost { address: what } => write!(f, ": {what}"),
             Self::ServiceDown { name, state } => write!(f, ": {name} is {state}"),
             Self::CommitsWaitForReplica { waiting } => write!(f, ": {waiting} sessions"),
             Self::OtherNotBetter { because } => write!(f, ": {because}"),
@@ -95,6 +94,7 @@ impl fmt::Display for Why {
             | Self::MysqlWrongCredentials
             | Self::MysqlTooManyConnections
             | Self::MysqlBootsWritable
+            | Self::RedisBootsOpen
             | Self::DiskReadOnly
             | Self::DiskStalled => Ok(()),
         }

@@ -31,6 +31,7 @@ impl World {
             basis: Basis { epoch, sync, target_instance: None },
             why: Vec::new(),
             detected_ms_ago: None,
+            holder_heard_ms: Default::default(),
             asked_by: Some("an operator".to_owned()),
             drain_patience_ms: 5_000,
             steps: switchover::steps(&from, &to, self.ledger.witness(), scope, waits),

@@ -89,6 +89,7 @@ impl Scene {
             basis: Basis { epoch: self.ledger.epoch, sync: self.ledger.sync_generation, target_instance },
             why: vec![Why::Vacant],
             detected_ms_ago: None,
+            holder_heard_ms: Default::default(),
             asked_by: None,
             drain_patience_ms: 0,
             steps: takeover::steps(to, self.ledger.witness(), self.policy.scope),

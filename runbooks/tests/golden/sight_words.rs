@@ -75,7 +75,8 @@ impl Scene {
             "write-failed" => {
                 Observation::MysqlWriteFailed { failure: ProbeFailure::Timeout { after_ms: 2_000 } }
             }
-            "redis" => Observation::Redis { facts: redis() },
+            "redis" => Observation::Redis { facts: closed_redis(&detail) },
+            "redis-open" => Observation::Redis { facts: redis_process(&detail) },
             "redis-refused" => Observation::RedisFailed { failure: ProbeFailure::Refused },
             "disk-ok" => disk(1_000_000, false, Some(2)),
             "disk-full" => disk(12, false, Some(2)),
@@ -103,7 +104,10 @@ impl Scene {
             facts.instance.server = server;
         }
         let dead = text(case, "mysql")?.is_some_and(|word| word == "dead");
-        let obstacles = if dead { vec![Why::MysqlDead.to_string()] } else { Vec::new() };
+        let mut obstacles = if dead { vec![Why::MysqlDead.to_string()] } else { Vec::new() };
+        if case.args.remove("redis-boots-open").is_some() {
+            obstacles.push(Why::RedisBootsOpen.to_string());
+        }
         let mut heard_ms = std::collections::BTreeMap::new();
         if let Some(other) = node(case, "hears")? {
             heard_ms.insert(other, arg(case, "heard-ms")?);
@@ -117,6 +121,7 @@ impl Scene {
             mysql_age_ms: Some(0),
             mysql_verdict: if dead { "dead" } else { "healthy" }.into(),
             redis: None,
+            redis_exposure: None,
             redis_verdict: "unknown".into(),
             disk_verdict: "healthy".into(),
             services: Default::default(),
@@ -197,6 +202,7 @@ impl Scene {
             lease: self.held,
             detector: &self.detector,
             boots_writable: case.args.remove("boots-writable").is_some(),
+            redis_boots_open: case.args.remove("redis-boots-open").is_some(),
             waiting: maybe(case, "waiting")?.unwrap_or(0),
             semi_sync_broken: broken.as_deref(),
             service_lost: service.as_deref().map(|name| (name, "stopped")),
@@ -245,6 +251,7 @@ impl Scene {
             new_leader_ms: 0,
             opened: None,
             writable_boot: None,
+            redis_boot: None,
             boot: 1,
         });
         let mut feed = |input| drop(agent.handle(Stamped { now: self.now, wall: WallMs(0), input }));
@@ -321,6 +328,17 @@ fn change(facts: &mut MysqlFacts, case: &mut TestCase) -> Result<(), String> {
 
 const fn disk(free_bytes: u64, read_only: bool, sync_ms: Option<u64>) -> Observation {
     Observation::Disk { facts: DiskFacts { free_bytes, read_only, sync_ms } }
+}
+
+/// An open one, whose process has this name, if any.
+fn redis_process(server: &str) -> RedisFacts {
+    let open = redis();
+    if server.is_empty() { open } else { RedisFacts { server: server.to_owned(), ..open } }
+}
+
+/// As it boots.
+fn closed_redis(server: &str) -> RedisFacts {
+    RedisFacts { primary: false, link_up: false, min_replicas_to_write: 99, ..redis_process(server) }
 }
 
 pub fn redis() -> RedisFacts {

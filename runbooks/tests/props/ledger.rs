@@ -40,6 +40,7 @@ pub fn plan(ledger: &Ledger, to: &NodeId) -> Plan {
         basis: Basis { epoch: ledger.epoch, sync: ledger.sync_generation, target_instance },
         why: vec![Why::Vacant],
         detected_ms_ago: None,
+        holder_heard_ms: Default::default(),
         asked_by: None,
         drain_patience_ms: 0,
         steps: takeover::steps(to, ledger.witness(), scope()),

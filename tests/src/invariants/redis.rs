@@ -3,6 +3,7 @@
 
 use baton_runbooks::ledger::Ledger;
 use baton_runbooks::model::NodeId;
+use baton_runbooks::observe::RedisBoot;
 use baton_runbooks::plan::Runbook;
 
 use crate::sim::mysql::{Tx, TxSet};
@@ -54,6 +55,17 @@ impl Acknowledged {
         self.acked = self.acked.meet(&target.data);
         Ok(())
     }
+}
+
+/// Every process boots closed in this world, and only agents open one: none may be taken for one that boots open.
+pub fn judged(boot: &RedisBoot, node: usize) -> Result<(), String> {
+    if boot.open {
+        return Err(format!(
+            "the agent at node {node} opened Redis {} and takes it for one that boots open",
+            boot.server
+        ));
+    }
+    Ok(())
 }
 
 /// The replica of `node` takes over what its primary has.

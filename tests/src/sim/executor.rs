@@ -123,6 +123,7 @@ impl World {
                 if self.redis(node).is_some_and(|redis| !redis.up) {
                     return None;
                 }
+                self.see_redis_first(node);
                 if self.db(node).read_only {
                     self.cut(node);
                     let db = self.db_mut(node);

@@ -10,6 +10,7 @@ use baton_runbooks::lease::Terms;
 use baton_runbooks::lease::granter::{Granter, Office};
 use baton_runbooks::lease::holder::Holder;
 use baton_runbooks::model::{Mono, NodeId};
+use baton_runbooks::observe::RedisBoot;
 use baton_runbooks::run::table::Scope;
 
 use super::forcing::Order;
@@ -100,6 +101,8 @@ pub struct Node {
     pub boot: u64,
     /// The database instance that was opened, as noted on disk.
     pub opened: Option<String>,
+    /// How the newest process of Redis was found that an agent saw, as noted on disk.
+    pub redis_boot: Option<RedisBoot>,
     /// The database; the witness has none.
     pub db: Option<Mysql>,
     /// The database is not started before.
@@ -153,6 +156,7 @@ impl Node {
             pausing: Pausing::default(),
             boot: index as u64 * 1_000,
             opened: None,
+            redis_boot: None,
             db: (index < 2).then(Mysql::default),
             db_down_until: 0,
             redis: None,
@@ -192,8 +196,8 @@ impl Node {
         self.holder = Holder::new(self.name.clone(), TERMS, self.boot);
         self.granter = Granter::new(self.name.clone(), terms(planted));
         self.pausing = Pausing::default();
-        self.agent =
-            Some(Agent::new(setup(self.name.clone(), index, self.boot, self.opened.clone(), self.has_redis)));
+        let noted = Noted { opened: self.opened.clone(), redis_boot: self.redis_boot.clone() };
+        self.agent = Some(Agent::new(setup(self.name.clone(), index, self.boot, noted, self.has_redis)));
         self.wish = None;
         self.standing = None;
         self.lease = LeaseFacts::default();
@@ -219,7 +223,14 @@ fn terms(planted: Option<Planted>) -> Terms {
     if planted == Some(Planted::NoMargin) { Terms { margin_ms: 0, ..TERMS } } else { TERMS }
 }
 
-fn setup(me: NodeId, index: usize, boot: u64, opened: Option<String>, redis: bool) -> Setup {
+/// What a start of the agent finds on disk.
+#[derive(Default)]
+struct Noted {
+    opened: Option<String>,
+    redis_boot: Option<RedisBoot>,
+}
+
+fn setup(me: NodeId, index: usize, boot: u64, noted: Noted, redis: bool) -> Setup {
     Setup {
         me,
         own_address: address(index).to_owned(),
@@ -245,8 +256,9 @@ fn setup(me: NodeId, index: usize, boot: u64, opened: Option<String>, redis: boo
         version: String::new(),
         config_hash: String::new(),
         new_leader_ms: TERMS.new_leader_wait_ms(),
-        opened,
+        opened: noted.opened,
         writable_boot: None,
+        redis_boot: noted.redis_boot,
         boot,
     }
 }
@@ -268,7 +280,7 @@ mod tests {
             slots: SLOTS,
         };
         assert_eq!(TERMS, shipped);
-        let setup = setup(NodeId::from(NAMES[0]), 0, 1, None, false);
+        let setup = setup(NodeId::from(NAMES[0]), 0, 1, Noted::default(), false);
         assert_eq!(setup.sync_patience_ms, timing.sync_patience.0);
         assert_eq!(setup.policy.report_max_ms, 3 * timing.report.0 + timing.rtt.0);
         assert_eq!(setup.patience.hung_ms, 5 * timing.probe.0);

@@ -2,7 +2,7 @@
 //! have forgotten everything. Boots as a replica of nobody, refusing writes.
 
 use baton_runbooks::agent::Input;
-use baton_runbooks::observe::{Observation, ProbeFailure, RedisFacts};
+use baton_runbooks::observe::{Observation, ProbeFailure, RedisBoot, RedisFacts};
 
 use super::mysql::{Tx, TxSet, address};
 use super::node::NAMES;
@@ -79,11 +79,34 @@ impl World {
     pub(super) fn look_at_redis(&mut self, node: usize) {
         let Some(redis) = self.redis(node) else { return };
         let observation = if redis.up {
-            Observation::Redis { facts: redis.facts() }
+            let facts = redis.facts();
+            self.note_redis_boot(node, &facts);
+            Observation::Redis { facts }
         } else {
             Observation::RedisFailed { failure: ProbeFailure::Refused }
         };
         self.feed(node, Input::Observed { observation });
+    }
+
+    /// Judged once, and on disk before it is opened.
+    fn note_redis_boot(&mut self, node: usize, facts: &RedisFacts) {
+        let it = &mut self.nodes[node];
+        if it.agent.is_none() {
+            return;
+        }
+        let boot = RedisBoot::of(it.redis_boot.take(), facts);
+        let judged = redis::judged(&boot, node);
+        it.redis_boot = Some(boot);
+        self.invariants.hold(self.now, redis::NAME, judged);
+    }
+
+    /// A step looks at a process that no probe has seen before it opens it.
+    pub(super) fn see_redis_first(&mut self, node: usize) {
+        let Some(redis) = self.redis(node).filter(|redis| redis.up) else { return };
+        let is_known = self.nodes[node].redis_boot.as_ref().is_some_and(|boot| boot.server == redis.server());
+        if !is_known {
+            self.look_at_redis(node);
+        }
     }
 
     /// A client behind the VIP writes, and is told so at once.

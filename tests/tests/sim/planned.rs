@@ -54,6 +54,26 @@ fn a_switchover_passes_the_baton_once_and_soon_is_in_sync_again() {
     }
 }
 
+/// What stands in the history for an operator who asks on what evidence the baton moved.
+#[test]
+fn a_takeover_notes_what_each_voter_had_heard() {
+    for seed in 1..20 {
+        let mut world = World::new(seed, Options { calm: true, trace: true, ..Options::default() });
+        world.run_until(START_MS + seed * 7);
+        world.inject(Fault::HostCrash { node: 0, for_ms: 60_000 });
+        world.run_until(world.now + 5_000);
+        let ledger = world.ledger();
+        let runs = ledger.history.iter().map(|ended| &*ended.run).chain(ledger.run.iter());
+        let run = runs.last().unwrap_or_else(|| panic!("seed {seed}: no run\n{}", world.story()));
+        let heard: Vec<_> = run.plan.holder_heard_ms.iter().map(|(node, ms)| (node.as_str(), *ms)).collect();
+        let [("db2", Some(replica)), ("mon", Some(witness))] = heard[..] else {
+            panic!("seed {seed}: {heard:?}\n{}", world.story())
+        };
+        // A report comes several times within a lease, and the lease was over.
+        assert!(replica > 500 && witness > 500, "seed {seed}: {heard:?}\n{}", world.story());
+    }
+}
+
 #[test]
 fn an_abort_at_any_moment_leaves_one_of_both_serving() {
     let (mut passed, mut taken_back) = (0, 0);

@@ -9,7 +9,7 @@ use baton_netops::{Cut, Probe};
 use baton_runbooks::agent::Input;
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::model::NodeKind;
-use baton_runbooks::observe::ProbeFailure;
+use baton_runbooks::observe::{Observation, ProbeFailure, RedisFacts};
 use baton_runbooks::plan::Step;
 use baton_runbooks::run::Run;
 use tokio::time::sleep;
@@ -22,7 +22,8 @@ use crate::chain::chain;
 use crate::hands::hooks::{self, Hook};
 use crate::hands::mysql::Mysql;
 use crate::hands::mysql::semisync::Switch;
-use crate::hands::server::boot_id;
+use crate::hands::redis::Redis;
+use crate::hands::server::{ServerId, boot_id};
 
 /// Deadline of one statement on the path: they take milliseconds, and the step has a limit of its own.
 pub(super) const STATEMENT: Duration = Duration::from_secs(2);
@@ -288,7 +289,7 @@ impl Executor {
                 // The other one may still follow this server. It has the data: the core gives the baton back for that.
                 facts.push(fact("redis", "empty here and not there: not made the primary"));
             } else {
-                let promoted = redis.promote(None, LEASE_DEADLINE).await?;
+                let promoted = self.promote_redis(redis, &seen).await?;
                 facts.push(fact("redis_offset", promoted.offset));
             }
             if server.is_none() {
@@ -307,6 +308,19 @@ impl Executor {
         };
         tokio::try_join!(vip, context.lease.open(Door::Ports, self.wish, server, deadline))?;
         Ok(facts)
+    }
+
+    /// The process that was looked at, and no other. That it was closed is known to the core, and to the agent that starts next,
+    /// before it is opened: seen for the first time afterwards, it would count as one that boots open.
+    async fn promote_redis(&self, redis: &Redis, seen: &RedisFacts) -> anyhow::Result<RedisFacts> {
+        let only = seen.server.parse::<ServerId>().context("the process of Redis")?;
+        let local = &self.context.local;
+        local.judge_redis(seen);
+        local.note_redis_boot().await.context("note how Redis was found")?;
+        let observation = Observation::Redis { facts: seen.clone() };
+        self.inputs.send(Input::Observed { observation }).await.context("the driver has ended")?;
+        self.check_current()?;
+        Ok(redis.promote(Some(only), LEASE_DEADLINE).await?)
     }
 
     /// Starts the holder's services of one kind, in dependency order, and waits until they are healthy.

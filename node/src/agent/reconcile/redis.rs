@@ -42,6 +42,13 @@ impl RedisShare {
         }
     }
 
+    /// Once it is closed, or opened, the server does not show any more how it was found. Tried until it is on disk.
+    async fn note_boot(&self) {
+        if let Err(error) = self.context.local.note_redis_boot().await {
+            tracing::warn!(%error, "not noted how this Redis was found");
+        }
+    }
+
     async fn follow(&self, redis: &Redis, facts: &RedisFacts, holder: &NodeId) {
         let config = &self.context.config;
         let (Some(node), Some(port)) = (config.find(holder), config.redis.as_ref().map(|redis| redis.port))
@@ -76,6 +83,11 @@ impl RedisShare {
                 if !was_empty {
                     tracing::error!("Redis is empty here and the other node has data; not made the primary");
                 }
+                return;
+            }
+            // An agent that starts anew must not take what is opened here for one that boots so.
+            if let Err(error) = self.context.local.note_redis_boot().await {
+                tracing::error!(%error, "Redis is not made the primary: the state directory refuses a write");
                 return;
             }
             if !self.newest.is(wish) {
@@ -113,9 +125,10 @@ impl Share for RedisShare {
             Role::Witness
             | Role::Acquiring { .. }
             | Role::Receiving { .. }
-            | Role::Serving { ports: false, .. } => {}
+            | Role::Serving { ports: false, .. } => self.note_boot().await,
             Role::Closed { follow } => {
                 self.close(&redis, &facts).await;
+                self.note_boot().await;
                 if let Some(holder) = follow {
                     self.follow(&redis, &facts, holder).await;
                 }
@@ -123,8 +136,9 @@ impl Share for RedisShare {
             // Another process is not touched before it was judged: it may have lost what the other node has.
             Role::Serving { ports: true, redis: judged, .. } if judged.as_ref() == Some(&facts.server) => {
                 self.serve(&redis, &facts, wish).await;
+                self.note_boot().await;
             }
-            Role::Serving { ports: true, .. } => {}
+            Role::Serving { ports: true, .. } => self.note_boot().await,
         }
     }
 }

@@ -81,6 +81,7 @@ fn record(run: &Run, state: &RunState, now: WallMs) -> RunRecord {
         elapsed_ms: since(run, until),
         phases_ms: phases(run),
         detected_ms_before: run.plan.detected_ms_ago,
+        holder_heard_ms_before: run.plan.holder_heard_ms.clone(),
         steps: run.plan.steps.iter().map(|planned| step_record(run, planned, now)).collect(),
     }
 }

@@ -271,6 +271,26 @@ fn alarms_are_told_even_if_a_takeover_would_work() {
 }
 
 #[test]
+fn a_redis_that_boots_open_is_told_with_the_way_out() {
+    let boots_open = |node: usize| after(|s| s.nodes[node].obstacles = vec!["redis-boots-open".to_owned()]);
+    let holder = boots_open(0);
+    assert_eq!(holder.alarms.len(), 1);
+    assert_eq!(holder.alarms[0].code, "redis-boots-open");
+    assert!(holder.sentence.starts_with("ATTENTION: db2 can take over now"), "{}", holder.sentence);
+    for part in ["Redis on db1", "`replicaof 127.0.0.1 1`", "`min-replicas-to-write 99`", "restart it"] {
+        assert!(holder.sentence.contains(part), "{part}: {}", holder.sentence);
+    }
+    let replica = boots_open(1);
+    assert_eq!(replica.sentence, "NOT OK: db2 could not take over now: redis-boots-open.");
+    assert!(replica.alarms[0].text.starts_with("Redis on db2"), "{:?}", replica.alarms);
+    let silent = after(|s| {
+        s.nodes[1].obstacles = vec!["redis-boots-open".to_owned()];
+        silence_node(s, "db2", Some(60_000));
+    });
+    assert_eq!(silent.alarms, [], "what it said is old");
+}
+
+#[test]
 fn history_has_phases_since_the_start() {
     let record = sample::ended_run();
     let phases: Vec<(&str, u64)> =
@@ -331,7 +351,7 @@ fn status_json_is_stable() {
              "redis": "ok", "lag_ms": null, "obstacles": [], "heard_ms_ago": 0, "silent": false, "version": "0.1.0",
              "mysql_read_only": null, "config_matches": true},
             {"name": "db2", "kind": "data", "role": "replica", "state": "replicates", "serving": false, "mysql": "ok",
-             "redis": "ok", "lag_ms": 100, "obstacles": [], "heard_ms_ago": 87, "silent": false, "version": "0.1.0",
+             "redis": "ok", "redis_behind": {"bytes": 0, "ms": 0}, "lag_ms": 100, "obstacles": [], "heard_ms_ago": 87, "silent": false, "version": "0.1.0",
              "mysql_read_only": null, "config_matches": true},
             {"name": "mon", "kind": "witness", "role": "witness", "state": "leads, votes, watches", "serving": false,
              "mysql": null, "redis": null, "lag_ms": null, "obstacles": [], "heard_ms_ago": 41, "silent": false,
@@ -364,6 +384,7 @@ fn run_json_is_stable() {
         "phases_ms": {"decided": 0, "fenced": 12, "cut": 30, "vip_held": 55, "drained": 90, "promoted": 140,
                       "open": 160, "services_healthy": 900, "validated": 1010},
         "detected_ms_before": 40,
+        "holder_heard_ms_before": {"db2": 60, "mon": null},
         "steps": null,
     });
     assert_eq!(json, expected);

@@ -5,9 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo};
-
-use super::RedisError;
+use super::{RedisError, remote};
 
 /// Keys of visits live this long: nobody reads them afterwards.
 const EXPIRE_S: u64 = 60;
@@ -23,22 +21,14 @@ pub async fn write_and_read(
     deadline: Duration,
 ) -> Result<(), RedisError> {
     let what = "write and read";
-    let driver = |source| RedisError::Command { what, source };
     let after_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
     let work = async {
-        let place = ConnectionAddr::Tcp(addr.ip().to_string(), addr.port());
-        let info = place.into_connection_info().map_err(driver)?;
-        let settings = info.redis_settings().clone().set_skip_set_lib_name();
-        let client = redis::Client::open(info.set_redis_settings(settings)).map_err(driver)?;
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let mut conn = client.get_multiplexed_async_connection_with_config(&config).await.map_err(driver)?;
-        if !password.is_empty() {
-            redis::cmd("AUTH").arg(user).arg(password).query_async::<()>(&mut conn).await.map_err(driver)?;
-        }
+        let mut conn = remote::dial(addr, (user, password), what).await?;
         let mut pipe = redis::pipe();
         pipe.cmd("SET").arg(key).arg(value).arg("EX").arg(EXPIRE_S).ignore();
         pipe.cmd("GET").arg(key);
-        let (read,): (Option<String>,) = pipe.query_async(&mut conn).await.map_err(driver)?;
+        let (read,): (Option<String>,) =
+            pipe.query_async(&mut conn).await.map_err(|source| RedisError::Command { what, source })?;
         if read.as_deref() == Some(value) {
             Ok(())
         } else {

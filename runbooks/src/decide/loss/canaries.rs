@@ -107,6 +107,7 @@ mod tests {
             mysql_age_ms: Some(0),
             mysql_verdict: "healthy".into(),
             redis: None,
+            redis_exposure: None,
             redis_verdict: "unknown".into(),
             disk_verdict: "healthy".into(),
             services: Default::default(),
