@@ -36,7 +36,7 @@ pub use check::Check;
 pub use drill::{Drill, DrillLevel, Window};
 pub use error::{ConfigError, Problem};
 pub use raw::RawConfig;
-pub use render::{example, explain, markdown};
+pub use render::{example, explain, keys as all_keys, markdown};
 pub use timing::{Ms, Profile, RHO_PERCENT, RULES, RawTiming, Rule, SCHEDULING_MS, Timing};
 
 /// A validated configuration, seen from one node.
@@ -425,7 +425,7 @@ fn socket_in(run_dir: &Path) -> PathBuf {
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })
 }
 
 fn parse_raw(text: &str, name: &str) -> Result<RawConfig, ConfigError> {

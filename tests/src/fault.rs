@@ -240,7 +240,7 @@ impl Fault {
     /// There is none.
     pub fn named(name: &str) -> Result<Self> {
         let found = Self::ALL.iter().copied().find(|fault| fault.name() == name);
-        found.with_context(|| format!("no fault is called {name}; `lab list` shows them"))
+        found.with_context(|| format!("no fault is called {name}; `target/debug/lab list` shows them"))
     }
 
     /// What must come of it.

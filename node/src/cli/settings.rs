@@ -20,8 +20,8 @@ enum What {
     Default,
     /// Say what a key means, how it is written, and what holds without it
     Explain {
-        /// The key, as section.key, or a section
-        key: String,
+        /// The key, as section.key, or a section; without it, all keys are listed
+        key: Option<String>,
     },
 }
 
@@ -29,7 +29,8 @@ pub(super) fn run(global: &Global, args: &ConfigArgs) -> Result<Exit, Failure> {
     match &args.what {
         What::Check => check(global),
         What::Default => screen::say(&config::example()).map(|()| Exit::Done),
-        What::Explain { key } => {
+        What::Explain { key: None } => screen::say(&config::all_keys()).map(|()| Exit::Done),
+        What::Explain { key: Some(key) } => {
             let text = config::explain(key).map_err(|message| Failure::new(Exit::Usage, message))?;
             screen::say(&text).map(|()| Exit::Done)
         }

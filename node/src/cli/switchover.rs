@@ -3,7 +3,8 @@
 //! An interrupt ends the command, not the run: the agents carry it out. `baton run abort N` takes it back, as long as the
 //! point of no return is not behind it.
 
-use std::time::{Duration, Instant};
+use std::cell::Cell;
+use std::time::Duration;
 
 use baton_runbooks::decide::switchover::Check;
 use baton_runbooks::model::NodeId;
@@ -77,7 +78,8 @@ pub(super) fn run(global: &Global, args: &SwitchoverArgs) -> Result<Exit, Failur
     let started = block_on(client.switchover(&request))??.run;
     let number = started
         .ok_or_else(|| Failure::new(Exit::TimedOut, "the run was not started; look at `baton history`"))?;
-    let record = follow(&client, number.0, args.timeout.duration(), is_json)?;
+    let way_back = format!("; `baton run abort {number}` takes it back as long as it can be");
+    let record = follow(&client, number.0, args.timeout.duration(), is_json, &way_back)?;
     if is_json {
         screen::say(&screen::json(&record)?)?;
     }
@@ -110,61 +112,79 @@ fn steps(plan: &Plan) -> String {
     text
 }
 
-/// Shows each step as it ends, beside its limit, until the run has ended or the patience is over.
+/// Shows each step as it ends, beside its limit, until the run has ended, the patience is over, or somebody interrupts.
+/// `way_back`: how the run could still be taken back, for who interrupts.
 pub(super) fn follow(
     client: &Client,
     number: u64,
     patience: Duration,
     quiet: bool,
+    way_back: &str,
 ) -> Result<RunRecord, Failure> {
+    let goes_on = |after: &str| {
+        Failure::new(
+            Exit::TimedOut,
+            format!("run {number} goes on without this command{after}; `baton history {number}` shows it"),
+        )
+    };
+    let unseen = Cell::new(None);
     block_on(async {
-        let until = Instant::now() + patience;
-        let mut shown: Vec<String> = Vec::new();
-        loop {
-            let record = match client.run(number).await {
-                Ok(record) => record,
-                // The agent shows a run a moment after the ledger has it.
-                Err(ClientError::Answered { body, .. })
-                    if body.code == ErrorCode::NotFound && shown.is_empty() && Instant::now() < until =>
-                {
-                    tokio::time::sleep(LOOK).await;
-                    continue;
-                }
-                // The run goes on without this agent, which may be back in a moment.
-                Err(
-                    ClientError::NoAgent { .. } | ClientError::Broken { .. } | ClientError::TimedOut { .. },
-                ) if Instant::now() < until => {
-                    tokio::time::sleep(LOOK).await;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            for step in record.steps.iter().filter(|step| !quiet && is_over(step.state)) {
-                let word = format!("{:?}", step.state).to_lowercase();
-                let key = format!("{} {word}", step.step);
-                if !shown.contains(&key) {
-                    let took = step.took_ms.map_or_else(|| "-".to_owned(), screen::span);
-                    let note = step.note.as_deref().map(|note| format!("  {note}")).unwrap_or_default();
-                    screen::complain(&format!(
-                        "  {:<18} {word:<8} {took:>9} of {}{note}",
-                        step.step,
-                        screen::span(step.limit_ms)
-                    ));
-                    shown.push(key);
-                }
+        tokio::select! {
+            watched = tokio::time::timeout(patience, watch(client, number, quiet, &unseen)) => {
+                watched.unwrap_or_else(|_| Err(unseen.take().map_or_else(|| goes_on(""), Failure::from)))
             }
-            if !matches!(record.result, RunResult::Running | RunResult::Undoing) {
-                return Ok(record);
-            }
-            if Instant::now() >= until {
-                return Err(Failure::new(
-                    Exit::TimedOut,
-                    format!("run {number} goes on without this command; `baton history {number}` shows it"),
-                ));
-            }
-            tokio::time::sleep(LOOK).await;
+            _ = tokio::signal::ctrl_c() => Err(goes_on(way_back)),
         }
     })?
+}
+
+/// `unseen`: why the newest look did not show the run.
+async fn watch(
+    client: &Client,
+    number: u64,
+    quiet: bool,
+    unseen: &Cell<Option<ClientError>>,
+) -> Result<RunRecord, Failure> {
+    let mut shown: Vec<String> = Vec::new();
+    loop {
+        let record = match client.run(number).await {
+            Ok(record) => record,
+            Err(error) if is_passing(&error, shown.is_empty()) => {
+                unseen.set(Some(error));
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        unseen.set(None);
+        for step in record.steps.iter().filter(|step| !quiet && is_over(step.state)) {
+            let word = format!("{:?}", step.state).to_lowercase();
+            let key = format!("{} {word}", step.step);
+            if !shown.contains(&key) {
+                let took = step.took_ms.map_or_else(|| "-".to_owned(), screen::span);
+                let note = step.note.as_deref().map(|note| format!("  {note}")).unwrap_or_default();
+                screen::complain(&format!(
+                    "  {:<18} {word:<8} {took:>9} of {}{note}",
+                    step.step,
+                    screen::span(step.limit_ms)
+                ));
+                shown.push(key);
+            }
+        }
+        if !matches!(record.result, RunResult::Running | RunResult::Undoing) {
+            return Ok(record);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The agent shows a run a moment after the ledger has it; and a run goes on without this agent, which may be back in a moment.
+fn is_passing(error: &ClientError, is_first: bool) -> bool {
+    match error {
+        ClientError::Answered { body, .. } => body.code == ErrorCode::NotFound && is_first,
+        ClientError::NoAgent { .. } | ClientError::Broken { .. } | ClientError::TimedOut { .. } => true,
+        ClientError::Denied { .. } | ClientError::Decode { .. } => false,
+    }
 }
 
 const fn is_over(state: StepState) -> bool {

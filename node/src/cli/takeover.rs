@@ -107,7 +107,7 @@ pub(super) fn run(global: &Global, args: &TakeoverArgs) -> Result<Exit, Failure>
     };
     request.acceptance = Some(acceptance);
     let number = block_on(given(&client, &request, &word, args.timeout.duration()))??;
-    let record = follow(&client, number, args.timeout.duration(), is_json)?;
+    let record = follow(&client, number, args.timeout.duration(), is_json, "")?;
     if is_json {
         screen::say(&screen::json(&record)?)?;
     }

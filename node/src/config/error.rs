@@ -42,13 +42,12 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}; name it with --config or BATON_CONFIG, or print an example with `baton config default`", path.display())]
+    #[error("cannot read the configuration {}: {cause}; name it with --config or BATON_CONFIG, or print an example with `baton config default`", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        #[source]
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file is not TOML, or has a key that does not exist, or a value of another form.
     #[error("{name}: {message}\n{hint}")]

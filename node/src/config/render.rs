@@ -129,6 +129,13 @@ pub fn explain(path: &str) -> Result<String, String> {
     Err(format!("there is no key {path}; {hint}"))
 }
 
+/// Every key by its full name, section by section, a line each.
+#[must_use]
+pub fn keys() -> String {
+    let names = SECTIONS.iter().flat_map(|section| section.keys.iter().map(|key| full_name(section, key)));
+    names.collect::<Vec<_>>().join("\n")
+}
+
 fn full_name(section: &Section, key: &Key) -> String {
     if section.name.is_empty() { key.name.to_owned() } else { format!("{}.{}", section.name, key.name) }
 }

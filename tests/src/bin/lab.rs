@@ -29,7 +29,7 @@ struct Args {
 enum Verb {
     /// One lab, one fault, one verdict
     Run {
-        /// Name of the fault; `lab list` shows them
+        /// Name of the fault; `target/debug/lab list` shows them
         #[arg(default_value = "power-loss")]
         fault: String,
         /// Who decides: baton-standard, baton-fast, baton-relaxed, keepalived-1s, keepalived-100ms, redis-sentinel, pacemaker
