@@ -27,13 +27,16 @@
 
 mod install;
 mod ruleset;
+mod tables;
 
 use std::{net::IpAddr, time::Duration};
 
 use crate::{
-    netfilter::{Batch, Element, FAMILY_INET, FAMILY_NETDEV, NetfilterError, NetfilterSocket, SetName},
+    netfilter::{Batch, Element, NetfilterError, NetfilterSocket, SetName},
     nft::NftError,
 };
+
+use tables::tables;
 
 pub(crate) use install::can_refuse;
 pub use install::{install_or_keep, remove, ruleset_text};
@@ -46,48 +49,10 @@ pub const PORTS_TABLE: &str = "baton_ports";
 pub const DEFAULT_SLOTS: u8 = 8;
 /// For so long after a permit's end clients that still send to the VIP here are refused: longer than any move, and than the
 /// announcements that follow it need to be heard.
-pub const LATELY: Duration = Duration::from_secs(10);
+pub const LATELY: Duration = Duration::from_millis(LATELY_MS);
+const LATELY_MS: u64 = 10_000;
 /// Largest ring.
 pub const SLOTS_MAX: u8 = 17;
-
-const TICKETS: [&str; SLOTS_MAX as usize] = [
-    "ticket_0",
-    "ticket_1",
-    "ticket_2",
-    "ticket_3",
-    "ticket_4",
-    "ticket_5",
-    "ticket_6",
-    "ticket_7",
-    "ticket_8",
-    "ticket_9",
-    "ticket_10",
-    "ticket_11",
-    "ticket_12",
-    "ticket_13",
-    "ticket_14",
-    "ticket_15",
-    "ticket_16",
-];
-const PERMITS: [&str; SLOTS_MAX as usize] = [
-    "permit_0",
-    "permit_1",
-    "permit_2",
-    "permit_3",
-    "permit_4",
-    "permit_5",
-    "permit_6",
-    "permit_7",
-    "permit_8",
-    "permit_9",
-    "permit_10",
-    "permit_11",
-    "permit_12",
-    "permit_13",
-    "permit_14",
-    "permit_15",
-    "permit_16",
-];
 
 /// A VIP and the interface that carries it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,20 +200,39 @@ impl Gate {
         })
     }
 
-    /// Sets the slot's permit to expire in `timeout`. It opens the gate if the slot's ticket is still alive.
+    /// Sets the slot's permit to expire in `timeout`. It opens the gate if the slot's ticket is still alive; nothing is parting
+    /// any more.
     ///
     /// # Errors
     /// As [`Gate::ticket`].
     pub fn permit(&mut self, which: Which, slot: u8, timeout: Duration) -> Result<(), GateError> {
         let ms = self.checked(slot, timeout)?;
-        let lately_ms = u64::try_from(LATELY.as_millis()).unwrap_or(u64::MAX);
         self.change(|batch| {
             for table in tables(which) {
                 batch.flush(table.permit(slot));
                 batch.add(table.permit(slot), table.key, Some(ms));
                 if let Some(lately) = table.lately() {
                     batch.flush(lately);
-                    batch.add(lately, table.key, Some(ms.saturating_add(lately_ms)));
+                    batch.add(lately, table.key, Some(ms.saturating_add(LATELY_MS)));
+                }
+                if let Some(parting) = table.parting() {
+                    batch.flush(parting);
+                }
+            }
+        })
+    }
+
+    /// From now on, for `timeout` or until the next permit, new connections to guarded ports are refused; those that stand go on.
+    ///
+    /// # Errors
+    /// [`GateError::Gone`], [`GateError::Change`], [`GateError::NoTimeout`].
+    pub fn part(&mut self, timeout: Duration) -> Result<(), GateError> {
+        let ms = self.checked(0, timeout)?;
+        self.change(|batch| {
+            for table in tables(Which::Ports) {
+                if let Some(parting) = table.parting() {
+                    batch.flush(parting);
+                    batch.add(parting, table.key, Some(ms));
                 }
             }
         })
@@ -271,7 +255,24 @@ impl Gate {
         })?;
         let left = self.alive(which)?;
         let count = left.iter().map(|s| s.ticket_ms.iter().count() + s.permit_ms.iter().count()).sum();
-        if count == 0 { Ok(()) } else { Err(GateError::StillOpen { count }) }
+        if count > 0 {
+            return Err(GateError::StillOpen { count });
+        }
+        self.shorten_lately(which)
+    }
+
+    /// A permit of a pause would have lasted for long; what was voided before its end is lately from now on.
+    fn shorten_lately(&mut self, which: Which) -> Result<(), GateError> {
+        for table in tables(which) {
+            let Some(lately) = table.lately() else { continue };
+            if self.left_ms(lately)?.is_some_and(|left| left > LATELY_MS) {
+                self.change(|batch| {
+                    batch.flush(lately);
+                    batch.add(lately, table.key, Some(LATELY_MS));
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the tickets and permits of one slot in one transaction, then reads back that none is left. Other slots are
@@ -332,60 +333,6 @@ impl Gate {
             Ok(0) | Err(_) => Err(GateError::NoTimeout),
             Ok(ms) => Ok(ms),
         }
-    }
-}
-
-/// A gate's table and the constant that its packets are looked up by.
-struct GateTable {
-    which: Which,
-    family: u8,
-    family_name: &'static str,
-    name: &'static str,
-    key: &'static [u8],
-}
-
-/// ARPHRD_ETHER, in the byte order of the host, as the kernel compares it.
-static ETHERNET: [u8; 2] = libc::ARPHRD_ETHER.to_ne_bytes();
-static TABLES: [GateTable; 2] = [
-    GateTable {
-        which: Which::Vip,
-        family: FAMILY_NETDEV,
-        family_name: "netdev",
-        name: VIP_TABLE,
-        key: &ETHERNET,
-    },
-    GateTable {
-        which: Which::Ports,
-        family: FAMILY_INET,
-        family_name: "inet",
-        name: PORTS_TABLE,
-        key: &[libc::IPPROTO_TCP as u8],
-    },
-];
-
-impl GateTable {
-    fn ticket(&self, slot: u8) -> SetName<'static> {
-        SetName { family: self.family, table: self.name, set: TICKETS[usize::from(slot)] }
-    }
-
-    fn permit(&self, slot: u8) -> SetName<'static> {
-        SetName { family: self.family, table: self.name, set: PERMITS[usize::from(slot)] }
-    }
-
-    /// The set that says that the VIP was held here a moment ago.
-    fn lately(&self) -> Option<SetName<'static>> {
-        match self.which {
-            Which::Vip => Some(SetName { family: self.family, table: self.name, set: "lately" }),
-            Which::Ports | Which::Both => None,
-        }
-    }
-}
-
-fn tables(which: Which) -> &'static [GateTable] {
-    match which {
-        Which::Vip => &TABLES[..1],
-        Which::Ports => &TABLES[1..],
-        Which::Both => &TABLES,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Loading, keeping, comparing and removing the gates' tables, with the `nft` program.
 
+use super::tables::{GateTable, TABLES};
 use super::{
-    GateError, GateSpec, GateTable, Installed, PORTS_TABLE, TABLES, TableOutcome, VIP_TABLE, VipSpec,
-    check_slots, ruleset,
+    GateError, GateSpec, Installed, PORTS_TABLE, TableOutcome, VIP_TABLE, VipSpec, check_slots, ruleset,
 };
 use crate::{netfilter::NetfilterSocket, nft};
 

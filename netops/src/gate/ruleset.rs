@@ -24,6 +24,9 @@
 //! long, has no business to speak for it; and only what is addressed to this host's own hardware address is answered: a frame
 //! that a switch floods is for somebody else. A kernel without `reject` in netdev drops as ever.
 //!
+//! A port gate that is *parting* refuses new connections, and lets those that stand be reset before it closes: one that came between
+//! the two would not be greeted, and nobody could tell its client.
+//!
 //! The sets are keyed by a constant of the packet (ARPHRD_ETHER, TCP): one element opens the set for all.
 
 use std::{
@@ -87,6 +90,7 @@ pub(super) fn ports_table(spec: &GateSpec, table: &str, dormant: bool) -> String
     members(&mut text, "peers4", "ipv4_addr", only(peers(), IpAddr::is_ipv4).iter());
     members(&mut text, "peers6", "ipv6_addr", only(peers(), IpAddr::is_ipv6).iter());
     rings(&mut text, "inet_proto", spec.slots);
+    text.push_str("\tset parting { type inet_proto; flags timeout; }\n");
     for (chain, verdict) in [("gate", "reject with tcp reset"), ("gate_silent", "drop")] {
         let _ = writeln!(text, "\tchain {chain} {{");
         text.push_str("\t\ttcp flags & rst == rst accept\n");
@@ -103,6 +107,7 @@ const PORT_CHAINS: &str = "\
 \tchain requests {
 \t\tip saddr @peers4 ip daddr != @vips4 accept
 \t\tip6 saddr @peers6 ip6 daddr != @vips6 accept
+\t\ttcp flags & (fin | syn | rst | ack) == syn meta l4proto @parting counter reject with tcp reset
 \t\tip daddr @vips4 goto gate
 \t\tip6 daddr @vips6 goto gate
 \t\tfib daddr type local goto gate

@@ -46,6 +46,26 @@ fn clients_are_refused_while_closed_and_served_while_open() {
 }
 
 #[test]
+fn a_parting_gate_refuses_new_connections_and_lets_the_others_go_on() {
+    let lab = Lab::new();
+    let mut gate = lab.gated();
+    let _database = Echo::start(DATABASE);
+    open(&mut gate, Which::Both, LONG);
+    let mut old = lab.connect(VIP, DATABASE).unwrap();
+    echoes(&mut old).unwrap();
+    gate.part(LONG).unwrap();
+    for to in [VIP, VIP6, US, US6] {
+        assert!(is_refused(&lab.connect(to, DATABASE)), "{to}");
+    }
+    echoes(&mut old).expect("it was there before");
+    echoes(&mut lab.connect_from(PEER, US, DATABASE).unwrap()).expect("replication comes and goes");
+    gate.permit(Which::Both, 3, LONG).unwrap();
+    echoes(&mut lab.connect(VIP, DATABASE).unwrap()).expect("the next permit ends it");
+    gate.part(Duration::from_millis(1)).unwrap();
+    until("it ends by itself", || lab.connect(VIP, DATABASE).is_ok());
+}
+
+#[test]
 fn one_slot_is_voided_and_the_others_go_on() {
     let lab = Lab::new();
     let mut gate = lab.gated();

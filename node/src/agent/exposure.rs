@@ -1,4 +1,5 @@
-//! Ten times a second the holder compares the offset of its Redis with the replica's (design, 6).
+//! Ten times a second the holder compares the offset of its Redis with the replica's (design, 6); twice a second while nothing has
+//! been written for a second, since an idle agent should cost next to nothing.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,10 @@ const DEADLINE: Duration = Duration::from_millis(80);
 /// does not answer is asked no more often, and has longer to answer.
 const SELDOM: u32 = 10;
 const SELDOM_DEADLINE: Duration = Duration::from_millis(500);
+
+/// After so many looks in which nothing was written, only every so many periods.
+const QUIET_AFTER: u32 = 10;
+const QUIET_EVERY: u32 = 5;
 
 /// The newest comparison, for this node's report.
 #[derive(Debug, Clone, Default)]
@@ -59,9 +64,14 @@ pub(super) fn start(context: &Context, wishes: Wishes) -> anyhow::Result<Exposed
 async fn compare(context: Context, wishes: Wishes, local: Redis, remote: Remote, exposed: Exposed) {
     let mut tick = context.clock.every(PERIOD, Duration::ZERO);
     let mut comparison =
-        Comparison { local, remote, gauge: Gauge::default(), last: None, looks: 0, trouble: None };
+        Comparison { local, remote, gauge: Gauge::default(), last: None, looks: 0, still: 0, trouble: None };
+    let mut ticks = 0_u32;
     loop {
         tick.tick().await;
+        ticks = ticks.wrapping_add(1);
+        if comparison.still >= QUIET_AFTER && !ticks.is_multiple_of(QUIET_EVERY) {
+            continue;
+        }
         let serves = wishes.borrow().as_ref().is_some_and(|numbered| match &numbered.wish.role {
             Role::Serving { .. } => true,
             Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } | Role::Receiving { .. } => false,
@@ -82,13 +92,15 @@ struct Comparison {
     /// What the holder's Redis said last.
     last: Option<Stream>,
     looks: u32,
+    /// Looks since something was written.
+    still: u32,
     /// Why the replica was not compared, as last logged.
     trouble: Option<String>,
 }
 
 impl Comparison {
     fn forget(&mut self) {
-        (self.gauge, self.last) = (Gauge::default(), None);
+        (self.gauge, self.last, self.still) = (Gauge::default(), None, 0);
     }
 
     async fn look(&mut self, context: &Context, newest: Option<Exposure>) -> Option<Exposure> {
@@ -107,6 +119,7 @@ impl Comparison {
             self.forget();
         }
         let is_still = self.last.replace(written.clone()).is_some_and(|last| last.offset == written.offset);
+        self.still = if is_still { self.still.saturating_add(1) } else { 0 };
         self.looks = self.looks.wrapping_add(1);
         let has_all = newest.is_some_and(|newest| newest.bytes == 0);
         let is_turn = self.looks.is_multiple_of(SELDOM);

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use baton_netops::{Announcer, Cut, Network, ResetSpec, reset_clients};
+use baton_netops::{Announcer, Cut, Gate, Network, ResetSpec, gate, reset_clients};
 use baton_runbooks::model::NodeId;
 use baton_runbooks::observe::NodeReport;
 
@@ -19,6 +19,8 @@ use crate::hands::redis::{Redis, RedisAccess};
 const RESET_DEADLINE: Duration = Duration::from_secs(2);
 /// What comes first must not hold up the closing.
 const RESET_FIRST_DEADLINE: Duration = Duration::from_millis(50);
+/// The ports are closed long before this is over; should they not be, clients are let in again.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// The hands.
 pub(crate) struct Hands {
@@ -101,19 +103,29 @@ impl Hands {
 
     /// Resets the clients' connections, so that they fail at once instead of hanging.
     pub(crate) async fn reset_clients(&self) {
-        self.reset_within(RESET_DEADLINE).await;
+        self.reset_within(RESET_DEADLINE, None).await;
     }
 
     /// The same as the last thing before open ports close. A closed gate resets the server's own end of a connection that it
     /// answers on, and the database ends sessions: from then on there is nothing left by which the client, who waits for that
-    /// answer, could be told. Closing waits only a moment for it.
+    /// answer, could be told. New connections are refused meanwhile. Closing waits only a moment for it.
     pub(crate) async fn reset_clients_first(&self) {
-        self.reset_within(RESET_FIRST_DEADLINE).await;
+        self.reset_within(RESET_FIRST_DEADLINE, Some(PARTING)).await;
     }
 
-    async fn reset_within(&self, deadline: Duration) {
+    async fn reset_within(&self, deadline: Duration, parting: Option<Duration>) {
         let spec = self.reset.clone();
-        let reset = tokio::task::spawn_blocking(move || reset_clients(&spec));
+        let reset = tokio::task::spawn_blocking(move || {
+            if let Some(parting) = parting
+                && let Err(error) = Gate::open(gate::DEFAULT_SLOTS).and_then(|mut gate| gate.part(parting))
+            {
+                tracing::warn!(
+                    error = crate::chain::chain(&error),
+                    "new clients are not refused before the closing"
+                );
+            }
+            reset_clients(&spec)
+        });
         match tokio::time::timeout(deadline, reset).await {
             Ok(Ok(Ok(0))) => {}
             Ok(Ok(Ok(count))) => tracing::info!(count, "client connections reset"),
