@@ -4,7 +4,7 @@
 # `make verify` only reads; `make fix` writes.
 
 SHELL := /bin/bash
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,HOME,CI")
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=PATH,CARGO_HOME,CARGO_INCREMENTAL,RUSTUP_HOME,HOME,CI")
 FAULT ?= power-loss
 FLAVOUR ?= mariadb
 RUNS ?= 20

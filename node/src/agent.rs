@@ -212,7 +212,7 @@ async fn leave(context: Context) {
     }
     // No wish is newer than this one, so no task that is still at work opens anything again.
     let doors = async {
-        hands.reset_clients_first().await;
+        part_from_clients(&lease, &hands).await;
         let closed = lease.close(&[Door::Vip, Door::Ports], u64::MAX).await;
         // The others wait for the lease's end, so it is not prolonged while the rest closes.
         closed.and(lease.renew(None, u64::MAX).await)
@@ -231,6 +231,13 @@ async fn leave(context: Context) {
     }
     if tokio::time::timeout(LEAVE_CONSENSUS, consensus.shutdown()).await.is_err() {
         tracing::warn!("the Raft log did not close in time; it recovers at the next start");
+    }
+}
+
+/// The last thing before open ports close; where they are not open there is nobody to be told.
+async fn part_from_clients(lease: &LeaseHandle, hands: &Hands) {
+    if lease.view().borrow().ports_open {
+        hands.reset_clients_first().await;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::hands::redis::{Redis, Remote, Stream};
 const PERIOD: Duration = Duration::from_millis(100);
 /// A server on the same site answers within a millisecond.
 const DEADLINE: Duration = Duration::from_millis(80);
-/// Every so many periods the replica is asked in any case: it may be another one although nothing is written. A replica that
+/// Every so many looks the replica is asked in any case: it may be another one although nothing is written. A replica that
 /// does not answer is asked no more often, and has longer to answer.
 const SELDOM: u32 = 10;
 const SELDOM_DEADLINE: Duration = Duration::from_millis(500);

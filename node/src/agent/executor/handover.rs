@@ -18,6 +18,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep};
 
 use super::super::local_state::Events;
+use super::super::part_from_clients;
 use super::super::settlement::Settlement;
 use super::act::{DRAIN_STILL_MAX, STATEMENT, fact};
 use super::{Executor, Facts};
@@ -104,7 +105,7 @@ impl Executor {
         let _no_canary = self.no_canary().await?;
         self.check_current()?;
         let hands = &self.context.hands;
-        hands.reset_clients_first().await;
+        part_from_clients(&self.context.lease, hands).await;
         let ports =
             async { self.context.lease.close(&[Door::Ports], self.wish).await.context("close the ports") };
         let mysql = async {

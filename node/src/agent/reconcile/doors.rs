@@ -7,8 +7,8 @@ use baton_runbooks::lease::holder::Door;
 use baton_runbooks::plan::Step;
 use baton_runbooks::run::StepStatus;
 
-use super::super::Context;
 use super::super::driver::Numbered;
+use super::super::{Context, part_from_clients};
 use super::{Settled, Share};
 
 /// Time for the VIP's door to open on a tick; the next tick tries again.
@@ -34,7 +34,7 @@ impl Doors {
             return;
         }
         self.context.hands.stop_announcing();
-        self.part_from_clients().await;
+        part_from_clients(&self.context.lease, &self.context.hands).await;
         match self.context.lease.close(&[Door::Vip, Door::Ports], wish.number).await {
             Ok(()) => {
                 self.ask(wish).await;
@@ -42,12 +42,6 @@ impl Doors {
                 self.closed_for = Some(wish.number);
             }
             Err(error) => tracing::error!(%error, "not closed yet"),
-        }
-    }
-
-    async fn part_from_clients(&self) {
-        if self.context.lease.view().borrow().ports_open {
-            self.context.hands.reset_clients_first().await;
         }
     }
 
@@ -106,7 +100,7 @@ impl Share for Doors {
             Role::Serving { ports, .. } => {
                 self.ask(wish).await;
                 if !ports {
-                    self.part_from_clients().await;
+                    part_from_clients(&self.context.lease, &self.context.hands).await;
                     if let Err(error) = self.context.lease.close(&[Door::Ports], wish.number).await {
                         tracing::error!(%error, "the ports are not closed yet");
                     }
