@@ -19,6 +19,9 @@ PACKAGES := mariadb-server mariadb-backup redis-server docker.io nftables iprout
 PEERS := redis-sentinel pacemaker pacemaker-cli-utils corosync resource-agents
 PEER_SERVICES := redis-sentinel pacemaker corosync
 LAB := target/debug/lab
+# Labs spend most of their time waiting, so all other tests run beside them.
+LABS := agents drills drills_more faults hooks lab verbs
+OTHERS := $(sort $(filter-out $(LABS),$(patsubst %.rs,%,$(notdir $(wildcard */tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs)))))
 # Here a missing MariaDB, Redis or Docker is a failure; a plain `cargo test` says 'skipped'.
 COMPLETE := "PATH=$$PATH:/usr/sbin:/sbin" BATON_TEST_NO_SKIP=1
 
@@ -37,7 +40,14 @@ demo: packages build $(if $(filter mysql,$(FLAVOUR)),mysql)
 ## All tests, those on real servers included, with the programs that they need; only those on MySQL may be skipped, where it could not be fetched
 test: packages mysql
 	cargo test --workspace --no-run
-	$(SUDO) env $(COMPLETE) cargo test --workspace --no-fail-fast
+	@mkdir -p target; set -m; \
+	$(SUDO) env $(COMPLETE) nice cargo test --workspace --no-fail-fast --lib --bins $(OTHERS:%=--test %) >target/others.log 2>&1 & others=$$!; \
+	trap 'kill -- -$$others 2>/dev/null' EXIT; \
+	$(SUDO) env $(COMPLETE) cargo test --workspace --no-fail-fast $(LABS:%=--test %); labs=$$?; \
+	wait $$others; others_ended=$$?; \
+	cat target/others.log; \
+	exit $$(( labs || others_ended ))
+	cargo test --workspace --doc
 
 ## Every fault of the lab on real MySQL, and the tests of drills but the ignored run of all shipped ones
 test-mysql: packages mysql build
