@@ -15,6 +15,7 @@
 //! is closed or continued before it talks to anybody.
 
 pub mod clock;
+mod contest;
 mod drill;
 mod driver;
 mod executor;

@@ -10,6 +10,7 @@ use baton_netops::{Announcer, Cut, Gate, Network, ResetSpec, gate, reset_clients
 use baton_runbooks::model::NodeId;
 use baton_runbooks::observe::NodeReport;
 
+use super::contest::Looks;
 use super::services::Services;
 use crate::config::Config;
 use crate::hands::mysql::{Mysql, MysqlAccess};
@@ -28,6 +29,8 @@ pub(crate) struct Hands {
     pub(crate) redis: Option<Redis>,
     pub(crate) services: Option<Services>,
     pub(crate) network: Network,
+    /// Who was heard to answer for the VIPs.
+    pub(crate) looks: Looks,
     vips: Vec<(IpAddr, String)>,
     reset: ResetSpec,
     cut: tokio::sync::Mutex<Cut>,
@@ -54,6 +57,7 @@ impl Hands {
             redis: config.redis.as_ref().filter(|_| data).map(open_redis).transpose()?,
             services: Services::open(config).await?,
             network: Network::open().context("open routing netlink")?,
+            looks: Looks::default(),
             vips: config.vips.iter().map(|vip| (vip.address.addr(), vip.interface.clone())).collect(),
             reset: reset_spec(config),
             cut: tokio::sync::Mutex::new(cut),

@@ -8,9 +8,9 @@ use baton_runbooks::decide::local::Role;
 use baton_runbooks::observe::{MysqlFacts, Observation, ProbeFailure, RedisFacts};
 use tokio::sync::mpsc;
 
-use super::Context;
 use super::clock::Clock;
 use super::driver::Wishes;
+use super::{Context, contest};
 use crate::probe::disk::DiskProbe;
 
 /// Services and the disk change slowly, and asking the container engine is dear.
@@ -57,6 +57,10 @@ impl Seen {
 pub(super) fn start(context: &Context, out: &Observations, wishes: Wishes) -> Seen {
     let seen = Seen::default();
     let period = context.config.timing.probe.duration();
+    // The witness as well: it looks from outside.
+    if !context.hands.vips().is_empty() {
+        tokio::spawn(contest::watch(context.clone()));
+    }
     if !context.config.is_data_node() {
         return seen;
     }

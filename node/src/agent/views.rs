@@ -147,6 +147,7 @@ fn status(core: &Agent, context: &Context) -> Status {
     let mut alarms = alarms(core);
     alarms.extend(forced_alarm(core, context));
     alarms.extend(mend::vip_taken(ledger));
+    alarms.extend(context.hands.looks.contests().iter().map(mend::contested));
     let services = context.hands.services.as_ref();
     alarms.extend(services.and_then(|services| mend::restarting(&services.restarting())));
     if let Some(problem) = &standing.problem {

@@ -18,6 +18,8 @@ pub enum AlarmCode {
     Forced,
     /// Another machine has the VIP.
     VipTaken,
+    /// Another machine answers for the VIP beside its holder.
+    VipContested,
     /// The container engine would start what the agent manages.
     ContainerRestartsByItself,
     /// Another agent has read other values.
@@ -32,11 +34,12 @@ pub enum AlarmCode {
 
 impl AlarmCode {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Outranked,
         Self::NotVoting,
         Self::Forced,
         Self::VipTaken,
+        Self::VipContested,
         Self::ContainerRestartsByItself,
         Self::ConfigDiffers,
         Self::VersionDiffers,
@@ -52,6 +55,7 @@ impl AlarmCode {
             Self::NotVoting => "not-voting",
             Self::Forced => "forced",
             Self::VipTaken => "vip-taken",
+            Self::VipContested => "vip-contested",
             Self::ContainerRestartsByItself => "container-restarts-by-itself",
             Self::ConfigDiffers => "config-differs",
             Self::VersionDiffers => "version-differs",
@@ -80,6 +84,12 @@ impl AlarmCode {
                 "the newest takeover stopped before it took the VIP: another machine answers for the address, and the old holder \
                  is fenced. The words have that machine's hardware address: find it, by the switch's table of addresses if need \
                  be, and take the VIP from it. It stays until a takeover has the VIP"
+            }
+            Self::VipContested => {
+                "another machine answers for the VIP beside its holder: clients that ask anew may reach that one, and a takeover would \
+                 stop there (`vip-taken`). The words have its hardware address, on a node without the VIP beside the holder's: find \
+                 it, by the switch's table of addresses if need be, and take the VIP from it. If it is another interface of the \
+                 holder's own host, set `net.ipv4.conf.all.arp_ignore=1` there. Looked at every 5 s, and told after two looks"
             }
             Self::ContainerRestartsByItself => {
                 "containers that the agent of the asked node manages have another restart policy than `no`: the engine may start \

@@ -202,6 +202,9 @@ pub fn sentence(status: &Status) -> Result<String, String> {
             silence(row)
         )
     }));
+    // The takeover's own probe would find it, whoever the candidate is.
+    let contested = status.alarms.iter().find(|alarm| alarm.code == AlarmCode::VipContested.as_str());
+    troubles.extend(contested.map(|alarm| format!("nobody could take over from {holder}: {}.", alarm.text)));
     let Some(replica) = replica else { return Err("NOT OK: there is no second data node.".to_owned()) };
     if !troubles.is_empty() {
         return Err(format!("NOT OK: {}", troubles.join(" Also: ")));

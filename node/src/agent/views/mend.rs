@@ -4,6 +4,7 @@ use baton_runbooks::ledger::Ledger;
 use baton_runbooks::plan::Step;
 use baton_runbooks::run::Event;
 
+use super::super::contest::Contest;
 use crate::api::alarm::{AlarmCode, VIP_ANSWERED};
 use crate::api::types::Alarm;
 use crate::hands::containers::RestartObstacle;
@@ -28,6 +29,23 @@ pub(super) fn vip_taken(ledger: &Ledger) -> Option<Alarm> {
     )))
 }
 
+/// As long as another machine answers for a VIP beside its holder.
+pub(super) fn contested(contest: &Contest) -> Alarm {
+    let macs: Vec<String> = contest.macs.iter().map(ToString::to_string).collect();
+    let (ip, macs) = (contest.ip, macs.join(" and "));
+    AlarmCode::VipContested.alarm(if contest.is_ours {
+        format!(
+            "not only this node, which has it, answers for {ip}, but also {macs}; find the machine with that hardware address and \
+             take the VIP from it"
+        )
+    } else {
+        format!(
+            "{macs} answer for {ip}, and only one of them is the holder's; find the machine with the other hardware address and \
+             take the VIP from it"
+        )
+    })
+}
+
 /// As long as the engine would start containers that the agent manages.
 pub(super) fn restarting(found: &[RestartObstacle]) -> Option<Alarm> {
     if found.is_empty() {
@@ -46,6 +64,7 @@ pub(super) fn restarting(found: &[RestartObstacle]) -> Option<Alarm> {
 
 #[cfg(test)]
 mod tests {
+    use baton_netops::Mac;
     use baton_runbooks::model::WallMs;
     use baton_runbooks::run::{Entry, Run};
 
@@ -95,6 +114,18 @@ mod tests {
         assert_eq!(vip_taken(&under_way(&run)), None);
         assert_eq!(vip_taken(&sample::ledger()), None);
         assert_eq!(vip_taken(&Ledger::default()), None);
+    }
+
+    #[test]
+    fn a_stranger_beside_the_holder_is_named_by_its_hardware_address() {
+        let ip = "10.77.0.100".parse().unwrap();
+        let (holder, stranger) = (Mac([2, 0, 0, 0, 0, 0x11]), Mac([2, 0, 0, 0, 0, 0x99]));
+        let alarm = contested(&Contest { ip, macs: vec![stranger], is_ours: true });
+        assert_eq!(alarm.code, "vip-contested");
+        assert!(alarm.text.contains("answers for 10.77.0.100, but also 02:00:00:00:00:99;"), "{alarm:?}");
+        let alarm = contested(&Contest { ip, macs: vec![holder, stranger], is_ours: false });
+        let both = "02:00:00:00:00:11 and 02:00:00:00:00:99 answer for 10.77.0.100, and only one";
+        assert!(alarm.text.starts_with(both), "{alarm:?}");
     }
 
     #[test]

@@ -271,6 +271,14 @@ fn alarms_are_told_even_if_a_takeover_would_work() {
 }
 
 #[test]
+fn a_takeover_that_would_find_the_vip_taken_would_not_work() {
+    let text = "not only this node answers for 10.77.0.100, but also 02:00:00:00:00:99";
+    let status = after(|s| s.alarms.push(AlarmCode::VipContested.alarm(text)));
+    assert_eq!(status.sentence, format!("NOT OK: nobody could take over from db1: {text}."));
+    assert!(!status.ok);
+}
+
+#[test]
 fn a_redis_that_boots_open_is_told_with_the_way_out() {
     let boots_open = |node: usize| after(|s| s.nodes[node].obstacles = vec!["redis-boots-open".to_owned()]);
     let holder = boots_open(0);
