@@ -8,6 +8,7 @@ mod act;
 pub mod back;
 mod command;
 mod forced;
+mod foreign;
 mod loading;
 mod lost;
 mod paused;
@@ -35,6 +36,8 @@ pub enum Changes {
     Two,
     /// Twice at most.
     AtMostTwo,
+    /// Exactly four times.
+    Four,
 }
 
 impl Changes {
@@ -48,6 +51,7 @@ impl Changes {
             Self::OneOrTwo => (1..=2).contains(&changes),
             Self::Two => changes == 2,
             Self::AtMostTwo => changes <= 2,
+            Self::Four => changes == 4,
         }
     }
 }
@@ -194,6 +198,8 @@ faults! {
     ReplicaBehind "replica-behind" "replication is cut until the replica is out of sync, then the primary loses power";
     VipRemoved "vip-removed" "another program removes the virtual IP from the primary";
     RulesFlushed "rules-flushed" "another program flushes every nftables rule of the primary";
+    VipForeignOwner "vip-foreign-owner"
+        "a machine that is no node answers for the virtual IP; then the primary loses power; later that machine is gone";
     LeaderLossDuringTakeover "leader-loss-during-takeover"
         "the primary's MySQL is killed; at a step of the takeover the leader loses power, for good";
     TargetCrashDuringTakeover "target-crash-during-takeover"
@@ -290,6 +296,11 @@ impl Fault {
             // Waiting commits are released through the ledger within 2 s, and half a second is the machine's.
             Self::BackupLoss => of(Changes::None, 2_500, LONG),
             Self::VipRemoved | Self::RulesFlushed => of(Changes::None, 1_000, None),
+            // Three takeovers come to nothing, each in an epoch of its own. After a minute there is one more.
+            Self::VipForeignOwner => {
+                let (changes, served) = (Changes::Four, Served::NotBeforeHeal);
+                Expectation { changes, served, refusal: Some("anti-flap"), ..healed(Duration::from_secs(20)) }
+            }
             Self::LeaderLossDuringTakeover => of(Changes::One, 10_000, None),
             // Only target and witness are left, so its restart is a loss of the quorum for about as long as a lease lasts: it
             // goes on with its run, or its lease has ended and it gets the baton anew, once.

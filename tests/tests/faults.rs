@@ -160,6 +160,7 @@ survives! {
         replica_behind ReplicaBehind;
         vip_removed VipRemoved;
         rules_flushed RulesFlushed;
+        vip_foreign_owner VipForeignOwner;
         loss_accepted LossAccepted;
         cluster_restart ClusterRestart;
         agents_restart AgentsRestart;

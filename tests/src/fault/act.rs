@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Fault, Scene, back, command, forced, loading, paused, resync};
+use super::{Fault, Scene, back, command, forced, foreign, loading, paused, resync};
 use crate::lab::wire::VIP;
 use crate::lab::{Port, Traffic, agents, database, docker, process, shell, wait};
 
@@ -70,6 +70,7 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         }
         Fault::VipRemoved => wire.remove_address(primary, VIP),
         Fault::RulesFlushed => flush_rules(scene),
+        Fault::VipForeignOwner => foreign::take_vip(scene),
         Fault::LeaderLossDuringTakeover => {
             let leader = lab.standing()?.leader.context("no leader")?;
             host.process("mysqld")?.signal(Signal::SIGKILL)?;
@@ -205,6 +206,10 @@ pub(super) fn verify(fault: Fault, scene: Scene<'_>) -> Result<()> {
             is_dark(scene, primary)?;
             is_dark(scene, Port::Mon)
         }
+        Fault::VipForeignOwner => {
+            is_dark(scene, primary)?;
+            foreign::is_reached(scene)
+        }
         Fault::PausedPrimaryLoss => {
             is_dark(scene, primary)?;
             paused::nobody_takes_over(scene)
@@ -283,7 +288,6 @@ pub(super) fn repaired(fault: Fault, scene: Scene<'_>) -> Result<()> {
 
 pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
     let Scene { lab, primary, backup, .. } = scene;
-    let host = lab.host(primary);
     match fault {
         // A host that was fenced meanwhile has nobody to thaw.
         Fault::AgentFreeze if process::in_netns(&lab.wire.path(primary)).is_empty() => Ok(()),
@@ -293,11 +297,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
             0 => bail!("the host has no process"),
             _ => Ok(()),
         },
-        // The agent may have killed it meanwhile, and was right.
-        Fault::MysqldFreeze => match host.process("mysqld")? {
-            mysqld if mysqld.pid().is_some() => mysqld.signal(Signal::SIGCONT),
-            _ => Ok(()),
-        },
+        Fault::MysqldFreeze => thaw_mysqld(scene),
         Fault::DiskFull => make_room(scene),
         Fault::LinkDown => lab.wire.carrier(primary, true),
         Fault::GatewayCut
@@ -326,6 +326,7 @@ pub(super) fn heal(fault: Fault, scene: Scene<'_>) -> Result<()> {
         }
         Fault::TargetLossDuringTakeover => lab.power_on(backup),
         Fault::BackupLoss => back::backup_returns(scene),
+        Fault::VipForeignOwner => foreign::give_back_vip(scene),
         Fault::QuorumLoss => {
             lab.power_on(Port::Mon)?;
             lab.power_on(backup)
@@ -375,6 +376,12 @@ fn signal_driver(scene: Scene<'_>, signal: Signal) -> Result<()> {
     let drivers = drivers(scene);
     ensure!(!drivers.is_empty(), "nobody decides on {}", scene.primary.name());
     drivers.into_iter().try_for_each(|pid| Ok(kill(pid, signal)?))
+}
+
+/// The agent may have killed it meanwhile, and was right.
+fn thaw_mysqld(scene: Scene<'_>) -> Result<()> {
+    let mysqld = scene.lab.host(scene.primary).process("mysqld")?;
+    if mysqld.pid().is_some() { mysqld.signal(Signal::SIGCONT) } else { Ok(()) }
 }
 
 /// Waits until the agent of the target has died, or is held, at the step that the lab was told.

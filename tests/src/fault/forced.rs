@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::Scene;
 use super::back;
@@ -58,13 +57,11 @@ fn go_on_alone(scene: Scene<'_>) -> Result<()> {
         Ok(scene.lab.serving()? == Some(scene.backup))
     })?;
     let status = agents::ask(config, scene.backup, &["status"])?;
-    ensure!(status["generation"] == 1 && alarm(&status, "forced").is_some(), "it is not loud: {status}");
+    ensure!(
+        status["generation"] == 1 && agents::alarm(&status, "forced").is_some(),
+        "it is not loud: {status}"
+    );
     Ok(())
-}
-
-fn alarm(status: &Value, code: &str) -> Option<String> {
-    let alarms = status["alarms"].as_array()?;
-    alarms.iter().find(|alarm| alarm["code"] == code).map(|alarm| alarm["text"].to_string())
 }
 
 /// Both others are back, with logs that do not count any more: they are told, stay closed, and rejoin when they are asked to.
@@ -74,7 +71,7 @@ pub(super) fn come_back(scene: Scene<'_>) -> Result<()> {
     back.into_iter().try_for_each(|port| scene.lab.power_on(port))?;
     for port in back {
         let told = wait::until("the node that is back to be told", TOLD_WITHIN, || {
-            Ok(alarm(&agents::ask(config, port, &["status"])?, "outranked"))
+            Ok(agents::alarm(&agents::ask(config, port, &["status"])?, "outranked"))
         })?;
         ensure!(told.contains("baton rejoin"), "{} says {told}", port.name());
     }
@@ -99,7 +96,7 @@ fn attached(scene: Scene<'_>, config: &std::path::Path) -> Result<()> {
     back::whole(scene.lab, WHOLE_WITHIN)?;
     wait::until_true("nothing to be loud any more", WHOLE_WITHIN, || {
         let status = agents::ask(config, scene.backup, &["status"])?;
-        ensure!(status["ok"] == true && alarm(&status, "forced").is_none(), "{}", status["sentence"]);
+        ensure!(status["ok"] == true && agents::alarm(&status, "forced").is_none(), "{}", status["sentence"]);
         Ok(true)
     })
 }

@@ -52,6 +52,7 @@ impl Fault {
             | Self::LinkDown
             | Self::LeaderLossDuringTakeover
             | Self::TargetCrashDuringTakeover
+            | Self::VipForeignOwner
             | Self::PausedPrimaryLoss
             | Self::SwitchoverCrash => Some(UNDER_WAY),
             Self::PartitionPrimary

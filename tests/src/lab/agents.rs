@@ -244,6 +244,13 @@ pub fn standing(config: &Path, node: Port) -> Result<Standing> {
     })
 }
 
+/// The words of an alarm in an agent's status, if it is there.
+#[must_use]
+pub fn alarm(status: &Value, code: &str) -> Option<String> {
+    let alarms = status["alarms"].as_array()?;
+    alarms.iter().find(|alarm| alarm["code"] == code).map(|alarm| alarm["text"].to_string())
+}
+
 /// The reasons of an agent's newest decision, as the JSON that it prints.
 ///
 /// # Errors

@@ -230,6 +230,36 @@ impl Wire {
         Ok(shown[0]["address"].as_str().context("a hardware address")?.to_owned())
     }
 
+    /// Gives the host one address more, by itself: no route comes with it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn add_address(&self, port: Port, address: Ipv4Addr) -> Result<()> {
+        let full = format!("{address}/32");
+        shell::run("ip", &["-n", &self.netns(port), "addr", "add", &full, "dev", INTERFACE]).map(drop)
+    }
+
+    /// Makes the host forget who has an address, so that it asks anew.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn forget_neighbour(&self, port: Port, address: Ipv4Addr) -> Result<()> {
+        let (netns, address) = (self.netns(port), address.to_string());
+        shell::run("ip", &["-n", &netns, "neigh", "flush", "to", &address, "dev", INTERFACE]).map(drop)
+    }
+
+    /// The hardware address to which the host sends what is for an address, if it knows one.
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn neighbour(&self, port: Port, address: Ipv4Addr) -> Result<Option<String>> {
+        let (netns, address) = (self.netns(port), address.to_string());
+        let shown =
+            shell::run("ip", &["-n", &netns, "-j", "neigh", "show", "to", &address, "dev", INTERFACE])?;
+        let shown: serde_json::Value = serde_json::from_str(&shown)?;
+        Ok(shown[0]["lladdr"].as_str().map(ToOwned::to_owned))
+    }
+
     /// Removes an address from the host, whatever the length of its prefix.
     ///
     /// # Errors

@@ -186,6 +186,7 @@ fn weight(fault: Fault, docker: bool) -> u64 {
         | Fault::ResyncInterrupted
         | Fault::Forced
         | Fault::ClusterRestart
+        | Fault::VipForeignOwner
         | Fault::PausedPrimaryLoss => 1,
         Fault::ServiceGone => u64::from(docker) * 3,
     }
