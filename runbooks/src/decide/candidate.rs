@@ -133,16 +133,18 @@ fn behind(facts: &Facts<'_>, node: &NodeId, mysql: Option<&MysqlFacts>) -> Strin
 
 fn flapping(facts: &Facts<'_>, node: &NodeId) -> Option<Why> {
     let policy = facts.policy;
+    // Oldest first.
     let recent: Vec<_> = facts
         .failures
         .iter()
         .filter(|f| f.target == *node && facts.now.since_ms(f.at) < policy.anti_flap_ms)
         .collect();
-    let failed = u32::try_from(recent.len()).unwrap_or(u32::MAX);
-    let newest = recent.last()?;
-    (failed >= policy.anti_flap_max).then(|| Why::AntiFlap {
+    let max = usize::try_from(policy.anti_flap_max.max(1)).unwrap_or(usize::MAX);
+    // Once this one is out of the window, fewer than so many are left in it.
+    let last_in_the_way = recent.get(recent.len().checked_sub(max)?)?;
+    Some(Why::AntiFlap {
         node: node.clone(),
-        failed,
-        left_ms: newest.at.plus_ms(policy.anti_flap_ms).since_ms(facts.now),
+        failed: u32::try_from(recent.len()).unwrap_or(u32::MAX),
+        left_ms: last_in_the_way.at.plus_ms(policy.anti_flap_ms).since_ms(facts.now),
     })
 }
