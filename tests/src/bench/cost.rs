@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde::Serialize;
 
@@ -16,6 +17,9 @@ const WATCHED: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(10);
 /// Renewals per second in the `standard` profile: one every 0.2 s.
 const RENEWALS_PER_SECOND: f64 = 5.0;
+/// How often the thread wakes that does nothing else, about as often as the threads of an agent together, and for how long.
+const BARE_EVERY: Duration = Duration::from_millis(10);
+const BARE_WAKEUPS: u32 = 500;
 /// The thread of an agent that renews the lease.
 const LEASE_THREAD: &str = "baton-lease";
 
@@ -28,6 +32,9 @@ pub struct Cost {
     pub resident_mib: f64,
     /// Processor time of the holder's lease thread per renewal, microseconds.
     pub renewal_us: f64,
+    /// Processor time of a thread that wakes a hundred times a second and does nothing, per wake-up, microseconds: what this machine
+    /// takes before any work is done.
+    pub bare_wakeup_us: f64,
     /// Each agent by itself.
     pub agents: Vec<AgentCost>,
 }
@@ -60,10 +67,11 @@ impl AgentCost {
 
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpu_percent, resident_mib, renewal_us, agents } = self;
+        let Self { cpu_percent, resident_mib, renewal_us, bare_wakeup_us, agents } = self;
         write!(
             f,
-            "idle agent: {cpu_percent:.2} % of a core, {resident_mib:.1} MiB, {renewal_us:.0} us per renewal"
+            "idle agent: {cpu_percent:.2} % of a core, {resident_mib:.1} MiB, {renewal_us:.0} us per renewal; a wake-up in which \
+             nothing is done costs {bare_wakeup_us:.0} us on this machine"
         )?;
         for agent in agents {
             let (node, share, mib) = (agent.node, agent.cpu_percent(), agent.resident_mib);
@@ -110,8 +118,25 @@ pub fn measure(driver: Driver) -> Result<Cost> {
         cpu_percent: each.iter().map(AgentCost::cpu_percent).fold(0.0, f64::max),
         resident_mib: each.iter().map(|agent| agent.resident_mib).fold(0.0, f64::max),
         renewal_us: lease.cpu_percent / 100.0 * 1e6 / RENEWALS_PER_SECOND,
+        bare_wakeup_us: bare_wakeup_us()?,
         agents: each,
     })
+}
+
+/// What a wake-up costs in which nothing is done, while the agents idle on.
+fn bare_wakeup_us() -> Result<f64> {
+    let slept = std::thread::spawn(|| -> Result<Duration> {
+        let before = own_time()?;
+        (0..BARE_WAKEUPS).for_each(|_| std::thread::sleep(BARE_EVERY));
+        Ok(own_time()?.saturating_sub(before))
+    });
+    let busy = slept.join().map_err(|_| anyhow!("the thread that only wakes has panicked"))??;
+    Ok(busy.as_secs_f64() * 1e6 / f64::from(BARE_WAKEUPS))
+}
+
+/// Processor time of the calling thread.
+fn own_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 /// What the threads of one name have used so far.
