@@ -73,7 +73,8 @@ fn exit_codes_are_those_that_are_published() -> Result<()> {
     for node in agents::NODES {
         ends(node, &["status"], 0)?;
         ends(node, &["explain"], 0)?;
-        ends(node, &["switchover", "--dry-run"], 0)?;
+        let said = ends(node, &["switchover", "--dry-run"], 0)?;
+        ensure!(said.contains("3 of 3 agents heard"), "it does not say who is heard: {said}");
     }
     ends(Port::Db1, &["switch-over"], 1)?;
     ends(Port::Db1, &["switchover", "--drain-patience", "soon"], 1)?;
