@@ -30,8 +30,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::operator::rejoin;
 use super::{Context, clock, drill};
 use crate::api::drill::DrillRequest;
+use crate::api::force::RejoinRequest;
 use crate::api::resync::{ResyncAnswer, ResyncRequest};
 use crate::api::server::CommandError;
 use crate::chain::chain;
@@ -48,6 +50,8 @@ pub(super) enum Order {
     Offer { epoch: baton_runbooks::model::Epoch },
     /// Somebody drills.
     Drill { request: DrillRequest },
+    /// That node is to come back, whose log is of a lower generation.
+    Rejoin { request: RejoinRequest },
 }
 
 /// What stands on disk while the database does not know its place.
@@ -289,6 +293,10 @@ async fn answer(context: &Context, from: &NodeId, body: &[u8]) -> serde_json::Re
             let by = format!("{} at {from}", request.by);
             let answer = drill::serve(context, DrillRequest { by, ..request }).await;
             serde_json::to_vec(&answer.map_err(|error| error.to_string()))
+        }
+        Ok(Order::Rejoin { request }) => {
+            let by = format!("{} at {from}", request.by);
+            serde_json::to_vec(&rejoin::serve(context, &RejoinRequest { by, ..request }))
         }
         Ok(Order::Offer { epoch }) => serde_json::to_vec(&offer::offer(context, epoch).await),
         Err(error) => {

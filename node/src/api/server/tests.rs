@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::api::client::{Client, ClientError};
+use crate::api::force::{RejoinAnswer, RejoinRequest};
 use crate::api::sample;
 use crate::api::types::{AbortRequest, SwitchoverRequest};
 use crate::cli::Exit;
@@ -122,6 +123,29 @@ async fn an_abort_that_comes_too_late_is_refused() {
     let request = AbortRequest { by: "ada".to_owned() };
     let (answer, ()) = tokio::join!(client.abort(8, &request), driver);
     assert_eq!(Exit::of(&answer.unwrap_err()), Exit::Refused);
+}
+
+#[tokio::test]
+async fn a_rejoin_of_another_node_reaches_the_driver_signed_and_says_where_that_node_stands() {
+    let mut running = start().await;
+    let client = running.client();
+    let request = RejoinRequest { node: "db1".into(), by: "ada".to_owned(), generation: Some(Generation(0)) };
+    let seen = RejoinAnswer {
+        generation: Generation(0),
+        outranked: true,
+        leader: None,
+        problem: Some("db2 says that the cluster was forced".to_owned()),
+        ordered: true,
+    };
+    let driver = async {
+        let command = running.commands.recv().await.unwrap();
+        let Operator::Rejoin { request: got, reply } = command else { panic!("{command:?}") };
+        let by = format!("ada (uid {})", nix::unistd::getuid());
+        assert_eq!(got, RejoinRequest { by, ..request.clone() });
+        reply.send(Ok(seen.clone())).unwrap();
+    };
+    let (answer, ()) = tokio::join!(client.rejoin(&request), driver);
+    assert_eq!(answer.unwrap(), seen);
 }
 
 #[tokio::test]
