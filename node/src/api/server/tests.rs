@@ -8,7 +8,6 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::api::client::{Client, ClientError};
-use crate::api::force::{RejoinAnswer, RejoinRequest};
 use crate::api::sample;
 use crate::api::types::{AbortRequest, SwitchoverRequest};
 use crate::cli::Exit;
