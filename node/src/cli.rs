@@ -13,6 +13,7 @@ mod force;
 mod history;
 mod pause;
 mod pki;
+mod rejoin;
 mod replay;
 mod resync;
 mod run;
@@ -98,8 +99,8 @@ enum Verb {
     Resume(pause::ResumeArgs),
     /// The majority is lost for good: this node goes on alone, in a higher generation
     Force(force::ForceArgs),
-    /// Say what keeps a node from being attached; on a node that was given up by a force, come back as a new member
-    Rejoin(force::RejoinArgs),
+    /// Say what keeps a node from being attached; one that was given up by a force comes back as a new member
+    Rejoin(rejoin::RejoinArgs),
     /// Replace a node's database by a copy of the holder's; what the node has extra is saved before
     Resync(resync::ResyncArgs),
     /// Abort a switchover, or acknowledge a run that needs an operator
@@ -170,7 +171,7 @@ pub fn main() -> ExitCode {
         Verb::Pause(verb) => pause::pause(&global, &verb),
         Verb::Resume(verb) => pause::resume(&global, &verb),
         Verb::Force(verb) => force::force(&global, &verb),
-        Verb::Rejoin(verb) => force::rejoin(&global, &verb),
+        Verb::Rejoin(verb) => rejoin::run(&global, &verb),
         Verb::Resync(verb) => resync::run(&global, &verb),
         Verb::Run(verb) => run::run(&global, &verb),
         Verb::Drill(verb) => drill::run(&global, &verb),

@@ -59,7 +59,7 @@ fn variants(source: &str) -> Vec<Variant> {
         if let Some(words) = text.strip_prefix("///") {
             doc.push(words.trim().to_owned());
         } else if depth == 4 && text.starts_with(char::is_uppercase) {
-            let name = text.trim_end_matches([' ', '{', ',']).to_owned();
+            let name = text.split([' ', '{', '(', ',']).next().unwrap().to_owned();
             found.push(Variant { name, doc: std::mem::take(&mut doc), fields: Vec::new() });
         } else if depth == 8 {
             let name = text.split(':').next().unwrap().to_owned();
@@ -73,7 +73,8 @@ fn variants(source: &str) -> Vec<Variant> {
 /// The code of each variant, from `Why::code`.
 fn code_of<'a>(source: &'a str, variant: &str) -> &'a str {
     let body = source.split("pub const fn code(&self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
-    let names = |pattern: &str| pattern.trim().split([' ', '{']).next() == Some(&format!("Self::{variant}"));
+    let names =
+        |pattern: &str| pattern.trim().split([' ', '{', '(']).next() == Some(&format!("Self::{variant}"));
     body.lines()
         .filter_map(|line| line.split_once(" => "))
         .find(|(pattern, _)| names(pattern))

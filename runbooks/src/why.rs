@@ -3,6 +3,7 @@
 //! The doc comment of each variant is the operator's page on that code; `docs/why.md` is made from it and a test keeps
 //! the two together. Codes are for ever: a code that is no longer produced stays reserved.
 
+mod newer;
 mod words;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Epoch, NodeId, PauseId, RunId};
+pub use newer::Newer;
 
 /// Why something was decided, or not decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -339,6 +341,10 @@ pub enum Why {
         /// Which pause.
         pause: PauseId,
     },
+    /// An agent of a newer version gave a reason that this one does not know: the cluster is being upgraded. The reason's own code and
+    /// evidence stand beside this one; ask a node of that version. Finish the upgrade.
+    #[serde(untagged)]
+    Unknown(Newer),
 }
 
 impl Why {
@@ -417,6 +423,7 @@ impl Why {
             Self::Paused { .. } => "paused",
             Self::PauseNotConfirmed { .. } => "pause-not-confirmed",
             Self::PauseOver { .. } => "pause-over",
+            Self::Unknown(_) => "unknown",
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use baton_tests::drill;
 use baton_tests::fault::USUAL_SWITCHOVER_STEP;
-use baton_tests::lab::{Driver, Lab, Options, Port, agents, turn, wait};
+use baton_tests::lab::{DATA, Driver, Lab, Options, Port, agents, database, turn, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -60,6 +60,43 @@ fn an_interrupted_command_leaves_its_run_to_the_agents() -> Result<()> {
     Ok(())
 }
 
+/// The point of no return fails at every attempt. Nobody serves then, and no other order is obeyed, until somebody has looked.
+#[test]
+fn a_run_that_needs_an_operator_stays_closed_until_it_is_acknowledged() -> Result<()> {
+    let _turn = turn::beside_another().expect("a place for a lab");
+    let lab = up()?;
+    let config = lab.config.as_ref().context("a lab with agents has their configuration")?;
+    let before = lab.standing()?;
+    lab.arm(Port::Db2, "open_ports:started:fail-always")?;
+    let (code, said) = agents::order(config, Port::Mon, &["switchover", "--yes"])?;
+    ensure!(code == 4, "the switchover ended with {code}: {said}");
+    let number = run_under_way(&lab)?.context("the run is not kept for the operator")?.to_string();
+    let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    for word in [format!("run {number} stopped"), format!("`baton run ack {number}`")] {
+        ensure!(line.contains(&word), "it does not say {word}: {said}");
+    }
+
+    wait::until_true("both databases to refuse writes", WITHIN, || {
+        for port in DATA {
+            if database::value(&lab.host(port).mysql(), "SELECT @@global.read_only")? != "1" {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })?;
+    ensure!(lab.serving()?.is_none(), "somebody serves");
+    let (code, said) = agents::order(config, Port::Mon, &["switchover", "--yes"])?;
+    ensure!(code == 2 && said.contains("NO no-run"), "another switchover ended with {code}: {said}");
+
+    lab.disarm()?;
+    let (code, said) = agents::order(config, Port::Mon, &["run", "ack", &number, "--yes"])?;
+    ensure!(code == 0, "baton run ack ended with {code}: {said}");
+    wait::until_true("the new holder to serve", WITHIN, || Ok(lab.serving()? == Some(Port::Db2)))?;
+    let after = lab.standing()?;
+    ensure!((after.holder, after.epoch) == (Some(Port::Db2), before.epoch + 2), "{}", after.text);
+    Ok(())
+}
+
 #[test]
 fn exit_codes_are_those_that_are_published() -> Result<()> {
     let _turn = turn::beside_another().expect("a place for a lab");
@@ -73,7 +110,8 @@ fn exit_codes_are_those_that_are_published() -> Result<()> {
     for node in agents::NODES {
         ends(node, &["status"], 0)?;
         ends(node, &["explain"], 0)?;
-        ends(node, &["switchover", "--dry-run"], 0)?;
+        let said = ends(node, &["switchover", "--dry-run"], 0)?;
+        ensure!(said.contains("3 of 3 agents heard"), "it does not say who is heard: {said}");
     }
     ends(Port::Db1, &["switch-over"], 1)?;
     ends(Port::Db1, &["switchover", "--drain-patience", "soon"], 1)?;

@@ -30,8 +30,6 @@ use crate::api::drill::{
 };
 use crate::api::server::CommandError;
 use crate::api::view::timestamp;
-use crate::chain::chain;
-use crate::copy::{self, OrderError};
 use crate::drill::Note;
 
 /// Ended drills that a view shows.
@@ -142,15 +140,7 @@ pub(super) async fn ask(context: &Context, request: DrillRequest) -> Result<Dril
     let Some(found) = context.config.find(&node) else {
         return Err(CommandError::Refused { reason: format!("{node} is not the name of a node") });
     };
-    let order = resync::Order::Drill { request };
-    let address = context.config.copy_address(found);
-    match copy::order::<Result<DrillView, String>>(&context.tls, &node, address, &order).await {
-        Ok(answer) => answer.map_err(|reason| CommandError::Refused { reason }),
-        Err(error @ (OrderError::Dial { .. } | OrderError::Unreadable { .. })) => {
-            Err(CommandError::Unreachable { node, reason: chain(&error) })
-        }
-        Err(OrderError::NoAnswer { .. }) => Err(CommandError::TimedOut),
-    }
+    resync::pass_on(context, found, &resync::Order::Drill { request }).await
 }
 
 /// An order for this node.

@@ -292,7 +292,8 @@ impl Driver {
         let (quarantine, resync) = (self.context.ward.facts(), self.context.resync.facts());
         let mut report = NodeReport { quarantine, resync, redis_exposure: self.exposed.newest(), ..report };
         if self.context.consensus.standing().borrow().outranked {
-            report.obstacles.push("its log is of a lower generation: `baton rejoin` on it".to_owned());
+            let me = &self.context.config.node;
+            report.obstacles.push(format!("its log is of a lower generation: `baton rejoin {me}`"));
         }
         // Whoever decides must not count on it: it has no whole database.
         report.obstacles.extend(self.context.resync.obstacle());

@@ -3,6 +3,7 @@
 mod force;
 mod loss;
 mod pause;
+pub(super) mod rejoin;
 
 use std::time::Duration;
 
@@ -88,8 +89,11 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
                 Operator::Force { wanted, generation, reply } => {
                     let _ = reply.send(force::go_on_alone(&context, &looks, wanted, generation).await);
                 }
-                Operator::Rejoin { reply } => {
-                    let _ = reply.send(force::rejoin(&context));
+                Operator::Rejoin { request, reply } => {
+                    let context = context.clone();
+                    tokio::spawn(async move {
+                        let _ = reply.send(rejoin::ask(&context, request).await);
+                    });
                 }
                 Operator::WithdrawLoss { generation, node, by, reply } => {
                     let _ = reply.send(loss::withdraw(&context, generation, node, by).await);

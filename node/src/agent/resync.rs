@@ -26,15 +26,18 @@ use std::time::{Duration, Instant};
 use baton_runbooks::model::{NodeId, NodeKind};
 use baton_runbooks::observe::{ResyncFacts, ResyncPhase};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::operator::rejoin;
 use super::{Context, clock, drill};
 use crate::api::drill::DrillRequest;
+use crate::api::force::RejoinRequest;
 use crate::api::resync::{ResyncAnswer, ResyncRequest};
 use crate::api::server::CommandError;
 use crate::chain::chain;
-use crate::config::ResyncPolicy;
+use crate::config::{Node, ResyncPolicy};
 use crate::copy::{self, OrderError, Ordered, Progress};
 
 /// What an agent asks of another's, over the port of copies.
@@ -47,6 +50,8 @@ pub(super) enum Order {
     Offer { epoch: baton_runbooks::model::Epoch },
     /// Somebody drills.
     Drill { request: DrillRequest },
+    /// That node is to come back, whose log is of a lower generation.
+    Rejoin { request: RejoinRequest },
 }
 
 /// What stands on disk while the database does not know its place.
@@ -235,11 +240,19 @@ pub(super) async fn ask(context: &Context, request: ResyncRequest) -> Result<Res
     if node == context.config.node {
         return preflight::ask(context, request).await.map_err(refused);
     }
-    let order = Order::Resync { request };
+    pass_on(context, found, &Order::Resync { request }).await
+}
+
+/// Gives an order to the agent of `found`, and waits for its answer.
+pub(super) async fn pass_on<T: DeserializeOwned>(
+    context: &Context,
+    found: &Node,
+    order: &Order,
+) -> Result<T, CommandError> {
+    let node = found.name.clone();
     let address = context.config.copy_address(found);
-    let asked = copy::order::<Answered<ResyncAnswer>>(&context.tls, &node, address, &order).await;
-    match asked {
-        Ok(answer) => answer.map_err(refused),
+    match copy::order::<Answered<T>>(&context.tls, &node, address, order).await {
+        Ok(answer) => answer.map_err(|reason| CommandError::Refused { reason }),
         Err(error @ (OrderError::Dial { .. } | OrderError::Unreadable { .. })) => {
             Err(CommandError::Unreachable { node, reason: chain(&error) })
         }
@@ -280,6 +293,10 @@ async fn answer(context: &Context, from: &NodeId, body: &[u8]) -> serde_json::Re
             let by = format!("{} at {from}", request.by);
             let answer = drill::serve(context, DrillRequest { by, ..request }).await;
             serde_json::to_vec(&answer.map_err(|error| error.to_string()))
+        }
+        Ok(Order::Rejoin { request }) => {
+            let by = format!("{} at {from}", request.by);
+            serde_json::to_vec(&rejoin::serve(context, &RejoinRequest { by, ..request }))
         }
         Ok(Order::Offer { epoch }) => serde_json::to_vec(&offer::offer(context, epoch).await),
         Err(error) => {

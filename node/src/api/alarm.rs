@@ -70,15 +70,15 @@ impl AlarmCode {
         match self {
             Self::Outranked => {
                 "an operator has forced a cluster of a higher generation, and this node was given up: it stays closed. Run \
-                 `baton rejoin` on it (operating/lost-quorum.md)"
+                 `baton rejoin` on it, or with its name on any node (operating/lost-quorum.md)"
             }
             Self::NotVoting => {
                 "this node takes no part in elections yet; the words beside the code say why, for instance that its disk is an \
                  older copy. It is taken in again by the leader: wait; if it stays so, look at the agent's log"
             }
             Self::Forced => {
-                "the cluster was forced, and nodes that were given up are not back. Start them, and run `baton rejoin` where \
-                 the words say so"
+                "the cluster was forced, and nodes that were given up are not back. Start them, and run what \
+                 the words say, on any node"
             }
             Self::VipTaken => {
                 "the newest takeover stopped before it took the VIP: another machine answers for the address, and the old holder \

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::drill::{DrillRequest, DrillView};
-use super::force::{ForceAnswer, ForceRequest};
+use super::force::{ForceAnswer, ForceRequest, RejoinAnswer, RejoinRequest};
 use super::pause::{PauseAnswer, PauseRequest, ResumeAnswer, ResumeRequest};
 use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
@@ -217,8 +217,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn rejoin(&self) -> Result<Done, ClientError> {
-        self.post("/v1/rejoin", &()).await
+    pub async fn rejoin(&self, request: &RejoinRequest) -> Result<RejoinAnswer, ClientError> {
+        self.post_for(FAR_DEADLINE, "/v1/rejoin", request).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -29,6 +29,32 @@ pub struct ForceAnswer {
     pub ordered: bool,
 }
 
+/// Body of `POST /v1/rejoin`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejoinRequest {
+    /// The node that is to come back. Its own agent carries it out, whichever agent is asked.
+    pub node: NodeId,
+    /// Name of the operator, for the log. The agent adds the user id that the kernel reports.
+    pub by: String,
+    /// The generation of the log that the operator saw: it is put aside if nothing has changed since. `None`: only look.
+    pub generation: Option<Generation>,
+}
+
+/// Answer of `POST /v1/rejoin`: where the node stands, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejoinAnswer {
+    /// Generation of the cluster, as far as it knows.
+    pub generation: Generation,
+    /// Its log counts no more, since somebody was forced without it: it comes back only as a new member.
+    pub outranked: bool,
+    /// The Raft leader that it knows.
+    pub leader: Option<NodeId>,
+    /// Why it takes no part in elections, in words; `None`: it does.
+    pub problem: Option<String>,
+    /// It was ordered: the agent restarts, puts its log aside, and comes back as a new member.
+    pub ordered: bool,
+}
+
 /// A forced recovery in the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForcedRecord {

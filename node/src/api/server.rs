@@ -28,7 +28,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::drill::{DrillRequest, DrillView};
-use super::force::ForceAnswer;
+use super::force::{ForceAnswer, RejoinAnswer, RejoinRequest};
 use super::pause::PauseAnswer;
 use super::resync::{ResyncAnswer, ResyncRequest};
 use super::types::{
@@ -134,10 +134,12 @@ pub enum Operator {
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<ForceAnswer, CommandError>>,
     },
-    /// Put this node's log of a lower generation aside, and come back as a new member.
+    /// Look where a node stands; with a generation, put its log of that generation aside, and come back as a new member.
     Rejoin {
+        /// What is wanted, signed.
+        request: RejoinRequest,
         /// Where the outcome goes.
-        reply: oneshot::Sender<Result<(), CommandError>>,
+        reply: oneshot::Sender<Result<RejoinAnswer, CommandError>>,
     },
     /// Propose `WithdrawLoss`.
     WithdrawLoss {

@@ -1,19 +1,17 @@
-//! `baton force`: the majority is lost for good, and this node goes on alone. `baton rejoin`: what a node needs to come back.
+//! `baton force`: the majority is lost for good, and this node goes on alone.
 
 use std::time::{Duration, Instant};
 
 use baton_runbooks::decide::force::ForcePreflight;
-use baton_runbooks::model::{Generation, NodeId};
+use baton_runbooks::model::NodeId;
 
-use super::run::{is_confirmed, is_confirmed_by};
+use super::run::is_confirmed_by;
 use super::status::wrap;
 use super::switchover::checks;
 use super::{Exit, Failure, Global, Output, block_on, screen};
-use crate::api::alarm::AlarmCode;
 use crate::api::client::{Client, ClientError};
 use crate::api::force::ForceRequest;
-use crate::api::types::{NodeRow, Role, Status};
-use crate::api::view::away;
+use crate::api::types::Status;
 use crate::config::Ms;
 
 /// How often it is looked.
@@ -43,23 +41,6 @@ pub(super) struct ForceArgs {
     /// Your name, for the history
     #[arg(long, default_value = "operator")]
     by: String,
-}
-
-/// Arguments of `baton rejoin`.
-#[derive(Debug, clap::Args)]
-pub(super) struct RejoinArgs {
-    /// The node [default: the one that is asked]
-    #[arg(value_name = "NODE")]
-    which: Option<String>,
-    /// Show what would be done, and stop
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask
-    #[arg(long)]
-    yes: bool,
-    /// How long to wait until it is a member again
-    #[arg(long, default_value = "1m", value_name = "SPAN")]
-    timeout: Ms,
 }
 
 pub(super) fn force(global: &Global, args: &ForceArgs) -> Result<Exit, Failure> {
@@ -150,84 +131,4 @@ async fn wait(
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-pub(super) fn rejoin(global: &Global, args: &RejoinArgs) -> Result<Exit, Failure> {
-    let client = global.client()?;
-    let status = block_on(client.status())??;
-    let node = args.which.as_deref().map_or_else(|| status.node.clone(), NodeId::from);
-    let outranked = status.alarms.iter().find(|alarm| alarm.code == AlarmCode::Outranked.as_str());
-    match outranked {
-        Some(alarm) if node == status.node => {
-            screen::complain(&wrap(&alarm.text));
-            put_aside(&client, args, &status)
-        }
-        Some(_) | None => {
-            let (exit, text) = standing(&status, &node);
-            if exit == Exit::Done {
-                screen::complain(&wrap(&text));
-                return Ok(exit);
-            }
-            Err(Failure::new(exit, wrap(&text)))
-        }
-    }
-}
-
-fn put_aside(client: &Client, args: &RejoinArgs, status: &Status) -> Result<Exit, Failure> {
-    screen::complain(&wrap(&format!(
-        "{}'s Raft log is put aside, beside the new one; nothing in it counts any more. Its database is not touched: what it has \
-         extra is saved before anything is done with it.",
-        status.node
-    )));
-    if args.dry_run {
-        return Ok(Exit::Done);
-    }
-    if !args.yes && !is_confirmed()? {
-        return Err(Failure::new(Exit::Refused, "nothing was changed"));
-    }
-    block_on(client.rejoin())??;
-    let before: Generation = status.generation;
-    let back = block_on(wait(client, args.timeout.duration(), |now| {
-        now.generation > before
-            && now.leader.is_some()
-            && now.alarms.iter().all(|alarm| alarm.code != AlarmCode::NotVoting.as_str())
-    }))??;
-    match back {
-        Some(now) => {
-            screen::complain(&wrap(&format!("{} is a member again. {}", now.node, now.sentence)));
-            Ok(Exit::Done)
-        }
-        None => {
-            Err(Failure::new(Exit::TimedOut, "it is not a member yet; `baton status` says what is awaited"))
-        }
-    }
-}
-
-/// Why a node is not attached, and what to do; it attaches by itself if nothing stands in its way.
-fn standing(status: &Status, node: &NodeId) -> (Exit, String) {
-    let Some(row) = status.nodes.iter().find(|row| row.name == *node) else {
-        return (Exit::Usage, format!("there is no node {node}"));
-    };
-    let holder = status.holder.as_ref().map_or("the holder", NodeId::as_str);
-    if row.silent {
-        return (
-            Exit::Refused,
-            format!("{node} is not heard: start its agent, or mend its network; it rejoins by itself"),
-        );
-    }
-    match row.role {
-        Role::Holder => (Exit::Done, format!("{node} holds the baton; there is nothing to rejoin")),
-        Role::Witness if row.obstacles.is_empty() => {
-            (Exit::Done, format!("{node} is there; it has no data to attach"))
-        }
-        Role::Replica if row.obstacles.is_empty() => {
-            (Exit::Done, format!("{node} is attached: it follows {holder}"))
-        }
-        Role::Closed if row.obstacles.is_empty() => (Exit::Refused, away::closed(row, holder)),
-        Role::Witness | Role::Replica | Role::Closed | Role::Unknown => (Exit::Refused, stands(row)),
-    }
-}
-
-fn stands(row: &NodeRow) -> String {
-    format!("{} cannot be attached: {}", row.name, row.obstacles.join(", "))
 }

@@ -228,3 +228,27 @@ pub(super) fn conclude(record: &RunRecord) -> Result<Exit, Failure> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::sample;
+
+    #[test]
+    fn each_end_has_its_exit_code() {
+        let ended = |result| {
+            let failure = Some("no lease was granted".to_owned());
+            conclude(&RunRecord { result, failure, ..sample::ended_run() }).map_err(|failure| {
+                assert!(failure.message.contains("run 7"), "{}", failure.message);
+                failure.exit
+            })
+        };
+        assert_eq!(ended(RunResult::Completed), Ok(Exit::Done));
+        assert_eq!(ended(RunResult::Degraded), Ok(Exit::Done));
+        assert_eq!(ended(RunResult::RolledBack), Err(Exit::RolledBack));
+        assert_eq!(ended(RunResult::Abandoned), Err(Exit::RolledBack));
+        assert_eq!(ended(RunResult::NeedsOperator), Err(Exit::NeedsOperator));
+        assert_eq!(ended(RunResult::Running), Err(Exit::TimedOut));
+        assert_eq!(ended(RunResult::Undoing), Err(Exit::TimedOut));
+    }
+}

@@ -189,7 +189,7 @@ pub const SECTIONS: &[Section] = &[
                 "copy_port",
                 "port",
                 Value("7402"),
-                "Port of orders for a node (`baton resync`, `baton drill`) and of copies of its database, served by a thread of their own.",
+                "Port of orders for a node (`baton resync`, `baton rejoin`, `baton drill`) and of copies of its database, served by a thread of their own.",
             ),
         ],
     },

@@ -48,6 +48,7 @@ impl Agent {
     pub(super) fn view(&self, now: Mono) -> View<'_> {
         View {
             now,
+            me: &self.setup.me,
             ledger: &self.ledger,
             reports: &self.reports,
             canaries: &self.canaries,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Heard;
 use super::loss::Canaries;
+use crate::detect::Sight;
 use crate::ledger::{Complete, Ledger};
 use crate::model::{Mono, NodeId, NodeKind};
 use crate::observe::{MysqlFacts, NodeReport};
@@ -54,6 +55,8 @@ pub struct Preflight {
 pub struct View<'a> {
     /// The present instant.
     pub now: Mono,
+    /// The node that looks.
+    pub me: &'a NodeId,
     /// The committed state.
     pub ledger: &'a Ledger,
     /// Newest report of each node, this one included.
@@ -96,6 +99,7 @@ impl Look<'_> {
         let (holder, to) = self.nodes(wanted)?;
         self.no_run();
         self.no_pause();
+        self.quorum();
         let source = self.serving(&holder);
         let target = self.fit(&to);
         self.in_sync(&to, target.as_ref().and_then(|report| report.mysql.as_deref()));
@@ -176,6 +180,36 @@ impl Look<'_> {
             }
             None => self.note("not-paused", true, "no pause stands"),
         }
+    }
+
+    /// Who is heard, and by whom. A bare majority is told and refuses nothing: a run is carried on by any majority, and stands
+    /// still without one.
+    fn quorum(&mut self) {
+        let view = self.view;
+        let (mut heard, mut silent) = (Vec::new(), Vec::new());
+        for node in view.ledger.members.keys() {
+            let sight = Sight::of(node, view.me, view.reports, view.now, view.report_max_ms);
+            if !sight.heard_by.is_empty() {
+                heard.push(format!("{node} by {}", names(&sight.heard_by)));
+            } else if node == view.me {
+                heard.push(format!("{node} here"));
+            } else {
+                silent.push(node.clone());
+            }
+        }
+        let all = heard.len() + silent.len();
+        let majority = all / 2 + 1;
+        let mut words = format!("{} of {all} agents heard: {}", heard.len(), heard.join(", "));
+        if !silent.is_empty() {
+            words += &format!("; nobody hears {}", names(&silent));
+        }
+        let outlook = match heard.len().checked_sub(majority) {
+            None => "no majority, so nothing can be decided".to_owned(),
+            Some(0) => "if one more is lost, nothing can be decided until it is back".to_owned(),
+            Some(spare) => format!("{spare} of them may be lost meanwhile"),
+        };
+        words += &format!("; {outlook}");
+        self.note("quorum", heard.len() >= majority, words);
     }
 
     fn fresh(&self, node: &NodeId) -> Option<NodeReport> {
@@ -280,6 +314,10 @@ impl Look<'_> {
             format!("{} ms, at most {PATIENCE_MAX_MS}", wanted.drain_patience_ms),
         );
     }
+}
+
+fn names(nodes: &[NodeId]) -> String {
+    nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(" and ")
 }
 
 /// Major and minor number of a server's version; `None`: it is not told in that way, and nothing is concluded from it.

@@ -85,6 +85,7 @@ impl fmt::Display for Why {
             Self::PauseNotConfirmed { pause, left_ms: None } | Self::PauseOver { pause } => {
                 write!(f, ": pause {pause}")
             }
+            Self::Unknown(newer) => write!(f, ": {newer}"),
             Self::Vacant
             | Self::NotHolder
             | Self::MysqlDead

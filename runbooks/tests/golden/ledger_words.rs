@@ -202,7 +202,8 @@ impl Scene {
             "release" => {
                 let boot = maybe(case, "boot")?.unwrap_or(1);
                 let pauses = maybe(case, "pauses")?.map_or(self.ledger.pauses, PauseId);
-                Command::Release { epoch, by, boot, pauses, why: Why::MysqlDead }
+                let why = text(case, "why")?.map_or(Ok(Why::MysqlDead), |code| newer(&code))?;
+                Command::Release { epoch, by, boot, pauses, why }
             }
             "journal" => {
                 Command::Journal { run, epoch: self.spoken_epoch(epoch), entries: vec![self.entry(case)?] }
@@ -264,6 +265,12 @@ impl Scene {
         let by = node(case, "actor")?.or(actor).unwrap_or_else(|| NodeId::from("db1"));
         Ok(Entry { step, attempt: maybe(case, "attempt")?.unwrap_or(1), event, by, at: WallMs(0) })
     }
+}
+
+/// A reason as it comes from an agent that knows more of them.
+fn newer(code: &str) -> Result<Why, String> {
+    let text = format!(r#"{{"why":"{code}","volts":190}}"#);
+    serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
 fn told(next: &Next) -> String {

@@ -25,6 +25,7 @@ impl Scene {
         let found = switchover::preflight(
             &View {
                 now: self.now,
+                me: &self.me,
                 ledger: &self.ledger,
                 reports: &reports,
                 canaries: &self.canaries,

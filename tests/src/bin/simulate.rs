@@ -13,6 +13,9 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// What is for many seeds. `--trace` refuses it by itself too: a conflict of `--seed` would excuse that it is missing.
+const SWEEP: [&str; 5] = ["seeds", "first", "threads", "json", "violations_max"];
+
 #[derive(Debug, Parser)]
 #[command(
     name = "simulate",
@@ -26,10 +29,10 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     first: u64,
     /// Only this one
-    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    #[arg(long, conflicts_with_all = SWEEP)]
     seed: Option<u64>,
     /// Prints the story of `--seed`
-    #[arg(long, requires = "seed")]
+    #[arg(long, requires = "seed", conflicts_with_all = SWEEP)]
     trace: bool,
     /// Number of threads
     #[arg(long, default_value_t = 1)]
@@ -97,5 +100,52 @@ fn one(seed: u64, options: Options, trace: bool) -> ExitCode {
             println!("{}", reproduce(&outcome, options));
             ExitCode::from(3)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn refused(flags: &[&str]) -> (ErrorKind, String) {
+        let error = Args::try_parse_from(["simulate"].iter().chain(flags)).expect_err("it is refused");
+        (error.kind(), error.to_string())
+    }
+
+    #[test]
+    fn one_seed_and_many_are_not_asked_for_at_once() {
+        Args::command().debug_assert();
+        let sweep: [&[&str]; 5] = [
+            &["--seeds", "5"],
+            &["--first", "7"],
+            &["--threads", "2"],
+            &["--json", "figures.json"],
+            &["--violations-max", "1"],
+        ];
+        assert_eq!(sweep.len(), SWEEP.len());
+        let alone: [&[&str]; 3] = [&["--seed", "3"], &["--seed", "3", "--trace"], &["--trace"]];
+        for many in sweep {
+            for one in alone {
+                let flags = [one, many].concat();
+                let (kind, text) = refused(&flags);
+                assert_eq!(kind, ErrorKind::ArgumentConflict, "{flags:?}: {text}");
+                for word in ["cannot be used with", one[0], many[0]] {
+                    assert!(text.contains(word), "{flags:?}: {text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_story_is_of_one_seed() {
+        assert_eq!(refused(&["--trace"]).0, ErrorKind::MissingRequiredArgument);
+        let one = ["simulate", "--seed", "3", "--trace", "--planted", "acts-before-journal"];
+        assert_eq!(Args::try_parse_from(one).unwrap().seed, Some(3));
+        let many = ["simulate", "--first", "7", "--seeds", "5", "--threads", "2", "--json", "figures.json"];
+        let many = Args::try_parse_from(many).unwrap();
+        assert_eq!((many.first, many.seeds, many.threads), (7, 5, 2));
     }
 }

@@ -76,10 +76,13 @@ pub(super) fn come_back(scene: Scene<'_>) -> Result<()> {
         ensure!(told.contains("baton rejoin"), "{} says {told}", port.name());
     }
     ensure!(scene.lab.serving()? == Some(scene.backup), "somebody else serves");
-    for port in back {
-        let (code, said) = agents::order(config, port, &["rejoin", "--yes"])?;
+    // Any node takes the command: one where it is, the other at the survivor.
+    let orders: [(Port, &[&str]); 2] =
+        [(scene.primary, &["rejoin", "--yes"]), (scene.backup, &["rejoin", Port::Mon.name(), "--yes"])];
+    for (at, order) in orders {
+        let (code, said) = agents::order(config, at, order)?;
         scene.lab.tell(&said);
-        ensure!(code == 0, "baton rejoin on {} ended with {code}: {said}", port.name());
+        ensure!(code == 0, "{order:?} at {} ended with {code}: {said}", at.name());
     }
     attached(scene, config)?;
     let history = agents::ask(config, Port::Mon, &["history"])?;

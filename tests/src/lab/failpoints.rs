@@ -20,7 +20,8 @@ impl Lab {
         }
     }
 
-    /// Tells the agent of a host where it is to die, to be held or to fail, once: `WHERE:WHEN:DO` of the agent's failpoints.
+    /// Tells the agent of a host where it is to die, to be held or to fail: `WHERE:WHEN:DO` of the agent's failpoints. Once, but for
+    /// `fail-always`, which [`Self::has_struck`] does not show.
     ///
     /// # Errors
     /// The file cannot be written.

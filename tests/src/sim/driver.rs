@@ -355,9 +355,9 @@ impl World {
             self.pretend_no_restart(node, Arc::make_mut(&mut report));
         }
         if self.raft.views[node].outranked.is_some() {
-            Arc::make_mut(&mut report)
-                .obstacles
-                .push("its log is of a lower generation: `baton rejoin` on it".to_owned());
+            let report = Arc::make_mut(&mut report);
+            let why = format!("its log is of a lower generation: `baton rejoin {}`", report.node);
+            report.obstacles.push(why);
         }
         for peer in (0..3).filter(|peer| *peer != node) {
             self.send_report(node, peer, &report);

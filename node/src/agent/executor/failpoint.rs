@@ -1,4 +1,5 @@
-//! Failpoints: kill this process, hold it, or let it fail, at a chosen instant of a run, once, to rehearse what follows.
+//! Failpoints: kill this process, hold it, or let it fail, at a chosen instant of a run, to rehearse what follows. Once, but for
+//! `fail-always`.
 //!
 //! Set by the environment, `BATON_FAILPOINT=FILE`; never set in service. What is to happen stands in FILE, which may be
 //! written, replaced or removed at any time, by renaming another file to it:
@@ -8,6 +9,7 @@
 //! | `STEP:started:kill`, `STEP:acted:kill` | FILE says `hit`, the process dies |
 //! | `STEP:started:hold`, `STEP:acted:hold` | FILE says `hit`, the step waits until FILE says something else or is gone |
 //! | `STEP:started:fail`, `STEP:acted:fail` | FILE says `hit`, the step fails |
+//! | `STEP:started:fail-always`, `STEP:acted:fail-always` | the step fails, at every attempt, until FILE says something else or is gone |
 //! | `driver:tick:hold` | FILE says `hit`, and the driver hangs until FILE says something else or is gone |
 //!
 //! A FILE that says `hit` has been obeyed.
@@ -64,6 +66,9 @@ fn told(file: &Path, place: &str, moment: &str) -> Option<String> {
 pub(super) async fn pass(step: Step, point: Point) -> anyhow::Result<()> {
     let Some(file) = file() else { return Ok(()) };
     let Some(action) = told(file, step.as_str(), point.as_str()) else { return Ok(()) };
+    if action == "fail-always" {
+        anyhow::bail!("failpoint: it fails here, always");
+    }
     let _ = std::fs::write(file, HIT);
     if action == "fail" {
         anyhow::bail!("failpoint: it fails here");

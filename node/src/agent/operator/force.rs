@@ -1,7 +1,7 @@
-//! An operator lets this node go on alone, or lets it come back after somebody else did.
+//! An operator lets this node go on alone.
 //!
-//! Both are carried out by consensus when it starts the next time, so this agent ends: its supervisor starts it again. Its
-//! doors are closed by the clean stop.
+//! That is carried out by consensus when it starts the next time, so this agent ends: its supervisor starts it again. Its doors are
+//! closed by the clean stop.
 
 use std::time::Duration;
 
@@ -49,24 +49,12 @@ pub(super) async fn go_on_alone(
     Ok(ForceAnswer { preflight, ordered: true })
 }
 
-/// Only a log of a lower generation is put aside.
-pub(super) fn rejoin(context: &Context) -> Result<(), CommandError> {
-    if !context.consensus.standing().borrow().outranked {
-        return Err(CommandError::Refused {
-            reason: "this node's log is not of a lower generation; it rejoins by itself".to_owned(),
-        });
-    }
-    force::ask_to_rejoin(&context.config.state_dir).map_err(|error| unwritten(&error))?;
-    end_soon();
-    Ok(())
-}
-
 fn unwritten(error: &std::io::Error) -> CommandError {
     CommandError::Refused { reason: format!("the order cannot be written: {error}") }
 }
 
 /// As if the supervisor had asked for it.
-fn end_soon() {
+pub(super) fn end_soon() {
     tokio::spawn(async {
         tokio::time::sleep(LAST_WORDS).await;
         if let Err(error) = raise(Signal::SIGTERM) {

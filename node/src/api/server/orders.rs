@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{Caller, FAR_PATIENCE, Operator, Refusal, Shared, ask, ask_for};
 use crate::api::drill::{DrillRequest, DrillView};
-use crate::api::force::{ForceAnswer, ForceRequest};
+use crate::api::force::{ForceAnswer, ForceRequest, RejoinAnswer, RejoinRequest};
 use crate::api::pause::{PauseAnswer, PauseRequest, ResumeAnswer, ResumeRequest};
 use crate::api::resync::{ResyncAnswer, ResyncRequest};
 use crate::api::types::{
@@ -122,12 +122,17 @@ pub(super) async fn force(
     ask(&shared.operator, Operator::Force { wanted, generation, reply }, outcome).await.map(Json)
 }
 
-pub(super) async fn rejoin(State(shared): State<Shared>) -> Result<Json<Done>, Refusal> {
+pub(super) async fn rejoin(
+    State(shared): State<Shared>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    body: Result<Json<RejoinRequest>, JsonRejection>,
+) -> Result<Json<RejoinAnswer>, Refusal> {
+    let wanted = "{\"node\": NODE, \"by\": NAME, \"generation\": null or NUMBER}";
+    let Json(request) = body.map_err(|e| unreadable(&e, wanted))?;
+    let request = RejoinRequest { by: caller.sign(&request.by), ..request };
     let (reply, outcome) = oneshot::channel();
-    ask(&shared.operator, Operator::Rejoin { reply }, outcome).await?;
-    Ok(Json(Done {
-        done: "the agent restarts, puts its log aside, and comes back as a new member".to_owned(),
-    }))
+    let command = Operator::Rejoin { request, reply };
+    ask_for(FAR_PATIENCE, &shared.operator, command, outcome).await.map(Json)
 }
 
 pub(super) async fn resync(

@@ -125,6 +125,29 @@ async fn an_abort_that_comes_too_late_is_refused() {
 }
 
 #[tokio::test]
+async fn a_rejoin_of_another_node_reaches_the_driver_signed_and_says_where_that_node_stands() {
+    let mut running = start().await;
+    let client = running.client();
+    let request = RejoinRequest { node: "db1".into(), by: "ada".to_owned(), generation: Some(Generation(0)) };
+    let seen = RejoinAnswer {
+        generation: Generation(0),
+        outranked: true,
+        leader: None,
+        problem: Some("db2 says that the cluster was forced".to_owned()),
+        ordered: true,
+    };
+    let driver = async {
+        let command = running.commands.recv().await.unwrap();
+        let Operator::Rejoin { request: got, reply } = command else { panic!("{command:?}") };
+        let by = format!("ada (uid {})", nix::unistd::getuid());
+        assert_eq!(got, RejoinRequest { by, ..request.clone() });
+        reply.send(Ok(seen.clone())).unwrap();
+    };
+    let (answer, ()) = tokio::join!(client.rejoin(&request), driver);
+    assert_eq!(answer.unwrap(), seen);
+}
+
+#[tokio::test]
 async fn commands_without_a_driver_are_refused_at_once() {
     let mut running = start().await;
     running.commands.close();

@@ -41,7 +41,8 @@ pub fn alarm(
     let way_out = if old.is_empty() {
         "start them when they may come back".to_owned()
     } else {
-        format!("run `baton rejoin` on {}", names(&old))
+        let orders: Vec<String> = old.iter().map(|node| format!("`baton rejoin {node}`")).collect();
+        format!("run {}", orders.join(" and "))
     };
     Some(AlarmCode::Forced.alarm(format!(
         "{} goes on in generation {}, forced by {} ({}) at {}; {} given up and not back: {way_out}",
@@ -80,10 +81,12 @@ mod tests {
     fn it_is_loud_until_everybody_is_back() {
         let text = alarm(&ledger(), |_| false, |node| *node == NodeId::from("db1")).unwrap().text;
         for part in
-            ["db2 goes on in generation 1", "forced by ann (fire)", "db1 and mon", "`baton rejoin` on db1"]
+            ["db2 goes on in generation 1", "forced by ann (fire)", "db1 and mon", "run `baton rejoin db1`"]
         {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
+        let both = alarm(&ledger(), |_| false, |_| true).unwrap().text;
+        assert!(both.ends_with("run `baton rejoin db1` and `baton rejoin mon`"), "{both}");
         let one = alarm(&ledger(), |node| *node == NodeId::from("db1"), |_| false).unwrap().text;
         assert!(one.contains("; mon given up and not back: start them"), "{one}");
         assert_eq!(alarm(&ledger(), |_| true, |_| false), None);
