@@ -191,6 +191,7 @@ impl Stage {
             by: self.agents.by.clone(),
             drain_patience_ms: DRAIN_MS,
             plan: None,
+            drill: Some(self.number),
         };
         let looked = self.agents.client.switchover(&request).await.map_err(failed)?;
         let Some(plan) = looked.preflight.plan else {
