@@ -33,6 +33,18 @@ fn a_rehearsal_passes_and_changes_nothing() -> Result<()> {
     let outcome = drill::run(&lab, SEAT, "rehearsal")?;
     passed(&lab, &outcome)?;
     ensure!(lab.standing()?.epoch == before.epoch, "the holder changed");
+    let events = outcome.record.context("checked before")?.events;
+    let steps: Vec<&str> = events
+        .iter()
+        .map(|event| event.what.as_str())
+        .filter(|what| what.starts_with("takeover step "))
+        .collect();
+    println!("{}", steps.join("\n"));
+    ensure!(steps.len() == 9, "{steps:?}");
+    ensure!(
+        !steps.iter().any(|step| step.contains("IN ITS WAY") || step.contains("does not say")),
+        "{steps:?}"
+    );
     let view = drill::order(&lab, SEAT, DrillOrder::Look)?;
     ensure!(view.drills == DrillId(0), "the ledger has a drill");
     Ok(())
