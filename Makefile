@@ -20,7 +20,7 @@ PEERS := redis-sentinel pacemaker pacemaker-cli-utils corosync resource-agents
 PEER_SERVICES := redis-sentinel pacemaker corosync
 LAB := target/debug/lab
 # Labs spend most of their time waiting, so all other tests run beside them.
-LABS := agents drills drills_more faults hooks lab verbs
+LABS := agents drills drills_more drills_real faults hooks lab verbs
 OTHERS := $(sort $(filter-out $(LABS),$(patsubst %.rs,%,$(notdir $(wildcard */tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs)))))
 # Here a missing MariaDB, Redis or Docker is a failure; a plain `cargo test` says 'skipped'.
 COMPLETE := "PATH=$$PATH:/usr/sbin:/sbin" BATON_TEST_NO_SKIP=1

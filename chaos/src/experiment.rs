@@ -29,7 +29,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use fault::{Effect, Fault, Heal};
-pub use slo::{Budgets, Lost, Outage, Phase, Slo};
+pub use slo::{Budgets, Figure, Limits, Lost, Outage, Phase, Slo};
 pub use source::{Form, ParseError, Source};
 pub use span::{Span, SpanError};
 pub use steady::{Mode, Probe, SteadyState, Stop, StopWhen, Tolerance};

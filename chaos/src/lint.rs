@@ -9,7 +9,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::experiment::{Budgets, Experiment, Fault, Level, Method, Mode, Probe, Role, SCHEMA, Source, Span};
+use crate::experiment::{
+    Budgets, Experiment, Fault, Figure, Level, Method, Mode, Probe, Role, SCHEMA, Source, Span,
+};
+use crate::history::Kind;
 
 /// Service is back within this: the promise of the product. A drill that allows more proves less.
 pub const PROMISED_OUTAGE: Span = Span::from_secs(30);
@@ -170,6 +173,13 @@ fn slo(experiment: &Experiment, notes: &mut Notes<'_>) {
                 says,
                 "a pass of this drill does not show that the promise holds",
             );
+        }
+    }
+    for (figure, kind) in Figure::ALL.into_iter().flat_map(|figure| Kind::ALL.map(|kind| (figure, kind))) {
+        if slo.limit(figure, kind) == Some(Span::ZERO) {
+            let path = format!("slo.{}.{kind}", figure.key());
+            let says = format!("a {} of 0s cannot be held", figure.name());
+            notes.error("limit", &path, says, "name the longest that you accept, or remove it");
         }
     }
     // A service that is unhealthy interrupts no database: until the baton moves, nothing is away that is promised.

@@ -21,6 +21,7 @@ pub mod meter;
 mod place;
 pub mod pulse;
 mod record;
+mod rehearsal;
 #[cfg(test)]
 mod sample;
 pub mod screen;

@@ -1,12 +1,14 @@
 //! What is concluded from a record: one word, one exit code, and the reasons.
 
 mod judge;
+mod limits;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
 pub use judge::{LATE_MAX_US, LATE_ONCE_MAX_US, judge};
+pub use limits::{Limited, limited};
 use serde::{Deserialize, Serialize};
 
 /// How a drill ended.
@@ -82,8 +84,8 @@ impl Verdict {
             Self::Pass => "everything that was promised was seen",
             Self::Degraded => "nothing was broken, but a phase took longer than its budget, or is not known",
             Self::Fail => {
-                "an acknowledged write was lost, two machines had the virtual IP, an outage was too long, the hypothesis did \
-                 not hold, redundancy did not come back, or a fault was not seen healed"
+                "an acknowledged write was lost, two machines had the virtual IP, an outage or another figure that has a limit \
+                 was too long, the hypothesis did not hold, redundancy did not come back, or a fault was not seen healed"
             }
             Self::Inconclusive => {
                 "a fault was not seen to take effect, something could not be measured, or the runner itself was late"

@@ -11,7 +11,8 @@ use baton_chaos::evidence::{Record, Store};
 use baton_chaos::experiment::shipped;
 use baton_chaos::runner::agents::Agents;
 use baton_node::api::client::Client;
-use baton_node::api::drill::{DrillOrder, DrillView, FaultPhase};
+use baton_node::api::drill::{DrillId, DrillOrder, DrillView, FaultPhase};
+use baton_node::api::types::SwitchoverRequest;
 use baton_node::config::NodeId;
 use nix::unistd::Pid;
 
@@ -21,6 +22,8 @@ use crate::lab::{DATA, Lab, Port, agents, process, shell, wait};
 pub const SEAT: Port = Port::Mon;
 /// How long a cluster may take to be whole again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(120);
+/// How long clients' transactions under way may go on when the baton is passed, milliseconds.
+const DRAIN_MS: u64 = 1_000;
 /// How long a killed server stays away, as under a service manager.
 const AWAY: Duration = Duration::from_millis(500);
 
@@ -153,6 +156,21 @@ pub fn order(lab: &Lab, at: Port, order: DrillOrder) -> Result<DrillView> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let agents = agents(lab, at)?;
     Ok(runtime.block_on(agents.order(Some(&NodeId::new(at.name())), order))?)
+}
+
+/// Passes the baton to the other data node, asked at a node: for a drill, or, without one, as an operator does. Returns when
+/// the run has begun.
+///
+/// # Errors
+/// The baton cannot be passed, or an agent refuses or does not answer.
+pub fn pass_baton(lab: &Lab, at: Port, drill: Option<DrillId>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let Agents { client, by } = agents(lab, at)?;
+    let mut request = SwitchoverRequest { to: None, by, drain_patience_ms: DRAIN_MS, plan: None, drill };
+    let looked = runtime.block_on(client.switchover(&request))?;
+    request.plan = Some(looked.preflight.plan.context("the baton cannot be passed now")?);
+    let run = runtime.block_on(client.switchover(&request))?.run;
+    run.context("no run was begun").map(drop)
 }
 
 /// The processes of a node that are stopped.

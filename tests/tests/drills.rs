@@ -15,7 +15,7 @@ use baton_node::config::DrillLevel;
 use baton_tests::drill::kill::{self, Moment, Stage};
 use baton_tests::drill::{self, Restarter, SEAT, passed};
 use baton_tests::lab::wire::{INTERFACE, VIP};
-use baton_tests::lab::{DATA, Driver, Flavour, Lab, Options, Port, database, shell, turn, wait};
+use baton_tests::lab::{DATA, Driver, Flavour, Lab, Options, Port, agents, database, shell, turn, wait};
 
 fn lab(allow: &'static str) -> Result<Lab> {
     let driver = Driver::Agents { profile: "standard".into() };
@@ -33,6 +33,18 @@ fn a_rehearsal_passes_and_changes_nothing() -> Result<()> {
     let outcome = drill::run(&lab, SEAT, "rehearsal")?;
     passed(&lab, &outcome)?;
     ensure!(lab.standing()?.epoch == before.epoch, "the holder changed");
+    let events = outcome.record.context("checked before")?.events;
+    let steps: Vec<&str> = events
+        .iter()
+        .map(|event| event.what.as_str())
+        .filter(|what| what.starts_with("takeover step "))
+        .collect();
+    println!("{}", steps.join("\n"));
+    ensure!(steps.len() == 9, "{steps:?}");
+    ensure!(
+        !steps.iter().any(|step| step.contains("IN ITS WAY") || step.contains("does not say")),
+        "{steps:?}"
+    );
     let view = drill::order(&lab, SEAT, DrillOrder::Look)?;
     ensure!(view.drills == DrillId(0), "the ledger has a drill");
     Ok(())
@@ -113,6 +125,36 @@ fn a_node_refuses_what_is_above_its_level_whoever_asks() -> Result<()> {
     drill::whole(&lab).context("the drill that nobody runs")?;
     ensure!(lab.host(Port::Db1).process("mysqld")?.pid().is_some(), "the server is gone");
     Ok(())
+}
+
+/// Each agent holds to its own word for a move, too. What a drill may not, an operator may, while it is under way as well.
+#[test]
+fn a_node_lets_no_drill_pass_the_baton_above_its_level_whoever_asks() -> Result<()> {
+    let _turn = turn::alone().expect("a place for a lab");
+    let lab = lab("L1")?;
+    let before = lab.standing()?;
+    let number = DrillId(1);
+    let begin = DrillOrder::Begin {
+        number,
+        name: "by-hand".into(),
+        experiment: String::new(),
+        level: DrillLevel::L1,
+        lease_ms: 10_000,
+    };
+    drill::order(&lab, SEAT, begin)?;
+    for port in agents::NODES {
+        let refusal = drill::order(&lab, port, DrillOrder::MayPass { number }).err();
+        let refusal = refusal.map(|error| error.to_string()).unwrap_or_default();
+        ensure!(refusal.contains(&format!("{} allows drills up to L1, not L2", port.name())), "{refusal}");
+    }
+    let refusal = drill::pass_baton(&lab, SEAT, Some(number)).err();
+    let refusal = refusal.map(|error| error.to_string()).unwrap_or_default();
+    ensure!(refusal.contains("allows drills up to L1, not L2"), "{refusal}");
+    ensure!(lab.standing()?.epoch == before.epoch, "the baton was passed");
+    drill::pass_baton(&lab, SEAT, None).context("an operator")?;
+    ensure!(lab.standing()?.epoch == before.epoch + 1, "the baton was not passed");
+    // Nobody renews the drill: the agents end it.
+    drill::whole(&lab)
 }
 
 /// `replication-lags`, in a quarter of the time.

@@ -2,6 +2,7 @@
 
 use super::{Bucket, ClientRecord, Gap, Reconnecting};
 use crate::check::{KindVerdict, Visits, steady};
+use crate::experiment::Figure;
 use crate::history::{History, Kind, Outcome, Write};
 
 /// Periods of the load (10 ms each) without an acknowledgement from which on it is called a gap, microseconds.
@@ -45,6 +46,16 @@ impl ClientRecord {
             sustained_ms: steady::sustained_us(&writes, injected_us, end_us).map(|us| us.div_ceil(1000)),
             gaps: gaps(&writes, end_us),
             buckets: buckets(&writes),
+        }
+    }
+
+    /// What was measured of a figure, milliseconds; `None`: it was not.
+    #[must_use]
+    pub fn figure(&self, figure: Figure) -> Option<u64> {
+        match figure {
+            Figure::ConnectGap => self.reconnecting.map(|seen| seen.connect_gap_ms),
+            Figure::ReadGap => self.reconnecting.map(|seen| seen.read_gap_ms),
+            Figure::SustainedRecovery => self.sustained_ms,
         }
     }
 }

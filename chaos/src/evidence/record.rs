@@ -275,12 +275,12 @@ pub struct ClientRecord {
     pub outage_ms: u64,
     /// Writes were acknowledged again at the end.
     pub restored: bool,
-    /// What a client saw meanwhile that keeps no connection; absent if there was none, as in older records. Reported, and
-    /// not judged.
+    /// What a client saw meanwhile that keeps no connection; absent if there was none, as in older records. Judged where the
+    /// drill's file names limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconnecting: Option<Reconnecting>,
     /// From a fault until writes were acknowledged steadily again, the longest of several, milliseconds, rounded up. Absent:
-    /// nothing was injected, it was not seen, or the record is older. Reported, and not judged.
+    /// nothing was injected, it was not seen, or the record is older. Judged where the drill's file names a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sustained_ms: Option<u64>,
     /// Every time of at least ten periods without an acknowledged write, in its order.

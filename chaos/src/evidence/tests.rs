@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::sample::passed;
 use super::*;
+use crate::experiment::{Form, Source, shipped};
 
 /// A directory with so many records, and the hash of the last.
 fn chain(records: u64) -> (tempfile::TempDir, String) {
@@ -117,11 +118,19 @@ fn a_changed_drill_text_is_found_out() {
 fn an_older_record_has_the_form_in_which_it_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let mut record = passed();
+    let text = shipped::text("mysqld-killed").unwrap();
+    let limit = |key: &str| format!("[slo.{key}]\nmysql = \"20s\"\nredis = \"20s\"\n\n");
+    let older = ["connect_gap", "read_gap"].into_iter().fold(text.to_owned(), |text, key| {
+        assert!(text.contains(&limit(key)), "{text}");
+        text.replace(&limit(key), "")
+    });
+    record.experiment = Source::parse("mysqld-killed.toml", Form::Toml, &older).unwrap().reference();
     record.clients.iter_mut().for_each(|client| (client.reconnecting, client.sustained_ms) = (None, None));
     let stored = Store::open(dir.path()).unwrap().append(record).unwrap();
     let text = fs::read_to_string(&stored.path).unwrap();
     assert!(text.contains("outage_ms"), "{text}");
     assert!(!text.contains("reconnecting") && !text.contains("sustained"), "{text}");
+    assert!(!text.contains("connect_gap") && !text.contains("read_gap"), "{text}");
     let seen = verify(dir.path(), Some(&stored.hash)).unwrap();
     assert!(seen.is_witnessed(), "{seen}");
 }

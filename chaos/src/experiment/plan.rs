@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Experiment, Fault, Heal, Method, Phase, Role, Span, Start, Stop};
+use super::{Experiment, Fault, Figure, Heal, Method, Phase, Role, Span, Start, Stop};
+use crate::history::Kind;
 
 /// Which node has which role at the moment.
 pub type Roles = BTreeMap<Role, Vec<String>>;
@@ -69,6 +70,13 @@ fn slo(experiment: &Experiment, text: &mut String) {
     let slo = &experiment.slo;
     let redis = slo.outage.redis.map(|outage| format!(", redis {outage}")).unwrap_or_default();
     line(text, "outage", &format!("at most mysql {}{redis}", slo.outage.mysql));
+    for figure in Figure::ALL {
+        let limit = |kind: Kind| slo.limit(figure, kind).map(|limit| format!("{kind} {limit}"));
+        let limits: Vec<String> = Kind::ALL.into_iter().filter_map(limit).collect();
+        if !limits.is_empty() {
+            line(text, "limit", &format!("{} at most {}", figure.name(), limits.join(", ")));
+        }
+    }
     let redis = slo.lost_acknowledged.redis.map_or("counted".to_owned(), |lost| lost.to_string());
     let says = format!("acknowledged writes of mysql {}, of redis {redis}", slo.lost_acknowledged.mysql);
     line(text, "lost", &says);

@@ -56,6 +56,22 @@ const CASES: &[Case] = {
         ("mysqld-killed", "mysql = \"10s\"", "mysql = \"0s\"", "outage", Error, "0s"),
         (
             "mysqld-killed",
+            "[slo.connect_gap]\nmysql = \"20s\"",
+            "[slo.connect_gap]\nmysql = \"0s\"",
+            "limit",
+            Error,
+            "mysql = \"0s\"",
+        ),
+        (
+            "switchover-and-back",
+            "[slo.sustained_recovery]\nmysql = \"6s\"\nredis = \"6s\"",
+            "[slo.sustained_recovery]\nmysql = \"6s\"\nredis = \"0ms\"",
+            "limit",
+            Error,
+            "redis = \"0ms\"",
+        ),
+        (
+            "mysqld-killed",
             "activate = \"20s\"",
             "activate = \"21s\"",
             "budget-above-promise",

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::escape;
 use crate::evidence::Record;
 use crate::history::Kind;
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, limited};
 
 /// How a case ended.
 enum Outcome {
@@ -103,6 +103,10 @@ fn cases(record: &Record) -> Vec<Case> {
             let seen = if client.unread { "not read".into() } else { format!("{} lost", client.lost) };
             add("lost-acknowledged", client.kind.to_string(), 0, held(is_held, &seen));
         }
+    }
+    for limited in limited(record) {
+        let (figure, took_ms) = (limited.figure.code(), limited.seen_ms.unwrap_or(0));
+        add(figure, limited.kind.to_string(), took_ms, held(limited.held(), &limited.to_string()));
     }
     for fault in &record.faults {
         let is_seen = fault.verified_ms.is_some().then_some(true);

@@ -1,7 +1,8 @@
 //! The sections of a report, in the order in which an auditor asks.
 
 use super::{Block, charts, seconds};
-use crate::evidence::{ClientRecord, Ending, FaultRecord, Reconnecting, Record, Stored};
+use crate::evidence::{ClientRecord, Ending, FaultRecord, Record, Stored};
+use crate::experiment::{Figure, Slo};
 use crate::trend::{Past, regressions};
 use crate::verdict::Verdict;
 
@@ -51,7 +52,7 @@ fn verdict(record: &Record) -> Vec<Block> {
         let bound = |bound: Option<String>| bound.unwrap_or_else(|| "counted only".into());
         let limit = bound(outage.map(|outage| seconds(outage.ms())));
         rows.push(vec![format!("outage, {}", client.kind), seconds(client.outage_ms), limit]);
-        rows.extend(reported(client));
+        rows.extend(figures(allowed, client));
         let lost_seen = if client.unread { "not known".to_owned() } else { client.lost.to_string() };
         let limit = bound(lost.map(|lost| lost.to_string()));
         rows.push(vec![format!("lost acknowledged writes, {}", client.kind), lost_seen, limit]);
@@ -70,21 +71,18 @@ fn verdict(record: &Record) -> Vec<Block> {
     blocks
 }
 
-/// What is measured beside the outage and has no bound.
-fn reported(client: &ClientRecord) -> Vec<Vec<String>> {
-    let row = |name: &str, value: String| {
-        vec![format!("{name}, {}", client.kind), value, "reported only".to_owned()]
+/// What is measured beside the outage, and has a limit only where the drill's file names one.
+fn figures(allowed: &Slo, client: &ClientRecord) -> Vec<Vec<String>> {
+    let row = |figure: Figure| {
+        // Whoever measured the gaps looked for steady writes, too.
+        let is_unseen = figure == Figure::SustainedRecovery && client.reconnecting.is_some();
+        let unknown = if is_unseen { "not seen" } else { "not measured" };
+        let value = client.figure(figure).map_or(unknown.to_owned(), seconds);
+        let limit = allowed.limit(figure, client.kind);
+        let limit = limit.map_or("reported only".to_owned(), |limit| seconds(limit.ms()));
+        vec![format!("{}, {}", figure.name(), client.kind), value, limit]
     };
-    let gap = |of: fn(&Reconnecting) -> u64| {
-        client.reconnecting.as_ref().map_or("not measured".to_owned(), |seen| seconds(of(seen)))
-    };
-    // Whoever measured the gaps looked for this, too.
-    let unseen = if client.reconnecting.is_some() { "not seen" } else { "not measured" };
-    vec![
-        row("connect gap", gap(|seen| seen.connect_gap_ms)),
-        row("read gap", gap(|seen| seen.read_gap_ms)),
-        row("sustained recovery", client.sustained_ms.map_or(unseen.to_owned(), seconds)),
-    ]
+    Figure::ALL.into_iter().map(row).collect()
 }
 
 fn scope(record: &Record) -> Vec<Block> {

@@ -7,7 +7,7 @@ use baton_node::api::drill::{DrillId, DrillOrder, DrillView, FaultPhase, FaultSp
 use baton_node::api::types::{RunResult, Status, SwitchoverRequest};
 use baton_node::config::NodeId;
 
-use super::agents::{Agents, heard, role_of};
+use super::agents::{Agents, role_of};
 use super::cast::{Aim, aim};
 use super::gate::{forbids_switchover, may_cost_the_baton};
 use super::pulse::Bearing;
@@ -24,7 +24,7 @@ const HEALED_WITHIN: Duration = Duration::from_secs(20);
 /// The outcome of what does not stand is over when the service was steady for so long.
 const STEADY_FOR: Duration = Duration::from_secs(5);
 /// How long clients' transactions under way may go on at a switchover, milliseconds.
-const DRAIN_MS: u64 = 1_000;
+pub(super) const DRAIN_MS: u64 = 1_000;
 
 /// What a drill has to hand while it acts, and what it has noted.
 #[derive(Debug)]
@@ -139,32 +139,6 @@ impl Stage {
         self.faults.len() - 1
     }
 
-    /// Every agent says whether a takeover would work now.
-    async fn rehearse(&mut self, index: usize, method: &Method, status: &Status) -> bool {
-        let place = self.begin(index, method, status, &status.node);
-        let mut obstacles = Vec::new();
-        for row in &status.nodes {
-            let words = if row.silent { "is silent".to_owned() } else { row.obstacles.join("; ") };
-            let says = if words.is_empty() { "could hold the baton, or vote" } else { words.as_str() };
-            self.note(row.name.as_str(), format!("{}: {says}", row.state));
-            if !words.is_empty() {
-                obstacles.push(format!("{}: {words}", row.name));
-            }
-        }
-        self.note("ledger", status.sentence.clone());
-        for alarm in &status.alarms {
-            self.note("ledger", format!("{}: {}", alarm.code, alarm.text));
-        }
-        let answered = heard(status) == status.nodes.len();
-        let mut effect =
-            format!("{} of {} agents answered; {}", heard(status), status.nodes.len(), status.sentence);
-        if !obstacles.is_empty() {
-            effect.push_str(&format!(" Obstacles: {}", obstacles.join(", ")));
-        }
-        self.was_asked(place, answered, effect);
-        answered
-    }
-
     /// What only asks has no heal: it is over when it was done.
     pub(super) fn was_asked(&mut self, place: usize, answered: bool, effect: String) {
         let seen = Some(self.now_ms());
@@ -191,6 +165,7 @@ impl Stage {
             by: self.agents.by.clone(),
             drain_patience_ms: DRAIN_MS,
             plan: None,
+            drill: Some(self.number),
         };
         let looked = self.agents.client.switchover(&request).await.map_err(failed)?;
         let Some(plan) = looked.preflight.plan else {

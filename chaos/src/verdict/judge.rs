@@ -1,4 +1,5 @@
-//! From the facts of a record to its verdict. Pure, and the only place where that is decided.
+//! From the facts of a record to its verdict. Pure, and the only place where that is decided. Whether a figure was within the
+//! limit that a drill's file names for it, `limits` says.
 //!
 //! The order is the argument:
 //!
@@ -8,9 +9,9 @@
 //! 4. whatever could not be measured or did not take effect makes it INCONCLUSIVE;
 //! 5. a phase over its budget degrades a pass.
 
-use super::Verdict;
+use super::{Limited, Verdict, limited};
 use crate::evidence::{Ending, FaultRecord, Judgement, ProbeRecord, Record};
-use crate::experiment::{Heal, Level, Mode, Probe};
+use crate::experiment::{Figure, Heal, Level, Mode, Probe};
 use crate::history::Kind;
 use crate::runner::gate::may_cost_the_baton;
 
@@ -45,7 +46,7 @@ pub fn judge(record: &Record) -> Judgement {
         }
         Ending::Aborted { by, why } => {
             // A stop condition that ended a drill because it was already lost does not hide that it was.
-            let late = if is_late(record) { Vec::new() } else { broken_outage(record) };
+            let late = if is_late(record) { Vec::new() } else { broken_times(record) };
             let (verdict, first) = if late.is_empty() {
                 (Verdict::Aborted, format!("ended by {by}: {why}"))
             } else {
@@ -57,7 +58,7 @@ pub fn judge(record: &Record) -> Judgement {
     }
     let mut failed = broken_hypothesis(record);
     if !is_late(record) {
-        failed.extend(broken_outage(record));
+        failed.extend(broken_times(record));
         failed.extend(redundancy(record));
     }
     if !failed.is_empty() {
@@ -121,6 +122,13 @@ fn left_behind(fault: &FaultRecord) -> Option<String> {
     };
     (was_injected && needs_heal && !is_gone)
         .then(|| format!("{} on {} was injected and was not seen healed", fault.fault, fault.node))
+}
+
+/// Whatever took longer than the drill's file lets it, as the client saw it.
+fn broken_times(record: &Record) -> Vec<String> {
+    let limited = limited(record);
+    let broken = limited.iter().filter(|limited| limited.held() == Some(false));
+    broken_outage(record).into_iter().chain(broken.map(Limited::to_string)).collect()
 }
 
 fn broken_outage(record: &Record) -> Vec<String> {
@@ -202,6 +210,8 @@ fn doubts(record: &Record) -> Vec<String> {
     if record.experiment.level >= Level::L2 {
         doubts.extend(unmeasured_clients(record));
     }
+    let unknown = limited(record).into_iter().filter(|limited| limited.held().is_none());
+    doubts.extend(unknown.map(|limited| limited.to_string()));
     let probes = record.probes.iter().filter(|probe| probe.held.is_none());
     doubts
         .extend(probes.map(|probe| format!("{} ({}) could not be measured", probe.name, probe.mode.name())));
@@ -233,7 +243,8 @@ fn unproven(fault: &FaultRecord) -> Option<String> {
 
 fn unmeasured_clients(record: &Record) -> Vec<String> {
     let slo = &record.experiment.slo;
-    let redis = slo.outage.redis.is_some() || slo.lost_acknowledged.redis.is_some();
+    let has_limit = Figure::ALL.into_iter().any(|figure| slo.limit(figure, Kind::Redis).is_some());
+    let redis = slo.outage.redis.is_some() || slo.lost_acknowledged.redis.is_some() || has_limit;
     let wanted = [(Kind::Mysql, true), (Kind::Redis, redis)];
     let wanted = wanted.into_iter().filter(|(_, is_wanted)| *is_wanted);
     wanted

@@ -17,6 +17,7 @@ mod power;
 mod warden;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,9 @@ const HEARD_NOW: Duration = Duration::from_secs(1);
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How long the ledger's answer is waited for to come back as a view.
 const APPLIED_WITHIN: Duration = Duration::from_secs(3);
+/// How long those are waited for who have a say in whether the baton is passed. With the proposal that follows it is within
+/// the patience of whoever asks: nothing begins after he has given up.
+const MAY_PASS_WITHIN: Duration = Duration::from_secs(3);
 
 /// What this agent knows of drills beside the ledger.
 #[derive(Debug)]
@@ -143,6 +147,39 @@ pub(super) async fn ask(context: &Context, request: DrillRequest) -> Result<Dril
     resync::pass_on(context, found, &resync::Order::Drill { request }).await
 }
 
+/// Whether this drill may pass the baton to `to`. The agents that are asked, lose the baton and get it say so, each by its
+/// own configuration: nobody's word stands for another's.
+///
+/// # Errors
+/// One of them does not allow it, or does not say.
+pub(super) async fn may_pass(
+    context: &Context,
+    number: DrillId,
+    by: &str,
+    to: &NodeId,
+) -> Result<(), CommandError> {
+    let holder = ledger(context).holder.clone();
+    let asked = async {
+        for node in have_a_say(&context.config.node, holder.as_ref(), to) {
+            let (by, order) = (by.to_owned(), DrillOrder::MayPass { number });
+            ask(context, DrillRequest { node: Some(node), by, order }).await?;
+        }
+        Ok::<(), CommandError>(())
+    };
+    let late = |_| {
+        let within = MAY_PASS_WITHIN.as_secs();
+        let reason =
+            format!("not every agent has said within {within} s that drill {number} may pass the baton");
+        Err(CommandError::Refused { reason })
+    };
+    tokio::time::timeout(MAY_PASS_WITHIN, asked).await.unwrap_or_else(late)
+}
+
+/// Who says whether a drill may pass the baton: the node that is asked, the one that loses it, and the one that gets it.
+fn have_a_say(me: &NodeId, holder: Option<&NodeId>, to: &NodeId) -> BTreeSet<NodeId> {
+    [Some(me), holder, Some(to)].into_iter().flatten().cloned().collect()
+}
+
 /// An order for this node.
 pub(super) async fn serve(context: &Context, request: DrillRequest) -> Result<DrillView, CommandError> {
     let refused = |reason: String| CommandError::Refused { reason };
@@ -176,6 +213,7 @@ pub(super) async fn serve(context: &Context, request: DrillRequest) -> Result<Dr
             let command = DrillCommand::End { number, verdict, evidence, unless_after: None, at };
             propose(context, command).await?;
         }
+        DrillOrder::MayPass { number } => admit::pass(context, number).map_err(refused)?,
         DrillOrder::Arm { number, fault } => {
             tracing::warn!(by, kind = %fault.kind, duration_ms = fault.duration_ms, "a drill arms a fault");
             fault::arm(context, number, fault).await.map_err(refused)?;
@@ -275,5 +313,17 @@ mod tests {
         assert!(drills.silent_for(one).is_some() && drills.silent_for(two).is_none());
         drills.hear(two);
         assert!(drills.keep(two) && !drills.keep(one));
+    }
+
+    #[test]
+    fn holder_and_target_of_a_move_are_asked_wherever_it_is_asked_for() {
+        let (db1, db2, mon) = (NodeId::from("db1"), NodeId::from("db2"), NodeId::from("mon"));
+        let asked = |me: &NodeId, holder: Option<&NodeId>| {
+            have_a_say(me, holder, &db2).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(&mon, Some(&db1)), ["db1", "db2", "mon"]);
+        assert_eq!(asked(&db1, Some(&db1)), ["db1", "db2"]);
+        assert_eq!(asked(&db2, Some(&db1)), ["db1", "db2"]);
+        assert_eq!(asked(&mon, None), ["db2", "mon"]);
     }
 }

@@ -12,7 +12,7 @@ use baton_runbooks::decide::force::{ForcePreflight, ForceWanted};
 use baton_runbooks::decide::loss::{Accept, LossPreflight};
 use baton_runbooks::decide::pause::{PausePreflight, PauseWanted};
 use baton_runbooks::decide::switchover::{Check, Preflight, Wanted};
-use baton_runbooks::ledger::{Command, Response};
+use baton_runbooks::ledger::{Command, DrillId, Response};
 use baton_runbooks::model::RunId;
 use baton_runbooks::plan::Plan;
 use tokio::sync::{mpsc, oneshot};
@@ -74,8 +74,12 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
                         let _ = reply.send(drill::ask(&context, request).await);
                     });
                 }
-                Operator::Switchover { wanted, plan, reply } => {
-                    let _ = reply.send(switchover(&context, &looks, wanted, plan).await);
+                Operator::Switchover { wanted, plan, drill: number, reply } => {
+                    // For a drill other nodes are asked, and nobody else is to wait for that.
+                    let (context, looks) = (context.clone(), looks.clone());
+                    tokio::spawn(async move {
+                        let _ = reply.send(switchover(&context, &looks, wanted, plan, number).await);
+                    });
                 }
                 Operator::AcceptLoss { wanted, acceptance, reply } => {
                     let _ = reply.send(loss::accept(&context, &looks, wanted, acceptance).await);
@@ -104,13 +108,18 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
     look
 }
 
-/// Looks, and proposes the plan that the operator saw if nothing stands in its way now.
+/// Looks, and proposes the plan that the operator saw if nothing stands in its way now. `number`: the drill that wants it.
 async fn switchover(
     context: &Context,
     looks: &mpsc::Sender<Look>,
     wanted: Wanted,
     plan: Option<Box<Plan>>,
+    number: Option<DrillId>,
 ) -> Result<SwitchoverAnswer, CommandError> {
+    // Before the look, which is to be fresh when the plan is proposed.
+    if let (Some(number), Some(plan)) = (number, &plan) {
+        drill::may_pass(context, number, &wanted.by, &plan.to).await?;
+    }
     let (reply, answer) = oneshot::channel();
     let gone = |_| CommandError::NoQuorum;
     looks.send(Look::Switchover { wanted, reply }).await.map_err(|_| CommandError::NoQuorum)?;

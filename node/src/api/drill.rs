@@ -232,6 +232,12 @@ pub enum DrillOrder {
         /// Hash of the last record of the evidence.
         evidence: String,
     },
+    /// Say whether this drill may pass the baton from this node, or to it. Changes nothing; a node that does not allow it
+    /// refuses the order.
+    MayPass {
+        /// Which drill.
+        number: DrillId,
+    },
     /// Make the heal of a fault ready. Breaks nothing.
     Arm {
         /// Which drill.
@@ -333,7 +339,8 @@ mod tests {
             leave_mib: None,
             kib_per_second: None,
         };
-        for order in [DrillOrder::Look, DrillOrder::Arm { number: DrillId(3), fault }] {
+        let number = DrillId(3);
+        for order in [DrillOrder::Look, DrillOrder::MayPass { number }, DrillOrder::Arm { number, fault }] {
             let request = DrillRequest { node: Some("db1".into()), by: "ann".into(), order };
             let text = serde_json::to_string(&request).unwrap();
             assert_eq!(serde_json::from_str::<DrillRequest>(&text).unwrap(), request, "{text}");

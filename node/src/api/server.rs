@@ -22,6 +22,7 @@ use baton_runbooks::decide::force::ForceWanted;
 use baton_runbooks::decide::loss::{Accept, Acceptance};
 use baton_runbooks::decide::pause::PauseWanted;
 use baton_runbooks::decide::switchover::Wanted;
+use baton_runbooks::ledger::DrillId;
 use baton_runbooks::model::{Epoch, Generation, NodeId, PauseId, RunId, SyncGeneration};
 use baton_runbooks::plan::Plan;
 use tokio::net::{UnixListener, UnixStream};
@@ -95,6 +96,8 @@ pub enum Operator {
         wanted: Wanted,
         /// The plan that the operator saw.
         plan: Option<Box<Plan>>,
+        /// The drill that wants it; `None`: an operator does.
+        drill: Option<DrillId>,
         /// Where the outcome goes.
         reply: oneshot::Sender<Result<SwitchoverAnswer, CommandError>>,
     },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use baton_runbooks::decide::loss::{Acceptance, LossPreflight};
 use baton_runbooks::decide::switchover::Preflight;
 use baton_runbooks::exposure::Exposure;
+use baton_runbooks::ledger::DrillId;
 use baton_runbooks::model::{Epoch, Generation, NodeId, NodeKind, RunId, SyncGeneration, Term};
 use baton_runbooks::observe::{Quarantine, ResyncFacts};
 use baton_runbooks::plan::Plan;
@@ -372,6 +373,10 @@ pub struct SwitchoverRequest {
     pub drain_patience_ms: u64,
     /// The plan that the operator saw: it is proposed as it is, or refused. `None`: only look, and answer with a plan.
     pub plan: Option<Box<Plan>>,
+    /// The drill that wants it: the agents that are asked, lose the baton and get it each hold to their own `[drill]`.
+    /// `None`: an operator does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillId>,
 }
 
 /// Answer of `POST /v1/switchover`.

@@ -50,6 +50,7 @@ pub(super) fn run(global: &Global, args: &SwitchoverArgs) -> Result<Exit, Failur
         by: args.by.clone(),
         drain_patience_ms: args.drain_patience.as_ms(),
         plan: None,
+        drill: None,
     };
     let seen = block_on(client.switchover(&request))??.preflight;
     let is_json = global.output == Output::Json;

@@ -23,8 +23,8 @@ pub(super) fn begin(context: &Context, level: DrillLevel) -> Result<(), String> 
     if level <= DrillLevel::L1 { Ok(()) } else { broken(&config.drill, &ledger(context), &Zoned::now()) }
 }
 
-/// Window and cooldown, for whatever breaks something: asked again for each fault, since whoever begins a drill says
-/// himself how deep it reaches.
+/// Window and cooldown, for whatever breaks something or passes the baton: asked again for each fault and each move, since
+/// whoever begins a drill says himself how deep it reaches.
 fn broken(config: &Drill, ledger: &Ledger, now: &Zoned) -> Result<(), String> {
     if let Some(outside) = outside(config, now) {
         return Err(outside);
@@ -69,15 +69,7 @@ fn limits(
             config.node, spec.duration_ms, config.drill.duration_max
         ));
     }
-    match &ledger.drill {
-        Some(drill) if drill.number == number => match &drill.aborted {
-            None => {}
-            Some(reason) => return Err(format!("drill {number} is to end: {reason}")),
-        },
-        Some(_) | None => {
-            return Err(format!("drill {number} is not under way, as far as {} knows", config.node));
-        }
-    }
+    goes_on(config, ledger, number)?;
     if let Some(run) = ledger.run.as_ref().filter(|run| run.plan.to == config.node) {
         return Err(format!("{} is to take over by run {}", config.node, run.id));
     }
@@ -91,6 +83,32 @@ fn limits(
         ));
     }
     Ok(())
+}
+
+/// Whether this drill may pass the baton from this node, or to it.
+///
+/// # Errors
+/// Why not.
+pub(super) fn pass(context: &Context, number: DrillId) -> Result<(), String> {
+    passes(&context.config, &ledger(context), number, &Zoned::now())
+}
+
+/// The node's own limits on a drill that passes the baton. Whether it can be passed at all, the core says, as to everybody.
+fn passes(config: &Config, ledger: &Ledger, number: DrillId, now: &Zoned) -> Result<(), String> {
+    allowed(config, DrillLevel::L2)?;
+    broken(&config.drill, ledger, now)?;
+    goes_on(config, ledger, number)
+}
+
+/// The drill is under way, and is not to end.
+fn goes_on(config: &Config, ledger: &Ledger, number: DrillId) -> Result<(), String> {
+    match &ledger.drill {
+        Some(drill) if drill.number == number => match &drill.aborted {
+            None => Ok(()),
+            Some(reason) => Err(format!("drill {number} is to end: {reason}")),
+        },
+        Some(_) | None => Err(format!("drill {number} is not under way, as far as {} knows", config.node)),
+    }
 }
 
 fn allowed(config: &Config, level: DrillLevel) -> Result<(), String> {

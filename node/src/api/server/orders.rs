@@ -45,13 +45,12 @@ pub(super) async fn switchover(
     ConnectInfo(caller): ConnectInfo<Caller>,
     body: Result<Json<SwitchoverRequest>, JsonRejection>,
 ) -> Result<Json<SwitchoverAnswer>, Refusal> {
-    let wanted =
-        "{\"to\": NODE or null, \"by\": NAME, \"drain_patience_ms\": NUMBER, \"plan\": null or a plan}";
+    let wanted = "{\"to\": NODE or null, \"by\": NAME, \"drain_patience_ms\": NUMBER, \"plan\": null or a plan, \"drill\": null or NUMBER}";
     let Json(request) = body.map_err(|e| unreadable(&e, wanted))?;
-    let SwitchoverRequest { to, by, drain_patience_ms, plan } = request;
+    let SwitchoverRequest { to, by, drain_patience_ms, plan, drill } = request;
     let wanted = Wanted { to, by: caller.sign(&by), drain_patience_ms };
     let (reply, outcome) = oneshot::channel();
-    ask(&shared.operator, Operator::Switchover { wanted, plan, reply }, outcome).await.map(Json)
+    ask(&shared.operator, Operator::Switchover { wanted, plan, drill, reply }, outcome).await.map(Json)
 }
 
 pub(super) async fn takeover(

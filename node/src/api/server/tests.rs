@@ -94,14 +94,16 @@ async fn a_switchover_reaches_the_driver_and_its_answer_comes_back() {
         by: "ada".to_owned(),
         drain_patience_ms: 5_000,
         plan: None,
+        drill: Some(DrillId(3)),
     };
     let check = Check { code: "no-run".to_owned(), ok: false, evidence: "run 7 is in progress".to_owned() };
     let seen = SwitchoverAnswer { preflight: Preflight { checks: vec![check], plan: None }, run: None };
     let driver = async {
         let command = running.commands.recv().await.unwrap();
-        let Operator::Switchover { wanted, plan, reply } = command else { panic!("{command:?}") };
+        let Operator::Switchover { wanted, plan, drill, reply } = command else { panic!("{command:?}") };
         assert_eq!((wanted.to, wanted.drain_patience_ms, plan), (Some("db2".into()), 5_000, None));
         assert_eq!(wanted.by, format!("ada (uid {})", nix::unistd::getuid()));
+        assert_eq!(drill, Some(DrillId(3)));
         reply.send(Ok(seen.clone())).unwrap();
     };
     let (answer, ()) = tokio::join!(client.switchover(&request), driver);

@@ -154,6 +154,44 @@ fn each_limit_refuses_what_it_is_there_for() {
     }
 }
 
+/// The same for a drill that wants to pass the baton.
+const MOVES: &[Case] = &[
+    ("nothing", |_| {}, ""),
+    ("no deeper than that", |it| it.config.drill.allow = DrillLevel::L2, ""),
+    ("asks at most", |it| it.config.drill.allow = DrillLevel::L1, "db2 allows drills up to L1, not L2"),
+    (
+        "on another day",
+        |it| it.config.drill.window = Some("Sat-Sun 09:00-17:00".parse().unwrap()),
+        "drills are for Sat-Sun 09:00-17:00 here, and it is Fri 10:00",
+    ),
+    (
+        "too soon after the last drill",
+        |it| it.ledger.ended_drills = vec![ended(3_600), ended(59)],
+        "wait 1 s more",
+    ),
+    ("without a drill", |it| it.ledger.drill = None, "drill 7 is not under way"),
+    ("of another drill", |it| it.ledger.drill = Some(under_way(DrillId(8))), "drill 7 is not under way"),
+    (
+        "of a drill that is to end",
+        |it| {
+            it.ledger.drill =
+                Some(baton_runbooks::ledger::Drill { aborted: Some("a call".into()), ..under_way(NUMBER) });
+        },
+        "drill 7 is to end: a call",
+    ),
+];
+
+#[test]
+fn a_node_lets_a_drill_pass_the_baton_only_within_its_own_limits() {
+    for (name, change, why) in MOVES {
+        let mut scene = Scene::new();
+        change(&mut scene);
+        let answer = passes(&scene.config, &scene.ledger, NUMBER, &now());
+        assert_eq!(answer.is_ok(), why.is_empty(), "{name}: {answer:?}");
+        assert!(answer.err().unwrap_or_default().contains(why), "{name}");
+    }
+}
+
 #[test]
 fn two_of_three_must_be_left_whatever_takes_a_vote() {
     for kind in FaultKind::ALL {
