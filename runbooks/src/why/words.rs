@@ -26,6 +26,10 @@ fn heard(by: &[NodeId]) -> String {
     }
 }
 
+fn left(ms: Option<u64>) -> String {
+    ms.map_or_else(String::new, |ms| format!(", {ms} ms left"))
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code())?;
@@ -68,23 +72,20 @@ impl fmt::Display for Why {
             Self::NotOpenedYet { run } | Self::HandingOver { run } | Self::ReceivingBaton { run } => {
                 write!(f, ": run {run}")
             }
-            Self::SemiSyncBroken { detail } | Self::RedisDown { detail } | Self::VipLost { detail } => {
-                write!(f, ": {detail}")
-            }
+            Self::SemiSyncBroken { detail: what }
+            | Self::RedisDown { detail: what }
+            | Self::VipLost { detail: what }
+            | Self::LinkDown { interface: what }
+            | Self::GatewayLost { address: what }
+            | Self::OtherNotBetter { because: what } => write!(f, ": {what}"),
             Self::RedisRestarted { was, is } => write!(f, ": {is} instead of {was}"),
             Self::RedisEmpty { keys } => write!(f, ": {keys} keys at the other node"),
             Self::DiskFull { free_bytes } => write!(f, ": {free_bytes} bytes free"),
-            Self::LinkDown { interface: what } | Self::GatewayLost { address: what } => write!(f, ": {what}"),
             Self::ServiceDown { name, state } => write!(f, ": {name} is {state}"),
             Self::CommitsWaitForReplica { waiting } => write!(f, ": {waiting} sessions"),
-            Self::OtherNotBetter { because } => write!(f, ": {because}"),
             Self::Paused { pause, by, reason } => write!(f, ": pause {pause}, by {by}: {reason}"),
-            Self::PauseNotConfirmed { pause, left_ms: Some(ms) } => {
-                write!(f, ": pause {pause}, {ms} ms left")
-            }
-            Self::PauseNotConfirmed { pause, left_ms: None } | Self::PauseOver { pause } => {
-                write!(f, ": pause {pause}")
-            }
+            Self::PauseNotConfirmed { pause, left_ms } => write!(f, ": pause {pause}{}", left(*left_ms)),
+            Self::PauseOver { pause } => write!(f, ": pause {pause}"),
             Self::Unknown(newer) => write!(f, ": {newer}"),
             Self::Vacant
             | Self::NotHolder

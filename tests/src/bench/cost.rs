@@ -127,7 +127,7 @@ pub fn measure(driver: Driver) -> Result<Cost> {
 fn bare_wakeup_us() -> Result<f64> {
     let slept = std::thread::spawn(|| -> Result<Duration> {
         let before = own_time()?;
-        (0..BARE_WAKEUPS).for_each(|_| std::thread::sleep(BARE_EVERY));
+        (0..BARE_WAKEUPS).for_each(|_| std::thread::park_timeout(BARE_EVERY));
         Ok(own_time()?.saturating_sub(before))
     });
     let busy = slept.join().map_err(|_| anyhow!("the thread that only wakes has panicked"))??;
