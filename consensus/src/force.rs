@@ -280,7 +280,7 @@ pub(crate) fn forked(from: &NodeId, generation: Generation) -> String {
     format!(
         "{from} too was forced to generation {generation}, or is with a node that was: two nodes went on alone, each without the \
          other, and each may have taken writes. Both are closed. Decide which one goes on, stop the agents of all others, run \
-         `baton force` on it, then start the others and run `baton rejoin` on each"
+         `baton force` on it, then start the others and run `baton rejoin NODE` for each"
     )
 }
 
@@ -288,7 +288,7 @@ pub(crate) fn forked(from: &NodeId, generation: Generation) -> String {
 pub(crate) fn outranked(from: &NodeId, own: Generation, other: Generation) -> String {
     format!(
         "{from} says that the cluster was forced to generation {other}, and this node's log is of generation {own}: what was \
-         decided without the survivor does not count. This node is closed. `baton rejoin` on it puts its log aside, and it \
+         decided without the survivor does not count. This node is closed. `baton rejoin` with its name puts its log aside, and it \
          comes back as a new member"
     )
 }

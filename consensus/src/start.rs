@@ -46,7 +46,10 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
     if force::is_asked_to_rejoin(&dir) {
         // Opened for a look, and closed before it is moved.
         let is_outranked = match store::open(&dir, fresh())? {
-            Opened::Sound { store, .. } => store.outranked_by().map_err(io)?.is_some(),
+            // One of the same generation is the log of another survivor. Which of the two counts is not known yet.
+            Opened::Sound { store, identity, .. } => {
+                store.outranked_by().map_err(io)?.is_some_and(|by| by > identity.generation)
+            }
             Opened::Damaged { .. } => false,
         };
         force::put_aside(&dir, is_outranked).map_err(io)?;

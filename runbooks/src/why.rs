@@ -366,6 +366,12 @@ impl Why {
         matches!(self, Self::HolderReleased { because, .. } if because.starts_with("redis-restarted"))
     }
 
+    /// The code as it came, also of a reason that this version does not know.
+    #[must_use]
+    pub fn own_code(&self) -> &str {
+        if let Self::Unknown(newer) = self { &newer.why } else { self.code() }
+    }
+
     /// The stable code.
     #[must_use]
     pub const fn code(&self) -> &'static str {

@@ -56,6 +56,10 @@ impl Looks {
         looks.insert(ip, [before, look]);
     }
 
+    fn forget(&self, ip: IpAddr) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&ip);
+    }
+
     /// The VIPs for which another machine answers, as last heard.
     pub(super) fn contests(&self) -> Vec<Contest> {
         let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,8 +84,11 @@ pub(super) async fn watch(context: Context) {
             let is_ours = has_vips(&context);
             match context.hands.network.probe_address(*ip, interface, PROBES, PROBE_GAP).await {
                 Ok(probe) => context.hands.looks.note(*ip, Look { heard: heard(probe), is_ours }),
-                // That nobody could be asked says nothing, in either direction.
-                Err(error) => tracing::debug!(error = chain(&error), %ip, "not asked"),
+                // What was heard before says nothing of now.
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), %ip, "not asked");
+                    context.hands.looks.forget(*ip);
+                }
             }
         }
     }
@@ -160,6 +167,17 @@ mod tests {
         for (who, seen) in [("watched", &watched[..]), ("taken", &taken[..]), ("lost", &lost[..])] {
             assert!(seen.iter().all(Vec::is_empty), "{who}: {seen:?}");
         }
+    }
+
+    #[test]
+    fn nothing_is_told_while_nobody_can_be_asked() {
+        let looks = Looks::default();
+        (0..2).for_each(|_| looks.note(VIP, ours(&[STRANGER])));
+        assert_eq!(looks.contests(), contest(&[STRANGER], true));
+        looks.forget(VIP);
+        assert_eq!(looks.contests(), vec![]);
+        looks.note(VIP, ours(&[STRANGER]));
+        assert_eq!(looks.contests(), vec![], "one look is not enough");
     }
 
     #[test]

@@ -286,15 +286,26 @@ impl Driver {
         executor::spawn(self.context.clone(), self.inputs.clone(), self.wish_number, job);
     }
 
+    /// What keeps this node from being attached, if its log does not count.
+    fn outranked(&self) -> Option<String> {
+        let standing = self.context.consensus.standing();
+        let standing = standing.borrow();
+        let me = &self.context.config.node;
+        match (standing.outranked, standing.forked) {
+            (_, true) => Some(
+                "another node was forced to the same generation: `baton force` on one of them".to_owned(),
+            ),
+            (true, false) => Some(format!("its log is of a lower generation: `baton rejoin {me}`")),
+            (false, false) => None,
+        }
+    }
+
     /// This node's own report: to the peers, and to the core.
     fn report(&mut self) -> Input {
         let report = self.core.report(self.context.clock.now());
         let (quarantine, resync) = (self.context.ward.facts(), self.context.resync.facts());
         let mut report = NodeReport { quarantine, resync, redis_exposure: self.exposed.newest(), ..report };
-        if self.context.consensus.standing().borrow().outranked {
-            let me = &self.context.config.node;
-            report.obstacles.push(format!("its log is of a lower generation: `baton rejoin {me}`"));
-        }
+        report.obstacles.extend(self.outranked());
         // Whoever decides must not count on it: it has no whole database.
         report.obstacles.extend(self.context.resync.obstacle());
         self.reports.send(&self.context, &report);

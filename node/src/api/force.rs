@@ -47,6 +47,8 @@ pub struct RejoinAnswer {
     pub generation: Generation,
     /// Its log counts no more, since somebody was forced without it: it comes back only as a new member.
     pub outranked: bool,
+    /// Two survivors were forced to the same generation: which of them goes on is for an operator to say, by another force.
+    pub forked: bool,
     /// The Raft leader that it knows.
     pub leader: Option<NodeId>,
     /// Why it takes no part in elections, in words; `None`: it does.

@@ -64,7 +64,7 @@ pub fn wish_row(wish: &Wish, at: WallMs) -> DecisionRow {
         }
     };
     if let Some(why) = &wish.release {
-        action.push_str(&format!("; give the lease back ({})", why.code()));
+        action.push_str(&format!("; give the lease back ({})", why.own_code()));
     }
     DecisionRow { at: timestamp(at), action, why: wish.why.clone() }
 }
@@ -153,8 +153,8 @@ pub fn row_alarms(rows: &[NodeRow], own_version: &str) -> Vec<Alarm> {
 /// Told of a holder that serves too: it is refused at its next lease.
 fn boots_open(row: &NodeRow) -> Option<Alarm> {
     let why = Why::RedisBootsOpen;
-    row.obstacles.iter().any(|obstacle| *obstacle == why.code()).then(|| Alarm {
-        code: why.code().to_owned(),
+    row.obstacles.iter().any(|obstacle| *obstacle == why.own_code()).then(|| Alarm {
+        code: why.own_code().to_owned(),
         text: format!(
             "Redis on {} took writes before any agent had opened it, so that node gets no new lease; write `replicaof 127.0.0.1 1` \
              and `min-replicas-to-write 99` into its redis.conf, then restart it",
@@ -204,7 +204,11 @@ pub fn sentence(status: &Status) -> Result<String, String> {
     }));
     // The takeover's own probe would find it, whoever the candidate is.
     let contested = status.alarms.iter().find(|alarm| alarm.code == AlarmCode::VipContested.as_str());
-    troubles.extend(contested.map(|alarm| format!("nobody could take over from {holder}: {}.", alarm.text)));
+    troubles.extend(
+        contested.map(|alarm| {
+            format!("a takeover from {holder} would stop before the virtual IP: {}.", alarm.text)
+        }),
+    );
     let Some(replica) = replica else { return Err("NOT OK: there is no second data node.".to_owned()) };
     if !troubles.is_empty() {
         return Err(format!("NOT OK: {}", troubles.join(" Also: ")));

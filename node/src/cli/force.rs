@@ -106,7 +106,7 @@ fn warning(seen: &ForcePreflight) -> String {
     format!(
         "{} goes on alone, in generation {}. Given up for ever: everything that {others} decided after entry {} of the log, and \
          what was written by that. {loss}If one of them still runs, two nodes may serve. They come back as new members, with \
-         `baton rejoin` on each; what their databases have extra is saved first.",
+         `baton rejoin NODE` for each; what their databases have extra is saved first.",
         forced.survivor, forced.generation, forced.last_index
     )
 }

@@ -48,6 +48,11 @@ pub(super) fn run(global: &Global, args: &RejoinArgs) -> Result<Exit, Failure> {
     };
     let look = RejoinRequest { node: node.clone(), by: args.by.clone(), generation: None };
     match block_on(client.rejoin(&look))? {
+        Ok(seen) if seen.forked => {
+            let problem =
+                seen.problem.unwrap_or_else(|| "two survivors were forced to one generation".to_owned());
+            Err(Failure::new(Exit::Refused, wrap(&format!("{node} says: {problem}"))))
+        }
         Ok(seen) if seen.outranked => put_aside(&client, args, &look, &seen),
         Ok(_) => tell(standing(&status, row)),
         // Its reports are enough to say why it is not attached, but not for a node whose own log does not count.
@@ -92,7 +97,14 @@ fn put_aside(
         return Err(Failure::new(Exit::Refused, "nothing was changed"));
     }
     let order = RejoinRequest { generation: Some(seen.generation), ..look.clone() };
-    block_on(client.rejoin(&order))??;
+    match block_on(client.rejoin(&order))? {
+        Ok(_) => {}
+        // Whether it was heard shows in what becomes of the node.
+        Err(error) if is_passing(&error) => {
+            screen::complain(&format!("{error}; looking whether it was heard"))
+        }
+        Err(error) => return Err(error.into()),
+    }
     let patience = args.timeout.duration();
     if !block_on(comes_back(client, look, seen.generation, patience))?? {
         return Err(Failure::new(
@@ -181,6 +193,7 @@ mod tests {
         let back = RejoinAnswer {
             generation: Generation(1),
             outranked: false,
+            forked: false,
             leader: Some("db2".into()),
             problem: None,
             ordered: false,

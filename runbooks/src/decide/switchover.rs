@@ -186,8 +186,14 @@ impl Look<'_> {
     /// still without one.
     fn quorum(&mut self) {
         let view = self.view;
-        let (mut heard, mut silent) = (Vec::new(), Vec::new());
+        let (mut heard, mut silent, mut outranked) = (Vec::new(), Vec::new(), Vec::new());
         for node in view.ledger.members.keys() {
+            let report = view.reports.get(node).map(|heard| &heard.report);
+            if report.is_some_and(|report| report.generation < view.ledger.generation) {
+                // It was given up by a force, and has no vote until it has rejoined.
+                outranked.push(node.clone());
+                continue;
+            }
             let sight = Sight::of(node, view.me, view.reports, view.now, view.report_max_ms);
             if !sight.heard_by.is_empty() {
                 heard.push(format!("{node} by {}", names(&sight.heard_by)));
@@ -197,11 +203,14 @@ impl Look<'_> {
                 silent.push(node.clone());
             }
         }
-        let all = heard.len() + silent.len();
+        let all = heard.len() + silent.len() + outranked.len();
         let majority = all / 2 + 1;
         let mut words = format!("{} of {all} agents heard: {}", heard.len(), heard.join(", "));
         if !silent.is_empty() {
             words += &format!("; nobody hears {}", names(&silent));
+        }
+        if !outranked.is_empty() {
+            words += &format!("; without a vote {}", names(&outranked));
         }
         let outlook = match heard.len().checked_sub(majority) {
             None => "no majority, so nothing can be decided".to_owned(),

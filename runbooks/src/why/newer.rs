@@ -1,7 +1,8 @@
 //! Reasons of a newer version: read, shown, and passed on as they came.
 //!
 //! They stand in commands, plans and releases, so an agent that could not read one would not take what Raft replicates. It must
-//! not change one either, since all nodes keep the same.
+//! not change one either, since all nodes keep the same. So new evidence of a reason that is there already needs a new code: a field
+//! that this version does not know is dropped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,9 +21,14 @@ pub struct Newer {
 }
 
 impl fmt::Display for Newer {
+    /// Its evidence. The code comes first wherever a reason is written, since decisions look at how one begins.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.why)?;
-        self.evidence.iter().try_for_each(|(name, value)| write!(f, ", {name} {value}"))
+        let mut before = ": ";
+        self.evidence.iter().try_for_each(|(name, value)| {
+            write!(f, "{before}{name} {value}")?;
+            before = ", ";
+            Ok(())
+        })
     }
 }
 
@@ -35,7 +41,8 @@ mod tests {
         let text = r#"{"why":"brownout","since":{"db1":null,"db2":40},"volts":190}"#;
         let why: Why = serde_json::from_str(text).unwrap();
         assert_eq!(why.code(), "unknown");
-        assert_eq!(why.to_string(), r#"unknown: brownout, since {"db1":null,"db2":40}, volts 190"#);
+        let words = r#"brownout (unknown to this version): since {"db1":null,"db2":40}, volts 190"#;
+        assert_eq!((why.own_code(), why.to_string().as_str()), ("brownout", words));
         assert_eq!(serde_json::to_string(&why).unwrap(), text);
     }
 

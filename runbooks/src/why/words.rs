@@ -32,7 +32,7 @@ fn left(ms: Option<u64>) -> String {
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.code())?;
+        f.write_str(self.own_code())?;
         match self {
             Self::HolderHealthy { holder, granted_ms_ago } => {
                 write!(f, ": {holder}, granted {granted_ms_ago} ms ago")
@@ -86,7 +86,7 @@ impl fmt::Display for Why {
             Self::Paused { pause, by, reason } => write!(f, ": pause {pause}, by {by}: {reason}"),
             Self::PauseNotConfirmed { pause, left_ms } => write!(f, ": pause {pause}{}", left(*left_ms)),
             Self::PauseOver { pause } => write!(f, ": pause {pause}"),
-            Self::Unknown(newer) => write!(f, ": {newer}"),
+            Self::Unknown(newer) => write!(f, " (unknown to this version){newer}"),
             Self::Vacant
             | Self::NotHolder
             | Self::MysqlDead

@@ -48,7 +48,7 @@ fn is_heard(lab: &Lab, port: Port) -> Result<()> {
     })?;
     names_it(lab, &status, "vip-contested")?;
     let sentence = status["sentence"].to_string();
-    ensure!(sentence.contains("nobody could take over"), "{} says {sentence}", port.name());
+    ensure!(sentence.contains("would stop before the virtual IP"), "{} says {sentence}", port.name());
     Ok(())
 }
 

@@ -33,6 +33,7 @@ pub(in crate::agent) fn serve(context: &Context, request: &RejoinRequest) -> Res
     let seen = RejoinAnswer {
         generation: context.consensus.committed().borrow().ledger.generation,
         outranked: standing.outranked,
+        forked: standing.forked,
         leader: standing.leader,
         problem: standing.problem,
         ordered: false,
@@ -50,8 +51,16 @@ pub(in crate::agent) fn serve(context: &Context, request: &RejoinRequest) -> Res
     Ok(RejoinAnswer { ordered: true, ..seen })
 }
 
-/// Only a log of a lower generation is put aside, and only the one that the operator saw.
+/// Only a log of a lower generation is put aside, and only the one that the operator saw. Of two survivors of one generation neither
+/// is: with both logs gone nobody would know any more what was decided.
 fn objection(request: &RejoinRequest, seen: &RejoinAnswer) -> Option<String> {
+    if seen.forked {
+        return Some(format!(
+            "{} and another node were both forced to generation {}: decide which one goes on, and run `baton force` on it with all \
+             others stopped; then the others rejoin",
+            request.node, seen.generation
+        ));
+    }
     if !seen.outranked {
         return Some(format!(
             "the log of {} is not of a lower generation; it rejoins by itself",
@@ -77,6 +86,7 @@ mod tests {
         let old = RejoinAnswer {
             generation: Generation(1),
             outranked: true,
+            forked: false,
             leader: None,
             problem: Some("db2 says that the cluster was forced".to_owned()),
             ordered: false,
@@ -84,6 +94,8 @@ mod tests {
         assert_eq!(objection(&ordered(1), &old), None);
         assert!(objection(&ordered(0), &old).is_some_and(|why| why.contains("changed")));
         assert!(objection(&ordered(2), &old).is_some_and(|why| why.contains("changed")));
+        let forked = RejoinAnswer { forked: true, ..old.clone() };
+        assert!(objection(&ordered(1), &forked).is_some_and(|why| why.contains("`baton force`")));
         let sound = RejoinAnswer { outranked: false, ..old };
         assert!(objection(&ordered(1), &sound).is_some_and(|why| why.contains("rejoins by itself")));
     }

@@ -134,6 +134,7 @@ async fn a_rejoin_of_another_node_reaches_the_driver_signed_and_says_where_that_
     let seen = RejoinAnswer {
         generation: Generation(0),
         outranked: true,
+        forked: false,
         leader: None,
         problem: Some("db2 says that the cluster was forced".to_owned()),
         ordered: true,

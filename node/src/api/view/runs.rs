@@ -112,7 +112,7 @@ fn cause(why: &[Why]) -> String {
     });
     match of_holder.or(why.first()) {
         Some(Why::HolderReleased { because, .. }) => format!("holder-released: {because}"),
-        Some(why) => why.code().to_owned(),
+        Some(why) => why.own_code().to_owned(),
         None => "unknown".to_owned(),
     }
 }

@@ -274,7 +274,10 @@ fn alarms_are_told_even_if_a_takeover_would_work() {
 fn a_takeover_that_would_find_the_vip_taken_would_not_work() {
     let text = "not only this node answers for 10.77.0.100, but also 02:00:00:00:00:99";
     let status = after(|s| s.alarms.push(AlarmCode::VipContested.alarm(text)));
-    assert_eq!(status.sentence, format!("NOT OK: nobody could take over from db1: {text}."));
+    assert_eq!(
+        status.sentence,
+        format!("NOT OK: a takeover from db1 would stop before the virtual IP: {text}.")
+    );
     assert!(!status.ok);
 }
 
