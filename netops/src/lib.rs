@@ -22,6 +22,7 @@
 mod address;
 mod announce;
 pub mod arp;
+mod beside;
 mod carrier;
 pub mod cut;
 pub mod gate;

@@ -16,7 +16,10 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::wire::{self, Writer};
+use crate::{
+    beside::Beside,
+    wire::{self, Writer},
+};
 
 /// `NFPROTO_INET`.
 pub(crate) const FAMILY_INET: u8 = 1;
@@ -140,7 +143,7 @@ impl Batch<'_> {
 /// The socket. Not shared: each owner has its own.
 #[derive(Debug)]
 pub(crate) struct NetfilterSocket {
-    socket: Socket,
+    socket: Beside,
     writer: Writer,
     received: Box<[u8]>,
     seq: u32,
@@ -152,7 +155,7 @@ impl NetfilterSocket {
             let protocol = Protocol::from(libc::NETLINK_NETFILTER);
             let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(protocol))?;
             socket.set_read_timeout(Some(ANSWER_LIMIT))?;
-            Ok(socket)
+            Ok(Beside::new(socket))
         };
         Ok(Self {
             socket: open().map_err(NetfilterError::Open)?,
@@ -320,7 +323,7 @@ impl NetfilterSocket {
 
     fn receive(&mut self) -> Result<usize, NetfilterError> {
         loop {
-            match (&self.socket).read(&mut self.received) {
+            match (&*self.socket).read(&mut self.received) {
                 Ok(length) => return Ok(length),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(NetfilterError::Receive(error)),

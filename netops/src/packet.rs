@@ -14,6 +14,8 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+use crate::beside::Beside;
+
 /// Queuing a frame of some 80 bytes takes microseconds; later than this the device is stuck.
 const SEND_LIMIT: Duration = Duration::from_millis(200);
 
@@ -41,7 +43,7 @@ pub enum PacketError {
 }
 
 #[derive(Debug)]
-pub(crate) struct PacketSocket(AsyncFd<Socket>);
+pub(crate) struct PacketSocket(AsyncFd<Beside>);
 
 impl PacketSocket {
     /// Binds to one interface and one ethertype; `filter` is a classic BPF program over the whole frame.
@@ -61,7 +63,7 @@ impl PacketSocket {
         deadline: Instant,
         buffer: &mut [u8],
     ) -> Result<Option<usize>, PacketError> {
-        let received = self.0.async_io(Interest::READABLE, |mut socket: &Socket| socket.read(buffer));
+        let received = self.0.async_io(Interest::READABLE, |socket| (&**socket).read(buffer));
         match timeout_at(deadline, received).await {
             Ok(length) => length.map(Some).map_err(PacketError::Receive),
             Err(_) => Ok(None),
@@ -90,7 +92,8 @@ fn bind(ifindex: u32, ethertype: u16, filter: &[SockFilter]) -> io::Result<Packe
     }?;
     socket.bind(&address)?;
     // SAFETY: the `AsyncFd` owns the socket, which owns its descriptor and is never replaced while registered.
-    let registered =
-        unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE) };
+    let registered = unsafe {
+        AsyncFd::register_with_interest(Beside::new(socket), Interest::READABLE | Interest::WRITABLE)
+    };
     Ok(PacketSocket(registered?))
 }
