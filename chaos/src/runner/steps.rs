@@ -1,5 +1,6 @@
 //! One method of a drill: resolved, armed, injected, seen, left standing, healed, seen to be healed.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use baton_node::api::client::ClientError;
@@ -52,6 +53,8 @@ pub struct Stage {
     pub events: Vec<Event>,
     /// How long redundancy took from the heals before each wait for it; `None`: it was not back in time.
     pub waits: Vec<Option<u64>>,
+    /// The program of the fence hook in the configuration of the node at which the runner stands.
+    pub fence_hook: Option<PathBuf>,
     /// When redundancy was back at the last wait, by the runner's clock; if it was not, when the last heal was seen.
     pub whole_ms: u64,
 }

@@ -1,7 +1,5 @@
 //! What a method that was not done makes of its drill.
 
-use std::path::PathBuf;
-
 use baton_node::api::types::{ErrorBody, ErrorCode};
 
 use super::*;
