@@ -249,6 +249,7 @@ impl Drill<'_> {
             faults: Vec::new(),
             events: Vec::new(),
             waits: Vec::new(),
+            fence_hook: self.options.config.fence_hook.as_ref().map(|hook| hook.program.clone()),
             whole_ms: 0,
         };
         let ending = self.perform(stops, &mut stage, meter.as_deref()).await;

@@ -14,6 +14,7 @@ use baton_node::api::client::Client;
 use baton_node::api::drill::{DrillId, DrillOrder, DrillView, FaultPhase};
 use baton_node::api::types::SwitchoverRequest;
 use baton_node::config::NodeId;
+use baton_runbooks::model::RunId;
 use nix::unistd::Pid;
 
 use crate::lab::{DATA, Lab, Port, agents, process, shell, wait};
@@ -158,19 +159,29 @@ pub fn order(lab: &Lab, at: Port, order: DrillOrder) -> Result<DrillView> {
     Ok(runtime.block_on(agents.order(Some(&NodeId::new(at.name())), order))?)
 }
 
+/// The newest run of the ledger, as a node knows it; 0: there was none.
+///
+/// # Errors
+/// The agent does not answer.
+pub fn newest_run(lab: &Lab, at: Port) -> Result<RunId> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let history = runtime.block_on(agents(lab, at)?.client.history())?;
+    Ok(history.runs.last().map_or(RunId(0), |run| run.number))
+}
+
 /// Passes the baton to the other data node, asked at a node: for a drill, or, without one, as an operator does. Returns when
-/// the run has begun.
+/// the run has begun, with its number.
 ///
 /// # Errors
 /// The baton cannot be passed, or an agent refuses or does not answer.
-pub fn pass_baton(lab: &Lab, at: Port, drill: Option<DrillId>) -> Result<()> {
+pub fn pass_baton(lab: &Lab, at: Port, drill: Option<DrillId>) -> Result<RunId> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Agents { client, by } = agents(lab, at)?;
     let mut request = SwitchoverRequest { to: None, by, drain_patience_ms: DRAIN_MS, plan: None, drill };
     let looked = runtime.block_on(client.switchover(&request))?;
     request.plan = Some(looked.preflight.plan.context("the baton cannot be passed now")?);
     let run = runtime.block_on(client.switchover(&request))?.run;
-    run.context("no run was begun").map(drop)
+    run.context("no run was begun")
 }
 
 /// The processes of a node that are stopped.

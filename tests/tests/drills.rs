@@ -41,6 +41,11 @@ fn a_rehearsal_passes_and_changes_nothing() -> Result<()> {
         .collect();
     println!("{}", steps.join("\n"));
     ensure!(steps.len() == 9, "{steps:?}");
+    // What an agent has to look at is clear only if it has looked.
+    for name in ["drain_relay_log", "promote_mysql", "open_ports"] {
+        let clear = format!("takeover step {name}: nothing in its way");
+        ensure!(steps.iter().any(|step| step.starts_with(&clear)), "{name}: {steps:?}");
+    }
     ensure!(
         !steps.iter().any(|step| step.contains("IN ITS WAY") || step.contains("does not say")),
         "{steps:?}"
@@ -127,12 +132,15 @@ fn a_node_refuses_what_is_above_its_level_whoever_asks() -> Result<()> {
     Ok(())
 }
 
+/// A switchover has no hurry: its steps wait for clients and for the other node.
+const PASSED_WITHIN: Duration = Duration::from_secs(30);
+
 /// Each agent holds to its own word for a move, too. What a drill may not, an operator may, while it is under way as well.
 #[test]
 fn a_node_lets_no_drill_pass_the_baton_above_its_level_whoever_asks() -> Result<()> {
     let _turn = turn::alone().expect("a place for a lab");
     let lab = lab("L1")?;
-    let before = lab.standing()?;
+    let (before, newest) = (lab.standing()?, drill::newest_run(&lab, SEAT)?);
     let number = DrillId(1);
     let begin = DrillOrder::Begin {
         number,
@@ -150,9 +158,15 @@ fn a_node_lets_no_drill_pass_the_baton_above_its_level_whoever_asks() -> Result<
     let refusal = drill::pass_baton(&lab, SEAT, Some(number)).err();
     let refusal = refusal.map(|error| error.to_string()).unwrap_or_default();
     ensure!(refusal.contains("allows drills up to L1, not L2"), "{refusal}");
-    ensure!(lab.standing()?.epoch == before.epoch, "the baton was passed");
-    drill::pass_baton(&lab, SEAT, None).context("an operator")?;
-    ensure!(lab.standing()?.epoch == before.epoch + 1, "the baton was not passed");
+    let run = drill::newest_run(&lab, SEAT)?;
+    ensure!(run == newest, "run {} was begun", run.0);
+    let run = drill::pass_baton(&lab, SEAT, None).context("an operator")?;
+    // Runs are numbered as the ledger begins them: whatever the drill had begun would have this number.
+    ensure!(run.0 == newest.0 + 1, "run {} is not the first one after run {}", run.0, newest.0);
+    // A switchover's epoch begins with its point of no return, some time after the run.
+    wait::until_true("the baton to be passed", PASSED_WITHIN, || {
+        Ok(lab.standing()?.epoch == before.epoch + 1)
+    })?;
     // Nobody renews the drill: the agents end it.
     drill::whole(&lab)
 }

@@ -13,13 +13,13 @@ use crate::history::{Outcome, Write};
 
 /// Over which time it must be well, microseconds: as long as the runner waits for the outcome of a fault to be steady. Where
 /// less of it is left before the next fault or the end, that counts.
-const STEADY_FOR_US: u64 = 5_000_000;
+pub(crate) const STEADY_FOR_US: u64 = 5_000_000;
 /// So much of it must be left: less proves nothing.
-const STEADY_MIN_US: u64 = 1_000_000;
+pub(crate) const STEADY_MIN_US: u64 = 1_000_000;
 /// Percent of the writes that are acknowledged when it is well.
-const WELL_PERCENT: u64 = 99;
+pub(crate) const WELL_PERCENT: u64 = 99;
 /// Quiet for so long, it is away, microseconds: fifty writes.
-const QUIET_US: u64 = 500_000;
+pub(crate) const QUIET_US: u64 = 500_000;
 
 /// The longest time from a fault until writes were acknowledged steadily, microseconds. `writes`: of one kind, in any order;
 /// `injected_us`: when faults were injected, in their order. `None`: there was no fault, or after the last one they were not

@@ -64,8 +64,8 @@ const CASES: &[Case] = {
         ),
         (
             "switchover-and-back",
-            "[slo.sustained_recovery]\nmysql = \"6s\"\nredis = \"6s\"",
-            "[slo.sustained_recovery]\nmysql = \"6s\"\nredis = \"0ms\"",
+            "[slo.lost_acknowledged]",
+            "[slo.sustained_recovery]\nmysql = \"6s\"\nredis = \"0ms\"\n\n[slo.lost_acknowledged]",
             "limit",
             Error,
             "redis = \"0ms\"",

@@ -174,7 +174,7 @@ fn methods(status: &Status, views: &[DrillView], experiment: &Experiment) -> Vec
                 checks.extend(switch(views, &node, spec.kind, number));
             }
             Ok(Aim::Switchover { node }) => {
-                // Each of the two that pass the baton says for itself whether it may be passed.
+                // The node that is asked and the two that pass the baton say each for itself whether it may be passed.
                 let nodes = [Some(&status.node), status.holder.as_ref(), Some(&node)];
                 let nodes: std::collections::BTreeSet<&NodeId> = nodes.into_iter().flatten().collect();
                 checks.extend(nodes.iter().map(|node| allowed(views, node, DrillLevel::L2, number, None)));

@@ -89,7 +89,7 @@ fn interrupted(record: Record, why: &str) -> Record {
 }
 
 /// Whether an order that ended so may have been carried out all the same, then or later.
-fn is_unclear(error: &ClientError) -> bool {
+pub(super) fn is_unclear(error: &ClientError) -> bool {
     match error {
         ClientError::NoAgent { .. } | ClientError::Denied { .. } => false,
         ClientError::TimedOut { .. } | ClientError::Broken { .. } | ClientError::Decode { .. } => true,

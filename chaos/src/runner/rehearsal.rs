@@ -2,6 +2,7 @@
 //! known before it. Nothing is tried.
 
 use std::fmt;
+use std::path::Path;
 
 use baton_node::api::types::{NodeRow, Status, SwitchoverAnswer, SwitchoverRequest, Sync};
 use baton_node::config::NodeKind;
@@ -38,19 +39,28 @@ impl Stage {
             effect.push_str(&format!(" Obstacles: {}", obstacles.join(", ")));
         }
         if !blocked.is_empty() {
-            effect.push_str(&format!(" Steps with something in their way: {}", blocked.join(", ")));
+            effect.push_str(&format!(" With something in the way: {}", blocked.join(", ")));
         }
         self.was_asked(place, answered, effect);
         answered
     }
 
-    /// Notes what is known of each step of a takeover. Returns those in whose way something was seen.
+    /// Notes what is known of what a takeover wants before its first step, and of each step. Returns those in whose way something
+    /// was seen.
     async fn rehearse_steps(&mut self, status: &Status) -> Vec<&'static str> {
-        let Some(target) = target(status) else {
-            self.note("runner", "no step of a takeover is looked at: nobody holds the baton");
-            return Vec::new();
-        };
-        // Without a plan an agent only looks. What a planned move wants of its target, a takeover wants, too.
+        let mut lines = conditions(status);
+        match target(status) {
+            Some(target) => lines.extend(self.look_at_steps(status, target).await),
+            None => self.note("runner", "no step of a takeover is looked at: nobody holds the baton"),
+        }
+        for line in &lines {
+            self.note(status.node.as_str(), line.to_string());
+        }
+        lines.iter().filter(|line| line.outlook == Outlook::Blocked).map(|line| line.name).collect()
+    }
+
+    async fn look_at_steps(&self, status: &Status, target: &NodeRow) -> Vec<Line> {
+        // Without a plan an agent only looks.
         let request = SwitchoverRequest {
             to: Some(target.name.clone()),
             by: self.agents.by.clone(),
@@ -59,11 +69,7 @@ impl Stage {
             drill: None,
         };
         let looked = self.agents.client.switchover(&request).await.map_err(|error| error.to_string());
-        let steps = Known { status, target, looked }.steps();
-        for step in &steps {
-            self.note(status.node.as_str(), step.to_string());
-        }
-        steps.iter().filter(|step| step.outlook == Outlook::Blocked).map(|step| step.name).collect()
+        Known { status, target, looked, fence_hook: self.fence_hook.as_deref() }.steps()
     }
 }
 
@@ -84,24 +90,59 @@ enum Outlook {
     Untried,
 }
 
-/// A step of a takeover, held against what is known.
+/// What a line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// What a takeover wants before it begins.
+    Condition,
+    /// A step of it.
+    Step,
+}
+
+/// A part of a takeover, held against what is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Step {
-    /// As the runbook calls it.
+struct Line {
+    part: Part,
+    /// A step as the runbook calls it, a condition as the look before a switchover does.
     name: &'static str,
     outlook: Outlook,
     evidence: String,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = match self.part {
+            Part::Condition => "condition",
+            Part::Step => "step",
+        };
         let words = match self.outlook {
             Outlook::Clear => "nothing in its way",
             Outlook::Blocked => "SOMETHING IN ITS WAY",
             Outlook::Untried => "not tried",
         };
-        write!(f, "takeover step {}: {words}; {}", self.name, self.evidence)
+        write!(f, "takeover {part} {}: {words}; {}", self.name, self.evidence)
     }
+}
+
+/// Without these the leader begins no takeover, whatever is known of its steps.
+fn conditions(status: &Status) -> Vec<Line> {
+    let pause = match &status.paused {
+        Some(pause) => {
+            let words = format!("pause {} by {} stands; `baton resume` ends it", pause.number, pause.by);
+            (Outlook::Blocked, words)
+        }
+        None => (Outlook::Clear, "no pause stands".to_owned()),
+    };
+    let run = match &status.run {
+        Some(run) => (Outlook::Blocked, format!("run {} ({}) is not over", run.number, run.runbook)),
+        None => (Outlook::Clear, "no run is in progress".to_owned()),
+    };
+    lines(Part::Condition, [("not-paused", pause), ("no-run", run)])
+}
+
+fn lines<const N: usize>(part: Part, all: [(&'static str, (Outlook, String)); N]) -> Vec<Line> {
+    let line = |(name, (outlook, evidence))| Line { part, name, outlook, evidence };
+    all.into_iter().map(line).collect()
 }
 
 /// What the steps are held against.
@@ -109,79 +150,124 @@ struct Known<'a> {
     status: &'a Status,
     /// Who would take over.
     target: &'a NodeRow,
-    /// What an agent looks at before a planned move, or why it did not.
+    /// What an agent looks at before a planned move, or why it did not. A planned move wants more than a takeover does.
     looked: Result<SwitchoverAnswer, String>,
+    /// The program of the fence hook in the configuration of the node at which the runner stands.
+    fence_hook: Option<&'a Path>,
 }
 
 impl Known<'_> {
     /// Every step, in the order of the runbook's table.
-    fn steps(&self) -> Vec<Step> {
-        let has_mysql = self.status.sync != Sync::NotApplicable;
-        let has_redis = self.target.redis.is_some();
-        let (name, lease_ms) = (&self.target.name, self.status.lease.length_ms);
-        let of_lease = format!("a lost holder's lease lasts {lease_ms} ms at most; a fence hook is not run");
-        let cut = format!("it is a rule in the kernel of {name}");
+    fn steps(&self) -> Vec<Line> {
+        let cut = format!("it is a rule in the kernel of {}", self.target.name);
         let all = [
-            ("fence_old", (Outlook::Clear, of_lease)),
+            ("fence_old", self.fence()),
             ("cut_stream", (Outlook::Untried, cut)),
             ("hold_vip", self.vip()),
-            ("drain_relay_log", self.checks("MySQL", has_mysql, &["caught-up", "replication"])),
-            ("promote_mysql", self.checks("MySQL", has_mysql, &["in-sync"])),
-            ("open_ports", self.checks("Redis", has_redis, &["redis"])),
+            ("drain_relay_log", self.drain()),
+            ("promote_mysql", self.promote()),
+            ("open_ports", self.redis()),
             ("start_independent", self.services()),
             ("start_services", self.services()),
             ("validate", self.witness()),
         ];
-        all.into_iter().map(|(name, (outlook, evidence))| Step { name, outlook, evidence }).collect()
+        lines(Part::Step, all)
     }
 
-    /// The checks of these codes. `has`: there is what they look at.
-    fn checks(&self, of: &str, has: bool, codes: &[&str]) -> (Outlook, String) {
-        if !has {
-            return (Outlook::Clear, format!("there is no {of}"));
+    /// The lease ends by itself. A hook is run by the one who takes over, and a rehearsal runs none.
+    fn fence(&self) -> (Outlook, String) {
+        let (name, lease_ms) = (&self.target.name, self.status.lease.length_ms);
+        let lease = format!("a lost holder's lease lasts {lease_ms} ms at most");
+        match self.fence_hook {
+            Some(program) => (Outlook::Untried, format!("{lease}; the fence hook is {}", program.display())),
+            // The hash of a configuration covers the hook.
+            None if self.target.heard_ms_ago.is_some() && self.target.config_matches => {
+                (Outlook::Clear, format!("{lease}; no fence hook is configured"))
+            }
+            None => (Outlook::Untried, format!("{lease}; whether {name} has a fence hook is not known")),
         }
-        let looked = match &self.looked {
-            Ok(looked) => looked,
-            Err(why) => return (Outlook::Untried, format!("nobody has looked: {why}")),
+    }
+
+    /// What the agent has seen by the check of this code, and whether the check passed.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    fn seen(&self, code: &str) -> Result<(bool, &str), String> {
+        let looked = self.looked.as_ref().map_err(|why| format!("nobody has looked: {why}"))?;
+        let check = looked.preflight.checks.iter().find(|check| check.code == code);
+        let check = check.ok_or_else(|| format!("{} does not say", self.target.name))?;
+        Ok((check.ok, check.evidence.as_str()))
+    }
+
+    /// What the target says that it lacks itself: nobody who says so is chosen.
+    fn lacks(&self, is_meant: impl Fn(&str) -> bool) -> Option<(Outlook, String)> {
+        let meant = self.target.obstacles.iter().map(String::as_str).filter(|text| is_meant(text));
+        let meant: Vec<&str> = meant.collect();
+        (!meant.is_empty()).then(|| (Outlook::Blocked, meant.join("; ")))
+    }
+
+    /// A drain takes what there is, and starts an applier that only stands, as long as the receiver lives.
+    fn drain(&self) -> (Outlook, String) {
+        if self.status.sync == Sync::NotApplicable {
+            return (Outlook::Clear, "there is no MySQL".to_owned());
+        }
+        if let Some(lacks) = self.lacks(|text| text.starts_with("applier stopped")) {
+            return lacks;
+        }
+        let (runs, threads) = match self.seen("replication") {
+            Ok(seen) => seen,
+            Err(why) => return (Outlook::Untried, why),
         };
-        let checks = looked.preflight.checks.iter().filter(|check| codes.contains(&check.code.as_str()));
-        let (mut is_well, mut seen) = (true, Vec::new());
-        for check in checks {
-            is_well &= check.ok;
-            seen.push(check.evidence.as_str());
+        let backlog = self.seen("caught-up").map_or_else(|why| why, |(_, backlog)| backlog.to_owned());
+        (if runs { Outlook::Clear } else { Outlook::Untried }, format!("{threads}; {backlog}"))
+    }
+
+    /// Only what has every acknowledged write is promoted.
+    fn promote(&self) -> (Outlook, String) {
+        if self.status.sync == Sync::NotApplicable {
+            return (Outlook::Clear, "there is no MySQL".to_owned());
         }
-        match (seen.is_empty(), is_well) {
-            (true, _) => (Outlook::Untried, format!("{} does not say", self.target.name)),
-            (false, true) => (Outlook::Clear, seen.join("; ")),
-            (false, false) => (Outlook::Blocked, seen.join("; ")),
+        if let Some(lacks) = self.lacks(|text| text.starts_with("mysql")) {
+            return lacks;
+        }
+        match self.seen("in-sync") {
+            Ok((true, seen)) => (Outlook::Clear, seen.to_owned()),
+            Ok((false, seen)) => (Outlook::Blocked, seen.to_owned()),
+            Err(why) => (Outlook::Untried, why),
         }
     }
 
+    /// A Redis whose link to the holder is down is made the primary like any other.
+    fn redis(&self) -> (Outlook, String) {
+        let name = &self.target.name;
+        if self.target.silent {
+            return (Outlook::Untried, format!("{name} is silent"));
+        }
+        if let Some(lacks) = self.lacks(|text| text.starts_with("redis")) {
+            return lacks;
+        }
+        match &self.target.redis {
+            Some(verdict) => (Outlook::Clear, format!("{name} says of its Redis: {verdict}")),
+            None => (Outlook::Clear, "there is no Redis".to_owned()),
+        }
+    }
+
+    /// Of the nodes only the one that was asked has told its alarms.
     fn vip(&self) -> (Outlook, String) {
         match self.status.alarms.iter().find(|alarm| VIP_ALARMS.contains(&alarm.code.as_str())) {
             Some(alarm) => (Outlook::Blocked, alarm.text.clone()),
             None => {
-                (Outlook::Clear, "no node says that another machine answers for the virtual IP".to_owned())
+                let node = &self.status.node;
+                let says = format!("{node} has heard no other machine that answers for the virtual IP");
+                (Outlook::Clear, says)
             }
         }
     }
 
     fn services(&self) -> (Outlook, String) {
-        let named: Vec<&str> = self
-            .target
-            .obstacles
-            .iter()
-            .filter(|text| text.contains("service"))
-            .map(String::as_str)
-            .collect();
-        if named.is_empty() {
-            let says = format!(
-                "{} names none that it lacks; whether one gets healthy, its start shows",
-                self.target.name
-            );
-            return (Outlook::Untried, says);
-        }
-        (Outlook::Blocked, named.join("; "))
+        let name = &self.target.name;
+        let says = || format!("{name} names none that it lacks; whether one gets healthy, its start shows");
+        self.lacks(|text| text.contains("service")).unwrap_or_else(|| (Outlook::Untried, says()))
     }
 
     fn witness(&self) -> (Outlook, String) {
@@ -194,135 +280,4 @@ impl Known<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use baton_node::api::types::Alarm;
-    use serde_json::json;
-
-    use super::*;
-    use crate::runner::sample::status;
-
-    /// The runbook's page; a test of the agent's keeps it beside its table.
-    const PAGE: &str = include_str!("../../../docs/runbooks/takeover.md");
-
-    /// What an agent says before a planned move that nothing stands in the way of.
-    fn looked() -> SwitchoverAnswer {
-        let check = |code: &str, evidence: &str| json!({"code": code, "ok": true, "evidence": evidence});
-        let checks = [
-            check("in-sync", "db2 has every acknowledged write"),
-            check("caught-up", "3 transactions received and not applied"),
-            check("replication", "both replication threads run"),
-            check("redis", "follows, at offset 7"),
-        ];
-        let answer = json!({"preflight": {"checks": checks, "plan": null}, "run": null});
-        serde_json::from_value(answer).expect("the form of an answer")
-    }
-
-    /// Everything that the steps are held against.
-    struct Scene {
-        status: Status,
-        looked: Result<SwitchoverAnswer, String>,
-    }
-
-    impl Scene {
-        fn new() -> Self {
-            let mut status = status();
-            status.nodes[1].redis = Some("healthy".into());
-            Self { status, looked: Ok(looked()) }
-        }
-
-        fn steps(&self) -> Vec<Step> {
-            let target = target(&self.status).expect("db2 could take over");
-            Known { status: &self.status, target, looked: self.looked.clone() }.steps()
-        }
-    }
-
-    fn fail(scene: &mut Scene, code: &str) {
-        let checks = &mut scene.looked.as_mut().expect("it was looked").preflight.checks;
-        checks.iter_mut().filter(|check| check.code == code).for_each(|check| check.ok = false);
-    }
-
-    #[test]
-    fn the_steps_are_those_of_the_runbook() {
-        let table = PAGE.split("<!-- steps:").nth(1).unwrap().split("<!-- end of steps -->").next().unwrap();
-        let rows = table.lines().filter(|line| line.starts_with("| `"));
-        let names: Vec<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
-        let steps = Scene::new().steps();
-        assert_eq!(steps.iter().map(|step| step.name).collect::<Vec<_>>(), names);
-    }
-
-    /// What is changed, the steps in whose way something is then, and a part of what is said of the first.
-    type Case = (&'static str, fn(&mut Scene), &'static [&'static str], &'static str);
-
-    const CASES: &[Case] = &[
-        ("nothing", |_| {}, &[], ""),
-        ("not in sync", |it| fail(it, "in-sync"), &["promote_mysql"], "every acknowledged write"),
-        ("behind", |it| fail(it, "caught-up"), &["drain_relay_log"], "3 transactions"),
-        (
-            "replication stands",
-            |it| fail(it, "replication"),
-            &["drain_relay_log"],
-            "both replication threads",
-        ),
-        ("no Redis that follows", |it| fail(it, "redis"), &["open_ports"], "at offset 7"),
-        (
-            "another machine",
-            |it| it.status.alarms.push(Alarm { code: "vip-contested".into(), text: "02:99 answers".into() }),
-            &["hold_vip"],
-            "02:99 answers",
-        ),
-        (
-            "another alarm",
-            |it| it.status.alarms.push(Alarm { code: "quarantine".into(), text: "db1".into() }),
-            &[],
-            "",
-        ),
-        (
-            "a service that is missing",
-            |it| it.status.nodes[1].obstacles.push("service web is missing".into()),
-            &["start_independent", "start_services"],
-            "web is missing",
-        ),
-        ("no witness", |it| it.status.nodes[2].silent = true, &["validate"], "mon is silent"),
-    ];
-
-    #[test]
-    fn what_stands_in_the_way_of_a_step_is_said_of_that_step() {
-        for (name, change, blocked, says) in CASES {
-            let mut scene = Scene::new();
-            change(&mut scene);
-            let steps = scene.steps();
-            let found: Vec<&Step> = steps.iter().filter(|step| step.outlook == Outlook::Blocked).collect();
-            assert_eq!(found.iter().map(|step| step.name).collect::<Vec<_>>(), *blocked, "{name}");
-            let first = found.first().map(ToString::to_string).unwrap_or_default();
-            assert!(first.contains(says), "{name}: {first}");
-            assert!(first.is_empty() || first.contains("SOMETHING IN ITS WAY"), "{name}: {first}");
-        }
-    }
-
-    #[test]
-    fn what_nobody_has_looked_at_is_not_called_clear() {
-        let outlook = |scene: &Scene, name: &str| {
-            let steps = scene.steps();
-            steps.iter().find(|step| step.name == name).map(|step| step.outlook)
-        };
-        let of_data = ["drain_relay_log", "promote_mysql", "open_ports"];
-        let mut scene = Scene::new();
-        for name in of_data {
-            assert_eq!(outlook(&scene, name), Some(Outlook::Clear), "{name}");
-        }
-        scene.looked.as_mut().expect("it was looked").preflight.checks.clear();
-        for name in of_data {
-            assert_eq!(outlook(&scene, name), Some(Outlook::Untried), "{name}: db2 does not say");
-        }
-        scene.looked = Err("there is no leader".into());
-        for name in of_data {
-            assert_eq!(outlook(&scene, name), Some(Outlook::Untried), "{name}: nobody has looked");
-        }
-        (scene.status.sync, scene.status.nodes[1].redis) = (Sync::NotApplicable, None);
-        for name in of_data {
-            assert_eq!(outlook(&scene, name), Some(Outlook::Clear), "{name}: there is none");
-        }
-        scene.status.holder = None;
-        assert_eq!(target(&scene.status), None);
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! One method of a drill: resolved, armed, injected, seen, left standing, healed, seen to be healed.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use baton_node::api::client::ClientError;
@@ -10,6 +11,7 @@ use baton_node::config::NodeId;
 use super::agents::{Agents, role_of};
 use super::cast::{Aim, aim};
 use super::gate::{forbids_switchover, may_cost_the_baton};
+use super::place::is_unclear;
 use super::pulse::Bearing;
 use super::screen::Screen;
 use super::watch::Shared;
@@ -25,6 +27,8 @@ const HEALED_WITHIN: Duration = Duration::from_secs(20);
 const STEADY_FOR: Duration = Duration::from_secs(5);
 /// How long clients' transactions under way may go on at a switchover, milliseconds.
 pub(super) const DRAIN_MS: u64 = 1_000;
+/// Who ends a drill whose baton is not passed.
+const SWITCHOVER: &str = "switchover";
 
 /// What a drill has to hand while it acts, and what it has noted.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub struct Stage {
     pub events: Vec<Event>,
     /// How long redundancy took from the heals before each wait for it; `None`: it was not back in time.
     pub waits: Vec<Option<u64>>,
+    /// The program of the fence hook in the configuration of the node at which the runner stands.
+    pub fence_hook: Option<PathBuf>,
     /// When redundancy was back at the last wait, by the runner's clock; if it was not, when the last heal was seen.
     pub whole_ms: u64,
 }
@@ -158,7 +164,6 @@ impl Stage {
         node: NodeId,
     ) -> Result<bool, Ending> {
         let place = self.begin(index, method, status, &node);
-        let failed = |error: ClientError| Ending::Aborted { by: "switchover".into(), why: error.to_string() };
         self.shared.lock().may_switch = true;
         let mut request = SwitchoverRequest {
             to: Some(node.clone()),
@@ -167,19 +172,21 @@ impl Stage {
             plan: None,
             drill: Some(self.number),
         };
-        let looked = self.agents.client.switchover(&request).await.map_err(failed)?;
+        let looked = self.agents.client.switchover(&request).await;
+        let looked = looked.map_err(|error| not_moved(&self.faults, &error))?;
         let Some(plan) = looked.preflight.plan else {
             let checks = looked.preflight.checks.iter().filter(|check| !check.ok);
             let why = checks.map(|check| format!("{}: {}", check.code, check.evidence)).collect::<Vec<_>>();
-            return Err(Ending::Aborted { by: "switchover".into(), why: why.join("; ") });
+            return Err(refused(&self.faults, SWITCHOVER, why.join("; ")));
         };
         request.plan = Some(plan);
         self.permitted(status, &node).await?;
         let now = Some(self.now_ms());
         (self.faults[place].armed_ms, self.faults[place].armed_verified_ms) = (now, now);
-        let begun = self.agents.client.switchover(&request).await.map_err(failed)?.run;
+        let begun = self.agents.client.switchover(&request).await;
+        let begun = begun.map_err(|error| not_moved(&self.faults, &error))?.run;
         let Some(run) = begun else {
-            return Err(Ending::Aborted { by: "switchover".into(), why: "no run was begun".into() });
+            return Err(Ending::Aborted { by: SWITCHOVER.into(), why: "no run was begun".into() });
         };
         self.faults[place].injected_ms = Some(self.now_ms());
         self.shared.doing(format!("passing the baton to {node}"));
@@ -215,7 +222,7 @@ impl Stage {
                 Err(error) => Some(format!("{node} does not say whether the baton may be passed: {error}")),
             };
             if let Some(why) = why {
-                return Err(Ending::Aborted { by: node.to_string(), why });
+                return Err(refused(&self.faults, node.as_str(), why));
             }
         }
         Ok(())
@@ -234,7 +241,8 @@ impl Stage {
         let (number, kind) = (self.number, spec.kind);
         self.shared.doing(format!("arming {} on {node}", method.fault));
         let armed = self.agents.order(Some(&node), DrillOrder::Arm { number, fault: spec }).await;
-        let armed = armed.map_err(|error| self.refused(&node, &error))?;
+        let armed =
+            armed.map_err(|error| refused(&self.faults, node.as_str(), format!("{node}: {error}")))?;
         let now = self.now_ms();
         (self.faults[place].armed_ms, self.faults[place].armed_verified_ms) = (Some(now), Some(now));
         self.bearing.add(&node);
@@ -385,12 +393,21 @@ impl Stage {
         let asked = self.agents.status().await;
         asked.map_err(|error| Ending::Interrupted { why: error.to_string() })
     }
+}
 
-    /// A node that refuses before anything was broken refuses the drill.
-    fn refused(&self, node: &NodeId, error: &ClientError) -> Ending {
-        let why = format!("{node}: {error}");
-        let untouched = self.faults.iter().all(|fault| fault.injected_ms.is_none());
-        if untouched { Ending::Refused { why } } else { Ending::Aborted { by: node.to_string(), why } }
+/// Who refuses before anything was done refuses the drill.
+fn refused(faults: &[FaultRecord], by: &str, why: String) -> Ending {
+    let untouched = faults.iter().all(|fault| fault.injected_ms.is_none());
+    if untouched { Ending::Refused { why } } else { Ending::Aborted { by: by.to_owned(), why } }
+}
+
+/// The baton is not passed. An answer that was lost is no refusal: the run may have begun.
+fn not_moved(faults: &[FaultRecord], error: &ClientError) -> Ending {
+    let why = error.to_string();
+    if is_unclear(error) {
+        Ending::Aborted { by: SWITCHOVER.to_owned(), why }
+    } else {
+        refused(faults, SWITCHOVER, why)
     }
 }
 
@@ -407,3 +424,6 @@ fn left(view: &DrillView, number: DrillId) -> Option<String> {
     let words = bears.map(|fault| format!("{:?}: {}", fault.phase, fault.healed));
     words.or_else(|| (!view.leftovers.is_empty()).then(|| view.leftovers.join("; ")))
 }
+
+#[cfg(test)]
+mod tests;

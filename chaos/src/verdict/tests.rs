@@ -1,9 +1,12 @@
 //! The judge on trial: one planted fact at a time.
 
+mod limits;
+
 use super::*;
 use crate::evidence::sample::passed;
 use crate::evidence::{Ending, Record};
-use crate::experiment::{Limits, Mode, Span};
+use crate::experiment::{Limits, Mode};
+use limits::LIMITS;
 
 /// What is changed in a passed drill, and what the verdict must be then, with a part of its first reason.
 type Case = (&'static str, fn(&mut Record), Verdict, &'static str);
@@ -263,111 +266,6 @@ const CASES: &[Case] = &[
         },
         Verdict::Fail,
         "lost",
-    ),
-];
-
-/// Limits the sustained recovery of MySQL.
-fn limit_recovery(record: &mut Record, seconds: u32) {
-    record.experiment.slo.sustained_recovery = Limits { mysql: Some(Span::from_secs(seconds)), redis: None };
-}
-
-/// The passed drill has limits of 20 s for both gaps. Its load lasts 6 s, and its fault is injected after one of them.
-const LIMITS: &[Case] = &[
-    (
-        "connect gap",
-        |r| r.clients[0].reconnecting.as_mut().unwrap().connect_gap_ms = 20_001,
-        Verdict::Fail,
-        "mysql: a connect gap of 20001 ms, at most 20s",
-    ),
-    (
-        "connect gap at its bound",
-        |r| r.clients[0].reconnecting.as_mut().unwrap().connect_gap_ms = 20_000,
-        Verdict::Pass,
-        "",
-    ),
-    (
-        "read gap of redis",
-        |r| r.clients[1].reconnecting.as_mut().unwrap().read_gap_ms = 20_001,
-        Verdict::Fail,
-        "redis: a read gap of 20001 ms, at most 20s",
-    ),
-    (
-        "a gap of a database that has no limit for it",
-        |r| {
-            r.experiment.slo.read_gap.redis = None;
-            r.clients[1].reconnecting.as_mut().unwrap().read_gap_ms = 20_001;
-        },
-        Verdict::Pass,
-        "",
-    ),
-    (
-        "sustained recovery",
-        |r| {
-            limit_recovery(r, 5);
-            r.clients[0].sustained_ms = Some(5_001);
-        },
-        Verdict::Fail,
-        "mysql: a sustained recovery of 5001 ms, at most 5s",
-    ),
-    (
-        "sustained recovery at its bound",
-        |r| {
-            limit_recovery(r, 5);
-            r.clients[0].sustained_ms = Some(5_000);
-        },
-        Verdict::Pass,
-        "",
-    ),
-    (
-        "never steady again",
-        |r| {
-            limit_recovery(r, 4);
-            r.clients[0].sustained_ms = None;
-        },
-        Verdict::Fail,
-        "mysql: a sustained recovery of more than 4000 ms, at most 4s",
-    ),
-    (
-        "not steady in a time that proves nothing",
-        |r| {
-            limit_recovery(r, 5);
-            r.clients[0].sustained_ms = None;
-        },
-        Verdict::Inconclusive,
-        "mysql: a sustained recovery could not be measured",
-    ),
-    (
-        "nobody visited",
-        |r| r.clients[0].reconnecting = None,
-        Verdict::Inconclusive,
-        "mysql: a connect gap could not be measured",
-    ),
-    (
-        "redis has a limit for a gap only, and was not measured",
-        |r| {
-            r.experiment.slo.outage.redis = None;
-            r.clients.truncate(1);
-        },
-        Verdict::Inconclusive,
-        "redis was not measured",
-    ),
-    (
-        "a late clock hides a gap",
-        |r| {
-            r.clients[0].reconnecting.as_mut().unwrap().read_gap_ms = 99_000;
-            r.harness.lateness.p99_us = LATE_MAX_US + 1;
-        },
-        Verdict::Inconclusive,
-        "timers were 200 ms late",
-    ),
-    (
-        "aborted when a gap was too long",
-        |r| {
-            r.ending = Ending::Aborted { by: "ANNA".into(), why: "a call".into() };
-            r.clients[0].reconnecting.as_mut().unwrap().connect_gap_ms = 45_000;
-        },
-        Verdict::Fail,
-        "mysql: a connect gap of 45000 ms",
     ),
 ];
 

@@ -45,8 +45,8 @@ const HEARD_NOW: Duration = Duration::from_secs(1);
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How long the ledger's answer is waited for to come back as a view.
 const APPLIED_WITHIN: Duration = Duration::from_secs(3);
-/// How long those are waited for who have a say in whether the baton is passed. With the proposal that follows it is within
-/// the patience of whoever asks: nothing begins after he has given up.
+/// How long those are waited for who have a say in whether the baton is passed. A look and a proposal follow, which may
+/// outlast the patience of whoever asks: once he has given up nothing is proposed any more.
 const MAY_PASS_WITHIN: Duration = Duration::from_secs(3);
 
 /// What this agent knows of drills beside the ledger.
@@ -159,20 +159,23 @@ pub(super) async fn may_pass(
     to: &NodeId,
 ) -> Result<(), CommandError> {
     let holder = ledger(context).holder.clone();
-    let asked = async {
-        for node in have_a_say(&context.config.node, holder.as_ref(), to) {
+    let nodes = have_a_say(&context.config.node, holder.as_ref(), to).into_iter();
+    // All at once: one that is slow takes nothing of the others' time.
+    let asked: Vec<_> = nodes
+        .map(|node| {
             let (by, order) = (by.to_owned(), DrillOrder::MayPass { number });
-            ask(context, DrillRequest { node: Some(node), by, order }).await?;
+            ask(context, DrillRequest { node: Some(node), by, order })
+        })
+        .collect();
+    match tokio::time::timeout(MAY_PASS_WITHIN, futures_util::future::try_join_all(asked)).await {
+        Ok(said) => said.map(drop),
+        Err(_) => {
+            let within = MAY_PASS_WITHIN.as_secs();
+            let reason =
+                format!("not every agent has said within {within} s that drill {number} may pass the baton");
+            Err(CommandError::Refused { reason })
         }
-        Ok::<(), CommandError>(())
-    };
-    let late = |_| {
-        let within = MAY_PASS_WITHIN.as_secs();
-        let reason =
-            format!("not every agent has said within {within} s that drill {number} may pass the baton");
-        Err(CommandError::Refused { reason })
-    };
-    tokio::time::timeout(MAY_PASS_WITHIN, asked).await.unwrap_or_else(late)
+    }
 }
 
 /// Who says whether a drill may pass the baton: the node that is asked, the one that loses it, and the one that gets it.
@@ -213,7 +216,11 @@ pub(super) async fn serve(context: &Context, request: DrillRequest) -> Result<Dr
             let command = DrillCommand::End { number, verdict, evidence, unless_after: None, at };
             propose(context, command).await?;
         }
-        DrillOrder::MayPass { number } => admit::pass(context, number).map_err(refused)?,
+        DrillOrder::MayPass { number } => {
+            admit::pass(context, number).map_err(refused)?;
+            // To look at what is left takes time, and whoever asks this has little.
+            return Ok(view(context, Vec::new()));
+        }
         DrillOrder::Arm { number, fault } => {
             tracing::warn!(by, kind = %fault.kind, duration_ms = fault.duration_ms, "a drill arms a fault");
             fault::arm(context, number, fault).await.map_err(refused)?;
@@ -226,7 +233,7 @@ pub(super) async fn serve(context: &Context, request: DrillRequest) -> Result<Dr
             fault::heal(context, &format!("{by}: {reason}")).await.map_err(refused)?;
         }
     }
-    Ok(view(context).await)
+    Ok(view(context, fault::leftovers(context).await))
 }
 
 /// Proposes, and waits until this node has applied it, so that the view that follows shows it.
@@ -242,7 +249,7 @@ fn cut(words: String) -> String {
     words.chars().take(WORDS_MAX).collect()
 }
 
-async fn view(context: &Context) -> DrillView {
+fn view(context: &Context, leftovers: Vec<String>) -> DrillView {
     let ledger = context.consensus.committed().borrow().ledger.clone();
     let config = &context.config.drill;
     let ended = &ledger.ended_drills;
@@ -258,7 +265,7 @@ async fn view(context: &Context) -> DrillView {
         drills: ledger.drills,
         ended: ended[ended.len().saturating_sub(ENDED_SHOWN)..].to_vec(),
         fault: context.drills.state(),
-        leftovers: fault::leftovers(context).await,
+        leftovers,
         power_off: power::hook(context).is_ok(),
         not_heard: others(context)
             .filter(|other| context.hands.peer_lately(other, HEARD_NOW).is_none())

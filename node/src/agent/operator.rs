@@ -5,6 +5,7 @@ mod loss;
 mod pause;
 pub(super) mod rejoin;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_consensus::{Applied, ProposeError};
@@ -15,10 +16,10 @@ use baton_runbooks::decide::switchover::{Check, Preflight, Wanted};
 use baton_runbooks::ledger::{Command, DrillId, Response};
 use baton_runbooks::model::RunId;
 use baton_runbooks::plan::Plan;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{Context, clock, drill, resync};
-use crate::api::server::{CommandError, Operator};
+use crate::api::server::{COMMANDS_MAX, CommandError, Operator};
 use crate::api::types::SwitchoverAnswer;
 
 /// A proposal takes milliseconds; this bounds the operator's wait.
@@ -43,6 +44,7 @@ pub(super) enum Look {
 pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -> mpsc::Receiver<Look> {
     let context = context.clone();
     let (looks, look) = mpsc::channel(LOOKS_MAX);
+    let places = Arc::new(Semaphore::new(COMMANDS_MAX));
     tokio::spawn(async move {
         while let Some(command) = commands.recv().await {
             match command {
@@ -75,10 +77,14 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
                     });
                 }
                 Operator::Switchover { wanted, plan, drill: number, reply } => {
-                    // For a drill other nodes are asked, and nobody else is to wait for that.
+                    // For a drill other nodes are asked, and nobody else is to wait for that, unless somebody asks for
+                    // more of them at once than people do.
+                    let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
                     let (context, looks) = (context.clone(), looks.clone());
                     tokio::spawn(async move {
-                        let _ = reply.send(switchover(&context, &looks, wanted, plan, number).await);
+                        let answer = switchover(&context, &looks, wanted, plan, number, &reply).await;
+                        let _ = reply.send(answer);
+                        drop(place);
                     });
                 }
                 Operator::AcceptLoss { wanted, acceptance, reply } => {
@@ -108,13 +114,15 @@ pub(super) fn serve(context: &Context, mut commands: mpsc::Receiver<Operator>) -
     look
 }
 
-/// Looks, and proposes the plan that the operator saw if nothing stands in its way now. `number`: the drill that wants it.
+/// Looks, and proposes the plan that the operator saw if nothing stands in its way now, and he still waits: `asker` is where
+/// the answer goes. `number`: the drill that wants it.
 async fn switchover(
     context: &Context,
     looks: &mpsc::Sender<Look>,
     wanted: Wanted,
     plan: Option<Box<Plan>>,
     number: Option<DrillId>,
+    asker: &oneshot::Sender<Result<SwitchoverAnswer, CommandError>>,
 ) -> Result<SwitchoverAnswer, CommandError> {
     // Before the look, which is to be fresh when the plan is proposed.
     if let (Some(number), Some(plan)) = (number, &plan) {
@@ -134,6 +142,9 @@ async fn switchover(
     // Who asked is what the agent knows, not what the plan says that came back.
     let plan = Box::new(Plan { asked_by: present.asked_by.clone(), ..*plan });
     let command = Command::StartRun { plan: plan.clone(), at: clock::wall() };
+    if asker.is_closed() {
+        return Err(CommandError::TimedOut);
+    }
     let applied = propose(context, command).await?;
     let run = started(context, &plan, applied.index).await?;
     Ok(SwitchoverAnswer { preflight, run: Some(run) })

@@ -25,8 +25,6 @@ use crate::hands::mysql::gtid;
 
 /// A view is made at most this often; readers poll.
 const PERIOD: Duration = Duration::from_millis(200);
-/// Commands of operators that may wait.
-const COMMANDS_MAX: usize = 8;
 
 /// Publishes views.
 pub(super) struct Publisher {
@@ -53,7 +51,7 @@ impl Publisher {
             forced: Arc::default(),
         };
         let (view, readers) = watch::channel(Arc::new(empty));
-        let (operator, commands) = mpsc::channel(COMMANDS_MAX);
+        let (operator, commands) = mpsc::channel(server::COMMANDS_MAX);
         tokio::spawn(async move {
             if let Err(error) = server::serve(listener, readers, operator, std::future::pending()).await {
                 tracing::error!(%error, "the local API has ended");

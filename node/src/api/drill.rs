@@ -308,7 +308,8 @@ pub struct DrillView {
     /// The fault that this node bears or bore last.
     #[serde(default)]
     pub fault: Option<FaultState>,
-    /// What of drills is left in its kernel or on its disks; empty: nothing.
+    /// What of drills is left in its kernel or on its disks; empty: nothing, or it was not looked, for
+    /// [`DrillOrder::MayPass`].
     #[serde(default)]
     pub leftovers: Vec<String>,
     /// It has a command that cuts its power, `drill.power_off`, and the program is there.
