@@ -44,32 +44,46 @@ impl Drop for Beside {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{ErrorKind, Read};
     use std::time::Duration;
 
     use socket2::{Domain, Type};
+    use tokio::runtime::Builder;
 
     use super::*;
 
-    /// Ends when the other end is closed.
+    /// Waits until the other end is closed.
     fn other_end_is_closed(mut socket: &Socket) -> bool {
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         socket.read(&mut [0; 1]).unwrap() == 0
     }
 
+    fn pair() -> (Beside, Socket) {
+        let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        (Beside::new(ours), theirs)
+    }
+
     #[test]
     fn it_is_closed_without_a_runtime() {
-        let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
-        let ours = Beside::new(ours);
+        let (ours, theirs) = pair();
         assert_eq!(ours.as_raw_fd(), Socket::as_raw_fd(&ours));
         drop(ours);
         assert!(other_end_is_closed(&theirs));
     }
 
-    #[tokio::test]
-    async fn it_is_closed_by_another_thread() {
-        let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
-        drop(Beside::new(ours));
+    #[test]
+    fn whoever_drops_it_does_not_close_it() {
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let _inside = runtime.enter();
+        // The only thread that may close it is held up.
+        let (go_on, held_up) = std::sync::mpsc::channel::<()>();
+        drop(runtime.spawn_blocking(move || held_up.recv()));
+        let (ours, mut theirs) = pair();
+        drop(ours);
+        theirs.set_nonblocking(true).unwrap();
+        assert_eq!(theirs.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        theirs.set_nonblocking(false).unwrap();
+        go_on.send(()).unwrap();
         assert!(other_end_is_closed(&theirs));
     }
 }

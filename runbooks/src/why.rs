@@ -341,8 +341,9 @@ pub enum Why {
         /// Which pause.
         pause: PauseId,
     },
-    /// An agent of a newer version gave a reason that this one does not know: the cluster is being upgraded. The reason's own code and
-    /// evidence stand beside this one; ask a node of that version. Finish the upgrade.
+    /// An agent of a newer version gave a reason that this one does not know: the cluster is being upgraded. The reason stands
+    /// under its own code, marked *unknown to this version*, with its evidence; ask a node of that version what it means. Finish the
+    /// upgrade.
     #[serde(untagged)]
     Unknown(Newer),
 }
