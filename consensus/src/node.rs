@@ -49,8 +49,8 @@ pub struct Node {
     pub changed: Notify,
     /// This log must not vote any more, and why.
     pub retired: watch::Sender<Option<String>>,
-    /// One more than the generation in which the cluster has gone on without this log, 0: it has not, as far as was heard. Beside
-    /// what is on the disk, which may not take it any more.
+    /// One more than the generation in which the cluster has gone on without this log, 0: it has not, as far as was heard or is
+    /// on the disk, which may not take it any more. Asked with every heartbeat.
     outranked: AtomicU64,
     /// Raft may be heard and answered (see [`crate::engine`]).
     settled: AtomicBool,
@@ -64,6 +64,11 @@ pub struct Node {
     dial_errors: Mutex<BTreeMap<NodeId, String>>,
     session: String,
     proposals: AtomicU64,
+}
+
+/// A generation as [`Node::outranked`] keeps it.
+fn above(outranked_by: Option<Generation>) -> u64 {
+    outranked_by.map_or(0, |by| by.0.saturating_add(1))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -91,6 +96,8 @@ impl Node {
             Some((log, identity)) => (Some(log), Some(identity)),
             None => (None, None),
         };
+        // What cannot be read is not known: the log is retired either way.
+        let outranked = log.as_ref().and_then(|log| log.store.outranked_by().ok().flatten());
         Arc::new(Self {
             cluster: parts.cluster,
             me: parts.me,
@@ -103,7 +110,7 @@ impl Node {
             began: Instant::now(),
             changed: Notify::new(),
             retired: watch::Sender::new(parts.retired),
-            outranked: AtomicU64::new(0),
+            outranked: AtomicU64::new(above(outranked)),
             settled: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             leader_heard_at: Mutex::default(),
@@ -356,10 +363,7 @@ impl Node {
     }
 
     fn outranked_by(&self) -> Option<Generation> {
-        let heard = self.outranked.load(Ordering::Acquire).checked_sub(1).map(Generation);
-        // What cannot be read is not known: the log is retired either way.
-        let noted = self.log.as_ref().and_then(|log| log.store.outranked_by().ok().flatten());
-        heard.max(noted)
+        self.outranked.load(Ordering::Acquire).checked_sub(1).map(Generation)
     }
 
     /// Two survivors were forced to the generation of this log, each without the other.
@@ -375,8 +379,7 @@ impl Node {
             return;
         }
         // First of all, whatever the disk does.
-        let above = outranked_by.map_or(0, |by| by.0.saturating_add(1));
-        self.outranked.fetch_max(above, Ordering::AcqRel);
+        self.outranked.fetch_max(above(outranked_by), Ordering::AcqRel);
         self.standing.send_modify(|standing| *standing = self.retired_standing(standing.term, problem));
         tracing::error!(problem, "this node takes no part in votes");
         if let Some(log) = &self.log

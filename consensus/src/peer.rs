@@ -9,7 +9,7 @@
 //!   │ connected
 //!  greet: Hello ──> Hello      (both sides compare what they remember, see `memory`)
 //!   │ up
-//!  serve questions; Hello again every second ──silence, error──> dial
+//!  serve questions; Hello again from time to time ──silence, error──> dial
 //! ```
 
 use std::collections::BTreeMap;
@@ -42,15 +42,16 @@ const PENDING_MAX: usize = 1024;
 const TICK: Duration = Duration::from_millis(500);
 /// Greetings are this far apart, which keeps the listener from closing an idle link.
 const GREET_EVERY: Duration = Duration::from_secs(1);
-/// The same on the link for snapshots, on which nothing is urgent: a broken one is found out by the snapshot that it loses.
-const GREET_SNAPSHOT_EVERY: Duration = Duration::from_secs(5);
+/// The same beside [`Channel::Peer`], whose greetings bring the news: a leader's link to a follower has its heartbeats, and one
+/// on which nothing is said is found broken by what it does not carry. The listener is more patient than twice this.
+const GREET_SELDOM: Duration = Duration::from_secs(4);
 /// A connection with a question this old and no sign of life since is given up.
 const SILENCE_MAX: Duration = Duration::from_millis(1500);
 
 const fn greet_every(channel: Channel) -> Duration {
     match channel {
-        Channel::Raft | Channel::Peer | Channel::Lease | Channel::Order | Channel::Copy => GREET_EVERY,
-        Channel::Snapshot => GREET_SNAPSHOT_EVERY,
+        Channel::Peer | Channel::Lease | Channel::Order | Channel::Copy => GREET_EVERY,
+        Channel::Raft | Channel::Snapshot => GREET_SELDOM,
     }
 }
 

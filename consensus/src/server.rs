@@ -23,7 +23,7 @@ use crate::wire::{self, Ask, Envelope, Kind, Rpc};
 
 /// Questions of one link that are answered at the same time. Beyond it the link is not read, which slows the peer.
 const CONCURRENT_MAX: usize = 64;
-/// A link on which nothing arrives is closed; dialers greet every second.
+/// A link on which nothing arrives is closed; dialers greet every few seconds.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// A peer that does not read its answers is dropped.
 const SEND_DEADLINE: Duration = Duration::from_secs(2);

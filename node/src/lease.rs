@@ -150,6 +150,17 @@ pub struct LeaseView {
     pub refusal: Option<String>,
 }
 
+impl LeaseView {
+    /// More has changed than a renewal moves on. Whoever waits for changes is not woken for less: it happens at each renewal,
+    /// and wakes another thread.
+    fn is_news_to(&self, before: &Self) -> bool {
+        let Self { facts, vip_open, ports_open, repairs, refusal } = self;
+        !facts.only_prolongs(&before.facts)
+            || (vip_open, ports_open, repairs, refusal)
+                != (&before.vip_open, &before.ports_open, &before.repairs, &before.refusal)
+    }
+}
+
 /// Talks to the lease thread. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LeaseHandle {
@@ -159,7 +170,7 @@ pub struct LeaseHandle {
 }
 
 impl LeaseHandle {
-    /// What the thread sees.
+    /// What the thread sees. A mere renewal changes it without a notice.
     #[must_use]
     pub fn view(&self) -> watch::Receiver<LeaseView> {
         self.view.clone()
@@ -237,5 +248,44 @@ impl LeaseHandle {
         let (done, answer) = oneshot::channel();
         self.orders.send(make(done)).await.map_err(|_| OrderError::Ended)?;
         answer.await.map_err(|_| OrderError::Ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown() -> LeaseView {
+        let held = Some((Epoch(3), Mono(5_000)));
+        LeaseView {
+            facts: LeaseFacts { held, granted_at: Some(Mono(4_000)), ..LeaseFacts::default() },
+            vip_open: true,
+            ports_open: true,
+            ..LeaseView::default()
+        }
+    }
+
+    #[test]
+    fn a_renewal_is_no_news_and_all_else_is() {
+        let before = shown();
+        assert!(!before.is_news_to(&before));
+        let mut renewed = shown();
+        renewed.facts.held = Some((Epoch(3), Mono(5_200)));
+        renewed.facts.granted_at = Some(Mono(4_200));
+        assert!(!renewed.is_news_to(&before));
+
+        let changes: [fn(&mut LeaseView); 6] = [
+            |view| view.facts.held = None,
+            |view| view.facts.held = Some((Epoch(4), Mono(5_200))),
+            |view| view.facts.held = Some((Epoch(3), Mono(4_999))),
+            |view| view.vip_open = false,
+            |view| view.ports_open = false,
+            |view| view.repairs += 1,
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut view = renewed.clone();
+            change(&mut view);
+            assert!(view.is_news_to(&before), "change {number}");
+        }
     }
 }

@@ -74,7 +74,6 @@ pub(super) async fn run(
         exposed,
         office: Office::default(),
         lease: LeaseFacts::default(),
-        prolonged: None,
         recorder,
         publisher,
         reports: reports::Sender::default(),
@@ -110,8 +109,6 @@ struct Driver {
     office: Office,
     /// What the core knows of the lease.
     lease: LeaseFacts,
-    /// What it does not know yet.
-    prolonged: Option<LeaseFacts>,
     recorder: Recorder,
     publisher: Publisher,
     reports: reports::Sender,
@@ -166,15 +163,11 @@ impl Driver {
                 }
                 changed = lease.changed() => {
                     changed.context("the lease thread has ended")?;
-                    let newest = lease.borrow_and_update().facts.clone();
-                    // A renewal can wait for the next tick, long before what it prolongs would have ended.
-                    if newest.only_prolongs(&self.lease) {
-                        self.prolonged = Some(newest);
-                        continue;
+                    lease.mark_unchanged();
+                    match self.newer_lease() {
+                        Some(input) => input,
+                        None => continue,
                     }
-                    self.prolonged = None;
-                    self.lease = newest.clone();
-                    Input::Lease { lease: newest.into() }
                 }
                 Some(input) = input.recv() => input,
                 Some(look) = looks.recv() => {
@@ -182,10 +175,10 @@ impl Driver {
                     continue;
                 }
                 _ = report.tick() => self.report(),
-                () = lease_end.wait() => self.prolongation().unwrap_or(Input::Tick),
+                () = lease_end.wait() => self.newer_lease().unwrap_or(Input::Tick),
                 _ = tick.tick() => {
                     self.beat();
-                    if let Some(input) = self.prolongation() {
+                    if let Some(input) = self.newer_lease() {
                         self.feed(input);
                     }
                     // The times of acknowledgements move without a notice, and on a leader at every tick; one input does for
@@ -203,9 +196,13 @@ impl Driver {
         self.core.lease_ends_at(clock.now()).map(|at| clock.instant(at))
     }
 
-    /// What the lease thread has said since, and could wait.
-    fn prolongation(&mut self) -> Option<Input> {
-        let lease = self.prolonged.take()?;
+    /// What the lease thread shows, if it is not what the core knows. A mere renewal is shown without a notice, and waits for
+    /// the next tick, long before what it prolongs would have ended.
+    fn newer_lease(&mut self) -> Option<Input> {
+        let lease = self.context.lease.view().borrow().facts.clone();
+        if lease == self.lease {
+            return None;
+        }
         self.lease = lease.clone();
         Some(Input::Lease { lease: lease.into() })
     }

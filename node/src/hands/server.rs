@@ -6,7 +6,8 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::str::FromStr;
@@ -166,10 +167,17 @@ fn start_ticks(pid: i32) -> io::Result<u64> {
     read_stat(pid).map(|(_, started)| started)
 }
 
+/// Longer than the line can be: 52 numbers of at most 21 bytes, and a name of 64.
+const STAT_MAX: usize = 2_048;
+
+/// Read at one go, as the kernel gives it: this is done several times a second.
 fn read_stat(pid: i32) -> io::Result<(char, u64)> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat"))?).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has another format"))
-    })
+    let path = format!("/proc/{pid}/stat");
+    let mut line = [0; STAT_MAX];
+    let length = File::open(&path)?.read(&mut line)?;
+    let stat = String::from_utf8_lossy(&line[..length]);
+    parse_stat(&stat)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} has another format")))
 }
 
 /// State and start time: fields 3 and 22. The command name before them may hold blanks and parentheses itself.

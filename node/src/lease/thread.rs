@@ -236,9 +236,9 @@ impl Thread {
             refusal: self.refusal.clone(),
         };
         self.view.send_if_modified(|old| {
-            let changed = *old != view;
+            let is_news = view.is_news_to(old);
             *old = view;
-            changed
+            is_news
         });
     }
 }

@@ -126,12 +126,22 @@ impl Wire {
             ));
         }
         shell::feed("ip", &["-n", &self.switch(), "-batch", "-"], &bridge).context("build the switch")?;
+        self.forward_without_filter()?;
         for port in Port::ALL {
             self.address(port)?;
         }
         self.nft(
             "table bridge cut { chain forward { type filter hook forward priority 0; policy accept; }; }",
         )
+    }
+
+    /// A switch shows the frames that it forwards to no packet filter. A kernel that has Docker's module does, and the host that
+    /// sends a frame pays for it.
+    fn forward_without_filter(&self) -> Result<()> {
+        const CALLS: &str =
+            "for call in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $call ] || echo 0 > $call; done";
+        shell::finish(shell::inside(&self.switch(), "sh").args(["-c", CALLS])).context("build the switch")?;
+        Ok(())
     }
 
     /// Gives a host its own address and nothing else, as after a boot.
