@@ -1,8 +1,8 @@
 //! What Redis may lose: how much of the primary's data its replica does not have, in bytes and in time.
 //!
 //! Redis replicates asynchronously, so the loss of the primary takes with it what the replica had not processed. The holder's
-//! agent compares the two offsets ten times a second (design, 6). No clock of the other node is in it: the age is that of
-//! the holder's own look at its offset.
+//! agent compares the two offsets ten times a second (design, 6), twice while nothing is written. No clock of the other node is in
+//! it: the age is that of the holder's own look at its offset.
 
 use std::collections::VecDeque;
 

@@ -75,14 +75,29 @@ impl Ticks {
         self.timer.reset(self.at);
     }
 
+    /// From now on ticks of this period, the next one that far from now at the latest. Nothing changes if it is so already.
+    pub(crate) fn set_period(&mut self, period: Duration) {
+        if self.period == period {
+            return;
+        }
+        self.period = period;
+        self.at = self.one_period_from(Instant::now());
+        self.timer.reset(self.at);
+    }
+
     /// When the tick after one that is taken `now` comes.
     fn after(&self, now: Instant) -> Instant {
         let half = self.period / 2;
         if self.is_first || now.saturating_duration_since(self.at) <= half {
             return self.at + self.period;
         }
+        self.one_period_from(now)
+    }
+
+    /// On the grid, where that makes the wait at most half a period shorter.
+    fn one_period_from(&self, now: Instant) -> Instant {
         let next = now + self.period;
-        if GRID <= half { self.clock.on_grid(next) } else { next }
+        if GRID <= self.period / 2 { self.clock.on_grid(next) } else { next }
     }
 }
 
@@ -124,6 +139,26 @@ mod tests {
             assert_eq!(since(clock, next) % GRID.as_millis(), 0);
             assert!(next - now <= PERIOD && next - now >= PERIOD / 2, "{late_ms}: {:?}", next - now);
         }
+    }
+
+    #[tokio::test]
+    async fn another_period_holds_from_now_on() {
+        let clock = Clock::start();
+        let mut ticks = clock.every(PERIOD, Duration::ZERO);
+        ticks.tick().await;
+        for period in [PERIOD * 5, PERIOD / 2] {
+            let before = Instant::now();
+            ticks.set_period(period);
+            let after = Instant::now();
+            assert_eq!(since(clock, ticks.at) % GRID.as_millis(), 0);
+            assert!(ticks.at > before + period - GRID && ticks.at <= after + period, "{period:?}");
+            assert_eq!(ticks.timer.at(), ticks.at, "it is what is waited for");
+            let next = ticks.after(ticks.at);
+            assert_eq!(next - ticks.at, period);
+        }
+        let at = ticks.at;
+        ticks.set_period(PERIOD / 2);
+        assert_eq!(ticks.at, at, "the same one moves nothing");
     }
 
     #[tokio::test]

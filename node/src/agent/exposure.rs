@@ -1,5 +1,6 @@
 //! Ten times a second the holder compares the offset of its Redis with the replica's (design, 6); twice a second while nothing has
-//! been written for a second, since an idle agent should cost next to nothing.
+//! been written for a second, since an idle agent should cost next to nothing. What Redis sends to its replicas by itself is no
+//! write, and is compared all the same.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,17 +16,9 @@ use super::{Context, hands};
 use crate::chain::chain;
 use crate::hands::redis::{Redis, Remote, Stream};
 
-const PERIOD: Duration = Duration::from_millis(100);
-/// A server on the same site answers within a millisecond.
-const DEADLINE: Duration = Duration::from_millis(80);
-/// Every so many looks the replica is asked in any case: it may be another one although nothing is written. A replica that
-/// does not answer is asked no more often, and has longer to answer.
-const SELDOM: u32 = 10;
-const SELDOM_DEADLINE: Duration = Duration::from_millis(500);
+mod pace;
 
-/// After so many looks in which nothing was written, only every so many periods.
-const QUIET_AFTER: u32 = 10;
-const QUIET_EVERY: u32 = 5;
+use pace::{DEADLINE, News, Pace, QUIET};
 
 /// The newest comparison, for this node's report.
 #[derive(Debug, Clone, Default)]
@@ -62,26 +55,31 @@ pub(super) fn start(context: &Context, wishes: Wishes) -> anyhow::Result<Exposed
 }
 
 async fn compare(context: Context, wishes: Wishes, local: Redis, remote: Remote, exposed: Exposed) {
-    let mut tick = context.clock.every(PERIOD, Duration::ZERO);
+    let mut tick = context.clock.every(QUIET, Duration::ZERO);
     let mut comparison =
-        Comparison { local, remote, gauge: Gauge::default(), last: None, looks: 0, still: 0, trouble: None };
-    let mut ticks = 0_u32;
+        Comparison { local, remote, gauge: Gauge::default(), pace: Pace::default(), trouble: None };
     loop {
         tick.tick().await;
-        ticks = ticks.wrapping_add(1);
-        if comparison.still >= QUIET_AFTER && !ticks.is_multiple_of(QUIET_EVERY) {
-            continue;
-        }
         let serves = wishes.borrow().as_ref().is_some_and(|numbered| match &numbered.wish.role {
             Role::Serving { .. } => true,
             Role::Witness | Role::Closed { .. } | Role::Acquiring { .. } | Role::Receiving { .. } => false,
         });
         if serves {
             exposed.note(comparison.look(&context, exposed.newest()).await);
-        } else if comparison.last.is_some() {
+        } else if comparison.pace.last().is_some() {
             comparison.forget();
             exposed.note(None);
         }
+        tick.set_period(if serves { comparison.pace.period() } else { QUIET });
+    }
+}
+
+/// Why what the replica says of itself is not compared with what this node's Redis has written; `None`: it is.
+fn mismatch(written: &Stream, replica: Option<&Stream>) -> Option<&'static str> {
+    match replica {
+        Some(replica) if !replica.is_primary && replica.history == written.history => None,
+        Some(_) => Some("it does not follow this node's"),
+        None => Some("it does not say what it follows"),
     }
 }
 
@@ -89,18 +87,15 @@ struct Comparison {
     local: Redis,
     remote: Remote,
     gauge: Gauge,
-    /// What the holder's Redis said last.
-    last: Option<Stream>,
-    looks: u32,
-    /// Looks since something was written.
-    still: u32,
+    pace: Pace,
     /// Why the replica was not compared, as last logged.
     trouble: Option<String>,
 }
 
 impl Comparison {
     fn forget(&mut self) {
-        (self.gauge, self.last, self.still) = (Gauge::default(), None, 0);
+        self.gauge = Gauge::default();
+        self.pace.forget();
     }
 
     async fn look(&mut self, context: &Context, newest: Option<Exposure>) -> Option<Exposure> {
@@ -113,25 +108,19 @@ impl Comparison {
                 return None;
             }
             // It had written as much at least.
-            Err(_) => return self.gauge.unanswered(at, self.last.as_ref()?.offset),
+            Err(_) => return self.gauge.unanswered(at, self.pace.last()?.offset),
         };
-        if self.last.as_ref().is_some_and(|last| last.history != written.history) {
-            self.forget();
+        let news = self.pace.see(&written);
+        if news == News::Another {
+            self.gauge = Gauge::default();
         }
-        let is_still = self.last.replace(written.clone()).is_some_and(|last| last.offset == written.offset);
-        self.still = if is_still { self.still.saturating_add(1) } else { 0 };
-        self.looks = self.looks.wrapping_add(1);
         let has_all = newest.is_some_and(|newest| newest.bytes == 0);
-        let is_turn = self.looks.is_multiple_of(SELDOM);
-        if !is_turn && ((is_still && has_all) || self.trouble.is_some()) {
+        let Some(deadline) = self.pace.asks(news, has_all, self.trouble.is_some()) else {
             return self.gauge.unanswered(at, written.offset);
-        }
-        let deadline = if is_turn { SELDOM_DEADLINE } else { DEADLINE };
+        };
         let said = self.remote.stream(deadline).await;
         let trouble = match &said {
-            Ok(Some(replica)) if !replica.is_primary && replica.history == written.history => None,
-            Ok(Some(_)) => Some("it does not follow this node's".to_owned()),
-            Ok(None) => Some("it does not say what it follows".to_owned()),
+            Ok(replica) => mismatch(&written, replica.as_ref()).map(str::to_owned),
             Err(error) => Some(chain(error)),
         };
         if let Some(why) = trouble.as_ref().filter(|why| self.trouble.as_ref() != Some(why)) {
@@ -149,5 +138,26 @@ impl Comparison {
             }
             Err(_) => self.gauge.unanswered(at, written.offset),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_of_another_history_is_not_compared() {
+        let stream =
+            |is_primary, history: &str, offset| Stream { is_primary, history: history.to_owned(), offset };
+        let written = stream(true, "a", 1_000);
+        for offset in [0, 1_000, 2_000] {
+            assert_eq!(mismatch(&written, Some(&stream(false, "a", offset))), None, "{offset}");
+            assert!(mismatch(&written, Some(&stream(false, "b", offset))).is_some(), "{offset}");
+            assert!(
+                mismatch(&written, Some(&stream(true, "a", offset))).is_some(),
+                "a primary follows nobody"
+            );
+        }
+        assert!(mismatch(&written, None).is_some());
     }
 }

@@ -41,9 +41,14 @@ impl Settled {
         self.0 = Some((wish.number, Instant::now()));
     }
 
+    /// When it was found so for this very wish.
+    fn since(&self, wish: &Numbered) -> Option<Instant> {
+        self.0.filter(|(number, _)| *number == wish.number).map(|(_, at)| at)
+    }
+
     /// It was so for this very wish, a moment ago.
     fn is(&self, wish: &Numbered) -> bool {
-        self.0.is_some_and(|(number, at)| number == wish.number && at.elapsed() < AGAIN)
+        self.since(wish).is_some_and(|at| at.elapsed() < AGAIN)
     }
 }
 
@@ -83,7 +88,8 @@ pub(super) fn start(context: &Context, inputs: &Inputs, wishes: &Wishes, seen: &
         );
     }
     if context.hands.services.is_some() {
-        follow(clock, wishes.clone(), patience.clone(), services::ServicesShare::new(context.clone()));
+        let share = services::ServicesShare::new(context.clone(), seen.clone());
+        follow(clock, wishes.clone(), patience.clone(), share);
     }
 }
 
@@ -196,8 +202,11 @@ mod tests {
         settled.note(&wish);
         assert!(settled.is(&wish));
         assert!(!settled.is(&Numbered { number: 4, ..wish.clone() }));
+        assert!(settled.since(&wish).is_some());
+        assert_eq!(settled.since(&Numbered { number: 4, ..wish.clone() }), None);
         settled.0 = settled.0.and_then(|(number, at)| Some((number, at.checked_sub(AGAIN)?)));
         assert!(!settled.is(&wish), "it is looked at again");
+        assert!(settled.since(&wish).is_some_and(|at| at.elapsed() >= AGAIN), "it is known all the same");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use baton_runbooks::decide::local::Role;
-use baton_runbooks::observe::{MysqlFacts, Observation, ProbeFailure, RedisFacts};
+use baton_runbooks::observe::{MysqlFacts, Observation, ProbeFailure, RedisFacts, ServiceState};
 use tokio::sync::mpsc;
 
 use super::clock::Clock;
@@ -15,6 +15,8 @@ use crate::probe::disk::DiskProbe;
 
 /// Services and the disk change slowly, and asking the container engine is dear.
 const SLOW_PERIOD: Duration = Duration::from_secs(1);
+/// A look at the services that began longer ago says nothing of now: one was missed, or the engine hangs.
+const SERVICES_FRESH: Duration = Duration::from_secs(3);
 /// How often the restart policies of containers are looked at: they change when somebody makes a container anew.
 const POLICIES_PERIOD: Duration = Duration::from_secs(60);
 /// How often the clients' gateway is asked, and how long it may take to answer.
@@ -35,6 +37,23 @@ pub(super) struct Seen(Arc<Mutex<Newest>>);
 struct Newest {
     mysql: Option<Arc<MysqlFacts>>,
     redis: Option<RedisFacts>,
+    services: Option<Arc<ServicesLook>>,
+}
+
+/// One look at all services of this node.
+#[derive(Debug)]
+pub(super) struct ServicesLook {
+    /// Before the engine was asked, so the states are not older.
+    began: Instant,
+    /// Name and state of each.
+    pub(super) states: Vec<(String, ServiceState)>,
+}
+
+impl ServicesLook {
+    /// It began after `since`, and a moment ago.
+    pub(super) fn counts(&self, since: Instant, now: Instant) -> bool {
+        self.began > since && now.saturating_duration_since(self.began) < SERVICES_FRESH
+    }
 }
 
 impl Seen {
@@ -46,6 +65,11 @@ impl Seen {
     /// Newest facts of the local Redis; `None` while it does not answer.
     pub(super) fn redis(&self) -> Option<RedisFacts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).redis.clone()
+    }
+
+    /// The newest look at the services, however old; `None` before the first.
+    pub(super) fn services(&self) -> Option<Arc<ServicesLook>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).services.clone()
     }
 
     fn note(&self, change: impl FnOnce(&mut Newest)) {
@@ -83,7 +107,7 @@ pub(super) fn start(context: &Context, out: &Observations, wishes: Wishes) -> Se
         }
     }
     if context.hands.services.is_some() {
-        tokio::spawn(watch_services(context.clone(), out.clone()));
+        tokio::spawn(watch_services(context.clone(), out.clone(), seen.clone()));
     }
     seen
 }
@@ -196,13 +220,16 @@ async fn watch_gateway(context: Context, out: Observations, gateway: IpAddr, int
     }
 }
 
-async fn watch_services(context: Context, out: Observations) {
+async fn watch_services(context: Context, out: Observations, seen: Seen) {
     let Some(services) = &context.hands.services else { return };
     let mut tick = context.clock.every(SLOW_PERIOD, Duration::ZERO);
     let mut policies_at = Instant::now();
     loop {
         tick.tick().await;
-        for (name, state) in services.states().await {
+        let began = Instant::now();
+        let look = Arc::new(ServicesLook { began, states: services.states().await });
+        seen.note(|newest| newest.services = Some(look.clone()));
+        for (name, state) in look.states.iter().cloned() {
             if out.send(Observation::Service { name, state }).await.is_err() {
                 return;
             }
@@ -210,6 +237,39 @@ async fn watch_services(context: Context, out: Observations) {
         if policies_at <= Instant::now() {
             services.look_at_policies().await;
             policies_at = Instant::now() + POLICIES_PERIOD;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fresh_look_that_began_after_the_last_change_counts() {
+        let began = Instant::now();
+        let look = ServicesLook { began, states: Vec::new() };
+        let ms = Duration::from_millis;
+        let before = began.checked_sub(ms(1)).unwrap();
+        assert!(look.counts(before, began));
+        assert!(look.counts(before, began + SERVICES_FRESH - ms(1)));
+        assert!(!look.counts(before, began + SERVICES_FRESH), "it is stale");
+        assert!(!look.counts(began, began + ms(2)), "it may be of before the change");
+        assert!(!look.counts(began + ms(1), began + ms(2)), "it began while something was changed");
+        assert!(SERVICES_FRESH > SLOW_PERIOD * 2, "one late look does not cost the engine another");
+    }
+
+    #[test]
+    fn the_newest_look_at_the_services_is_kept() {
+        let seen = Seen::default();
+        assert!(seen.services().is_none());
+        for state in [ServiceState::Healthy, ServiceState::Stopped] {
+            let states = vec![("web".to_owned(), state)];
+            seen.note(|newest| {
+                newest.services =
+                    Some(Arc::new(ServicesLook { began: Instant::now(), states: states.clone() }));
+            });
+            assert_eq!(seen.services().unwrap().states, states);
         }
     }
 }

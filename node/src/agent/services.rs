@@ -81,6 +81,11 @@ impl Services {
         futures_util::future::join_all(looks).await
     }
 
+    /// Name and role of every service.
+    pub(super) fn roles(&self) -> impl Iterator<Item = (&str, RunsOn)> {
+        self.bound.iter().map(|bound| (bound.service.name.as_str(), bound.runs_on))
+    }
+
     /// Looks at the restart policies: whoever makes a container anew sets its policy anew. What the engine does not tell
     /// stays as it was last seen.
     pub(super) async fn look_at_policies(&self) {
