@@ -25,7 +25,7 @@ mod look;
 pub mod mains;
 pub mod order;
 
-use look::{depends_on, has_succeeded, id_of, obstacle, one_offs, service_of, state_of, worst};
+use look::{depends_on, has_stopped, has_succeeded, id_of, obstacle, one_offs, service_of, state_of, worst};
 
 /// What a service consists of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -309,7 +309,7 @@ impl Containers {
                 ServiceState::Healthy => return Ok(()),
                 ServiceState::Missing => return Err(ContainerError::Missing { target: target.clone() }),
                 ServiceState::Starting | ServiceState::Unhealthy { .. } | ServiceState::Unknown { .. }
-                    if Instant::now() < end => {}
+                    if Instant::now() < end && !has_stopped(&state) => {}
                 ServiceState::Stopped
                 | ServiceState::Starting
                 | ServiceState::Unhealthy { .. }

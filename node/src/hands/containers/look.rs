@@ -91,8 +91,18 @@ pub(super) fn health_of(state: &ContainerState) -> ServiceState {
     }
 }
 
+/// What is said of a service of which one container runs and another does not. It is not stopped: whoever stops it has to stop
+/// what runs.
+const IN_PART: &str = "some of its containers run, others are stopped";
+
 /// The state that says most about what does not work; nothing at all is missing.
 pub(super) fn worst(states: impl Iterator<Item = ServiceState>) -> ServiceState {
+    let states: Vec<ServiceState> = states.collect();
+    let runs = |state: &ServiceState| match state {
+        ServiceState::Healthy | ServiceState::Starting | ServiceState::Unhealthy { .. } => true,
+        ServiceState::Stopped | ServiceState::Missing | ServiceState::Unknown { .. } => false,
+    };
+    let in_part = states.contains(&ServiceState::Stopped) && states.iter().any(runs);
     let rank = |state: &ServiceState| match state {
         ServiceState::Missing => 0,
         ServiceState::Healthy => 1,
@@ -101,5 +111,25 @@ pub(super) fn worst(states: impl Iterator<Item = ServiceState>) -> ServiceState 
         ServiceState::Unhealthy { .. } => 4,
         ServiceState::Unknown { .. } => 5,
     };
-    states.max_by_key(rank).unwrap_or(ServiceState::Missing)
+    match states.into_iter().max_by_key(rank).unwrap_or(ServiceState::Missing) {
+        ServiceState::Stopped if in_part => ServiceState::Unhealthy { detail: IN_PART.to_owned() },
+        worst @ (ServiceState::Missing
+        | ServiceState::Healthy
+        | ServiceState::Starting
+        | ServiceState::Stopped
+        | ServiceState::Unhealthy { .. }
+        | ServiceState::Unknown { .. }) => worst,
+    }
+}
+
+/// Something of the service has stopped by itself, if it was started: what has stopped does not get healthy by waiting.
+pub(super) fn has_stopped(state: &ServiceState) -> bool {
+    match state {
+        ServiceState::Stopped => true,
+        ServiceState::Unhealthy { detail } => detail == IN_PART,
+        ServiceState::Missing
+        | ServiceState::Healthy
+        | ServiceState::Starting
+        | ServiceState::Unknown { .. } => false,
+    }
 }

@@ -26,9 +26,27 @@ fn states() {
 
 #[test]
 fn of_a_project_the_worst_counts() {
-    assert_eq!(worst([ServiceState::Healthy, ServiceState::Stopped].into_iter()), ServiceState::Stopped);
+    assert_eq!(worst([ServiceState::Stopped, ServiceState::Stopped].into_iter()), ServiceState::Stopped);
     assert_eq!(worst([ServiceState::Starting, ServiceState::Healthy].into_iter()), ServiceState::Starting);
     assert_eq!(worst(std::iter::empty()), ServiceState::Missing);
+}
+
+/// Else whoever has to stop it would leave the other half running, on a node on which nothing of it may run.
+#[test]
+fn a_project_of_which_half_runs_is_not_stopped() {
+    let unhealthy = || ServiceState::Unhealthy { detail: "no answer".into() };
+    for other in [ServiceState::Healthy, ServiceState::Starting, unhealthy()] {
+        for states in [[other.clone(), ServiceState::Stopped], [ServiceState::Stopped, other.clone()]] {
+            let state = worst(states.into_iter());
+            assert!(matches!(state, ServiceState::Unhealthy { .. }), "{other:?}: {state:?}");
+        }
+    }
+    let half = worst([ServiceState::Healthy, ServiceState::Stopped].into_iter());
+    assert!(has_stopped(&half) && has_stopped(&ServiceState::Stopped), "it is not waited for");
+    assert!(!has_stopped(&unhealthy()) && !has_stopped(&ServiceState::Starting));
+    let unknown = ServiceState::Unknown { detail: "no answer".into() };
+    let of_three = [ServiceState::Healthy, ServiceState::Stopped, unknown.clone()];
+    assert_eq!(worst(of_three.into_iter()), unknown);
 }
 
 #[test]
