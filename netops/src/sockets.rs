@@ -6,7 +6,9 @@
 //! guarded, so never a connection that this host opened to somebody else's port. Listening sockets stay.
 //! A connection that is forwarded to a container has no socket here; the gate's reset ends it.
 //!
-//! Synchronous; a dump and one request per connection, some 10 µs each.
+//! Synchronous; a dump, and one request of some 10 µs for each connection. For a dump the kernel walks its whole table, whose size
+//! is that of the memory and not that of what is connected: some milliseconds, in the middle of a planned move. So one walk finds
+//! both families, which only the older request can ask for; where the kernel refuses it there are two.
 
 use std::{
     io::{self, Read},
@@ -18,18 +20,24 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::wire::{self, Writer};
 
+/// `TCPDIAG_GETSOCK`, from before there was a request by family: its dump is of every family (`inet_diag_dump_compat`).
+const BOTH_FAMILIES: u16 = 18;
 const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
-/// All states but the closed, waiting and listening: established (1) to close-wait (8), and closing (11).
+/// All states but the closed (7), waiting (6) and listening (10): established (1) to last-ack (9), and closing (11).
 const CONNECTED_STATES: u32 =
     (1 << 1) | (1 << 2) | (1 << 3) | (1 << 4) | (1 << 5) | (1 << 8) | (1 << 9) | (1 << 11);
 /// Length of `struct inet_diag_sockid`, which follows four bytes in the kernel's message.
 const IDENTITY_BYTES: usize = 48;
 const IDENTITY_AT: usize = 4;
+/// Which timer of the connection runs.
+const TIMER_AT: usize = 2;
+/// The timer of what is no socket any more: the server has ended the connection, and only the kernel still knows of it.
+const TIMER_OF_THE_ENDED: u8 = 3;
 /// The kernel answers within `send`; this much later it never will.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
-/// Bound on one call; a server with more connections needs another call, which the count tells.
-const RESETS_MAX: usize = 65_536;
+/// Bound on one call, in connections that are meant; a server with more of them needs another call, which the count tells.
+const RESETS_MAX: usize = 131_072;
 
 /// Which connections to reset.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -75,19 +83,14 @@ pub enum ResetError {
 pub fn reset_clients(spec: &ResetSpec) -> Result<usize, ResetError> {
     let mut diagnosis = Diagnosis::open().map_err(ResetError::List)?;
     let (mut reset, mut failed) = (0, None);
-    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        for connection in diagnosis.list(family).map_err(ResetError::List)? {
-            if !connection.is_meant(spec) {
-                continue;
+    for connection in diagnosis.list(BOTH_FAMILIES, spec).map_err(ResetError::List)? {
+        match diagnosis.destroy(&connection) {
+            Ok(()) => reset += 1,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                return Err(ResetError::Unsupported);
             }
-            match diagnosis.destroy(&connection) {
-                Ok(()) => reset += 1,
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                    return Err(ResetError::Unsupported);
-                }
-                Err(error) => failed = Some((failed.map_or(0, |(count, _)| count) + 1, error)),
-            }
+            Err(error) => failed = Some((failed.map_or(0, |(count, _)| count) + 1, error)),
         }
     }
     match failed {
@@ -118,6 +121,16 @@ struct Connection {
 }
 
 impl Connection {
+    /// From a `struct inet_diag_msg`. `None` for a connection that the server has ended and its client has not (`FIN_WAIT2`
+    /// without a socket): the client has been told, a reset would send nothing, and older kernels refuse it with the very error
+    /// of those that can reset nothing.
+    fn read(message: &[u8]) -> Option<Self> {
+        let family = *message.first()?;
+        let timer = *message.get(TIMER_AT)?;
+        let identity = message.get(IDENTITY_AT..IDENTITY_AT + IDENTITY_BYTES)?.try_into().ok()?;
+        (timer != TIMER_OF_THE_ENDED).then_some(Self { family, identity })
+    }
+
     fn is_meant(&self, spec: &ResetSpec) -> bool {
         let local = self.address(4);
         let is_exempt = spec.except_peers.contains(&self.address(20)) && !spec.vips.contains(&local);
@@ -155,19 +168,38 @@ impl Diagnosis {
         Ok(Self { socket, writer: Writer::default(), received: vec![0; 64 * 1024], seq: 0 })
     }
 
-    fn list(&mut self, family: u8) -> io::Result<Vec<Connection>> {
-        self.request(BY_FAMILY, wire::DUMP, family, &[0; IDENTITY_BYTES])?;
+    /// The connections that are meant, of both families: what `both` finds in one walk, and where the kernel does not know that
+    /// request one walk for each family. A v4-mapped connection is of IPv6, and found once.
+    fn list(&mut self, both: u16, spec: &ResetSpec) -> io::Result<Vec<Connection>> {
+        self.request_both(both)?;
+        let found = self.collect(both, spec);
+        if !found.as_ref().is_err_and(is_not_known) {
+            return found;
+        }
+        let mut found = Vec::new();
+        for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+            self.request(BY_FAMILY, wire::DUMP, family, &[0; IDENTITY_BYTES])?;
+            found.extend(self.collect(BY_FAMILY, spec)?);
+        }
+        Ok(found)
+    }
+
+    /// Reads one dump to its end; the kernel's answers are of the kind of the request.
+    fn collect(&mut self, kind: u16, spec: &ResetSpec) -> io::Result<Vec<Connection>> {
         let mut connections = Vec::new();
         loop {
             let length = self.receive()?;
             for message in wire::messages(&self.received[..length]).filter(|m| m.seq == self.seq) {
                 match message.kind {
-                    wire::DONE => return Ok(connections),
+                    wire::DONE => {
+                        return match message.errno() {
+                            Some(0) | None => Ok(connections),
+                            code => Err(as_error(code)),
+                        };
+                    }
                     wire::ERROR => return Err(as_error(message.errno())),
-                    BY_FAMILY => {
-                        let identity = message.payload.get(IDENTITY_AT..IDENTITY_AT + IDENTITY_BYTES);
-                        let identity = identity.and_then(|bytes| bytes.try_into().ok());
-                        let found = identity.map(|identity| Connection { family, identity });
+                    answer if answer == kind => {
+                        let found = Connection::read(message.payload).filter(|found| found.is_meant(spec));
                         connections.extend(found.filter(|_| connections.len() < RESETS_MAX));
                     }
                     _ => {}
@@ -192,12 +224,31 @@ impl Diagnosis {
 
     /// A `struct inet_diag_req_v2`.
     fn request(&mut self, kind: u16, flags: u16, family: u8, identity: &[u8]) -> io::Result<()> {
-        self.seq = self.seq.wrapping_add(1);
-        self.writer.clear();
-        self.writer.begin(kind, wire::REQUEST | flags, self.seq);
+        self.begin(kind, flags);
         self.writer.raw(&[family, libc::IPPROTO_TCP as u8, 0, 0]);
         self.writer.raw(&CONNECTED_STATES.to_ne_bytes());
         self.writer.raw(identity);
+        self.send()
+    }
+
+    /// The older `struct inet_diag_req`. Its kind says that it is about TCP; its family counts for nothing in a dump.
+    fn request_both(&mut self, kind: u16) -> io::Result<()> {
+        self.begin(kind, wire::DUMP);
+        self.writer.raw(&[libc::AF_UNSPEC as u8, 0, 0, 0]);
+        self.writer.raw(&[0; IDENTITY_BYTES]);
+        self.writer.raw(&CONNECTED_STATES.to_ne_bytes());
+        // Which tables, which no kernel asks.
+        self.writer.raw(&[0; 4]);
+        self.send()
+    }
+
+    fn begin(&mut self, kind: u16, flags: u16) {
+        self.seq = self.seq.wrapping_add(1);
+        self.writer.clear();
+        self.writer.begin(kind, wire::REQUEST | flags, self.seq);
+    }
+
+    fn send(&mut self) -> io::Result<()> {
         self.writer.finish();
         self.socket.send(self.writer.as_bytes()).map(drop)
     }
@@ -212,14 +263,23 @@ impl Diagnosis {
     }
 }
 
+/// Whether the kernel does not know a request, or lacks what would answer it.
+fn is_not_known(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT))
+}
+
 fn as_error(code: Option<i32>) -> io::Error {
     code.map_or_else(|| io::Error::from(io::ErrorKind::InvalidData), io::Error::from_raw_os_error)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
     use super::*;
 
+    /// No kernel has ever had a request of this kind.
+    const UNKNOWN: u16 = 17;
     const PEER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 12);
     const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
     const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
@@ -256,5 +316,57 @@ mod tests {
             assert!(connection(VIP, 3306, client, is_mapped).is_meant(&by_vip));
             assert!(!connection(OWN, 3306, client, is_mapped).is_meant(&by_vip));
         }
+    }
+
+    #[test]
+    fn what_the_server_has_ended_is_no_connection() {
+        let mut message = [0; IDENTITY_AT + IDENTITY_BYTES];
+        message[0] = libc::AF_INET as u8;
+        message[IDENTITY_AT..IDENTITY_AT + 2].copy_from_slice(&3306u16.to_be_bytes());
+        assert_eq!(Connection::read(&message).map(|found| found.local_port()), Some(3306));
+        assert!(Connection::read(&message[1..]).is_none(), "cut short");
+        message[TIMER_AT] = TIMER_OF_THE_ENDED;
+        assert!(Connection::read(&message).is_none());
+    }
+
+    /// Listens at `at`, if that is of IPv6 for IPv4 too, and has one client, who connects to `to`.
+    fn connected(at: IpAddr, to: IpAddr) -> (TcpListener, TcpStream, TcpStream) {
+        let at = SocketAddr::new(at, 0);
+        let listener = Socket::new(Domain::for_address(at), Type::STREAM, None).unwrap();
+        if at.is_ipv6() {
+            listener.set_only_v6(false).unwrap();
+        }
+        listener.bind(&at.into()).unwrap();
+        listener.listen(1).unwrap();
+        let listener = TcpListener::from(listener);
+        let client = TcpStream::connect((to, listener.local_addr().unwrap().port())).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        (listener, client, server)
+    }
+
+    /// Needs no root: nothing is reset.
+    #[test]
+    fn one_walk_finds_both_families_and_mapped_addresses_and_so_do_two() {
+        let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
+        let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let servers = [(v4, v4), (v6, v6), (any, v4)].map(|(at, to)| connected(at, to));
+        let ports = servers.each_ref().map(|(listener, ..)| listener.local_addr().unwrap().port());
+        let spec = ResetSpec { ports: ports.to_vec(), ..ResetSpec::default() };
+        let families = [libc::AF_INET, libc::AF_INET6, libc::AF_INET6].map(|family| family as u8);
+        let mut expected = [(0, v4), (1, v6), (2, v4)].map(|(at, ip)| (ports[at], families[at], ip));
+        expected.sort_unstable();
+        let seen = |found: Vec<Connection>| {
+            let told = |found: &Connection| (found.local_port(), found.family, found.address(4));
+            let mut seen: Vec<_> = found.iter().map(told).collect();
+            seen.sort_unstable();
+            seen
+        };
+        let mut diagnosis = Diagnosis::open().unwrap();
+        diagnosis.request_both(BOTH_FAMILIES).unwrap();
+        assert_eq!(seen(diagnosis.collect(BOTH_FAMILIES, &spec).unwrap()), expected, "in one walk");
+        assert_eq!(seen(diagnosis.list(BOTH_FAMILIES, &spec).unwrap()), expected);
+        diagnosis.request_both(UNKNOWN).unwrap();
+        assert!(diagnosis.collect(UNKNOWN, &spec).is_err_and(|error| is_not_known(&error)), "it is refused");
+        assert_eq!(seen(diagnosis.list(UNKNOWN, &spec).unwrap()), expected, "a walk for each family");
     }
 }

@@ -2,13 +2,15 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
 };
 
 use baton_netops::{ResetSpec, Which, reset_clients};
+use socket2::{Domain, Socket, Type};
 
 use crate::lab::{
     DATABASE, Echo, LONG, Lab, OTHER, PATIENCE, PEER, SILENCE, US, US6, VIP, VIP6, echoes, ip, is_reset, sh,
+    until,
 };
 
 #[test]
@@ -51,6 +53,56 @@ fn clients_are_reset_and_replication_stays() {
         echoes(other).unwrap();
     }
     echoes(&mut connected("10.99.0.3", VIP, DATABASE)).expect("the listener stays");
+}
+
+/// Listens at a wildcard address; at that of IPv6 for IPv6 alone or for both.
+fn listen(at: &str, port: u16, only_v6: bool) -> TcpListener {
+    let at = SocketAddr::new(ip(at), port);
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None).unwrap();
+    if at.is_ipv6() {
+        socket.set_only_v6(only_v6).unwrap();
+    }
+    socket.bind(&at.into()).unwrap();
+    socket.listen(2).unwrap();
+    socket.into()
+}
+
+/// However the server listens: for IPv4 alone, for IPv6 alone, or for both.
+#[test]
+fn clients_of_every_kind_of_listener_are_reset_at_once() {
+    let lab = Lab::new();
+    let v4 = listen("0.0.0.0", DATABASE, false);
+    let v6 = listen("::", DATABASE, true);
+    let both = listen("::", OTHER, false);
+    let mut connections =
+        [(&v4, US, DATABASE), (&v6, US6, DATABASE), (&both, US, OTHER), (&both, US6, OTHER)].map(
+            |(listener, to, port)| {
+                let client = lab.connect(to, port).unwrap();
+                (client, listener.accept().unwrap())
+            },
+        );
+    let spec = ResetSpec { ports: vec![DATABASE, OTHER], ..ResetSpec::default() };
+    assert_eq!(reset_clients(&spec).unwrap(), connections.len());
+    for (client, _server) in &mut connections {
+        assert!(is_reset(&client.read_exact(&mut [0])));
+    }
+    assert_eq!(reset_clients(&spec).unwrap(), 0);
+}
+
+/// The kernel lists it among the connections for a minute, and not every kernel can reset it.
+#[test]
+fn a_connection_that_the_server_has_ended_is_left_alone() {
+    let lab = Lab::new();
+    let listener = TcpListener::bind(("0.0.0.0", DATABASE)).unwrap();
+    let mut told = lab.connect(US, DATABASE).unwrap();
+    drop(listener.accept().unwrap());
+    assert_eq!(told.read(&mut [0]).unwrap(), 0, "its client is told");
+    until("the kernel alone knows of it", || !sh("ss -Htn state fin-wait-2").is_empty());
+    let mut other = lab.connect(US, DATABASE).unwrap();
+    let _server = listener.accept().unwrap();
+    let spec = ResetSpec { ports: vec![DATABASE], ..ResetSpec::default() };
+    assert_eq!(reset_clients(&spec).unwrap(), 1, "only the other one");
+    assert!(is_reset(&other.read_exact(&mut [0])));
 }
 
 /// Why clients are reset before the gate closes, and not only after it: who waits for an answer sends nothing by itself.

@@ -14,7 +14,7 @@ use baton_runbooks::lease::holder::Door;
 use baton_runbooks::observe::{Flavour, RedisFacts, ReplicationFacts, ServiceState};
 use baton_runbooks::plan::Step;
 use baton_runbooks::run::{Run, StepStatus};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::super::local_state::Events;
@@ -106,8 +106,18 @@ impl Executor {
         self.check_current()?;
         let hands = &self.context.hands;
         part_from_clients(&self.context.lease, hands).await;
-        let ports =
-            async { self.context.lease.close(&[Door::Ports], self.wish).await.context("close the ports") };
+        let (told, heard) = oneshot::channel();
+        // Who came through between the parting and the closing, or was not reset in time, is reset as soon as nobody else can
+        // come. It takes milliseconds, and waits for no database.
+        let doors = async {
+            let closed = self.context.lease.close(&[Door::Ports], self.wish).await;
+            let is_closed = closed.is_ok();
+            let _ = told.send(closed.context("close the ports"));
+            if is_closed {
+                hands.reset_clients().await;
+            }
+        };
+        let ports = async { heard.await.context("nobody closed the ports")? };
         let mysql = async {
             let Some(mysql) = &hands.mysql else { return Ok(None) };
             match mysql.close_writes(self.limit.mul_f64(0.7)).await {
@@ -121,9 +131,13 @@ impl Executor {
             let Some(redis) = &hands.redis else { return Ok(()) };
             redis.close(Clients::Kill, COMMAND).await.context("Redis does not refuse writes")
         };
-        let (ports, mysql, redis) = tokio::join!(ports, mysql, redis);
-        let (_, closed, ()) = (ports?, mysql?, redis?);
-        let (_, facts) = tokio::join!(hands.reset_clients(), self.note_positions(closed));
+        let positions = async {
+            // Not before all three: through an open port a privileged client writes to a read-only server, too.
+            let (ports, mysql, redis) = tokio::join!(ports, mysql, redis);
+            let ((), closed, ()) = (ports?, mysql?, redis?);
+            self.note_positions(closed).await
+        };
+        let ((), facts) = tokio::join!(doors, positions);
         facts
     }
 
