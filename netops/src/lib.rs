@@ -9,6 +9,7 @@
 //!                       Gate (netlink, synchronous)      Network (rtnetlink, async)
 //!  renewal, 50-200 ms   ticket -> permit                 ensure_address        about once a second
 //!  taking the VIP                                        probe_address, announce_once, Announcer
+//!  a gateway, 500 ms                                     Asker
 //!  closing              void, read back                  remove_address
 //!  takeover             Cut::cut, read back              reset_clients (synchronous)
 //!  repair               install_or_keep  <- RulesGone    ensure_address <- AddressGone      (Watcher)
@@ -22,6 +23,7 @@
 mod address;
 mod announce;
 pub mod arp;
+mod asker;
 mod beside;
 mod carrier;
 pub mod cut;
@@ -34,6 +36,7 @@ mod nft;
 mod packet;
 pub mod preflight;
 mod probe;
+mod question;
 pub mod sever;
 mod sockets;
 pub mod watch;
@@ -41,6 +44,7 @@ mod wire;
 
 pub use address::{ADDRESS_TAG, AddressError, OwnAddress};
 pub use announce::{ANNOUNCE_REPEAT, ANNOUNCE_SCHEDULE_MS, Announcer};
+pub use asker::Asker;
 pub use cut::{Cut, CutError};
 pub use gate::{Gate, GateError, GateSpec, Installed, LATELY, SlotState, TableOutcome, VipSpec, Which};
 pub use link::{Link, LinkError, Mac};

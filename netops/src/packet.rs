@@ -14,10 +14,13 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::beside::Beside;
+use crate::{beside::Beside, link::Mac};
 
 /// Queuing a frame of some 80 bytes takes microseconds; later than this the device is stuck.
 const SEND_LIMIT: Duration = Duration::from_millis(200);
+
+/// More frames than the queue of a socket holds by default: a neighbour that sends faster than we read cannot hold us up.
+const DRAIN_MAX: usize = 1_024;
 
 /// Why a frame could not be sent or received.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +71,29 @@ impl PacketSocket {
             Ok(length) => length.map(Some).map_err(PacketError::Receive),
             Err(_) => Ok(None),
         }
+    }
+
+    /// Throws away what has arrived so far, and tells what has gone wrong meanwhile, such as that the interface was down.
+    pub(crate) fn drain(&self) -> Result<(), PacketError> {
+        let mut first_byte = [0];
+        for _ in 0..DRAIN_MAX {
+            // Not by way of the runtime, which may not know yet of what has just arrived.
+            match (&**self.0.get_ref()).read(&mut first_byte) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(PacketError::Receive(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The hardware address that the interface has at this moment; `None` when it is gone, also if another one has its name.
+    pub(crate) fn hardware(&self) -> Option<Mac> {
+        let address = self.0.get_ref().local_addr().ok()?;
+        // SAFETY: the storage is zeroed before the kernel writes to it, and large enough and aligned for any socket address.
+        let address = unsafe { address.as_ptr().cast::<libc::sockaddr_ll>().read() };
+        let [a, b, c, d, e, f, ..] = address.sll_addr;
+        (address.sll_halen == 6).then_some(Mac([a, b, c, d, e, f]))
     }
 }
 

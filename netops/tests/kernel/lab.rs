@@ -7,7 +7,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     process::{self, Command},
     sync::{
@@ -92,19 +92,31 @@ impl Lab {
         unshare(CloneFlags::CLONE_NEWNET).expect("the tests of the kernel need root");
         let peer = Netns::new();
         sh("ip link set lo up");
-        sh("ip link add v0 type veth peer name v1");
-        sh(&format!("ip link set v1 netns {}", peer.path()));
-        sh("ip link set v0 up");
-        sh(&format!("ip addr add {US}/24 dev v0"));
-        sh(&format!("ip -6 addr add {US6}/64 dev v0 nodad"));
         peer.sh("ip link set lo up");
-        peer.sh("ip link set v1 up");
-        peer.sh(&format!("ip addr add {PEER}/24 dev v1"));
-        peer.sh(&format!("ip addr add {CLIENT}/24 dev v1"));
-        peer.sh("ip -6 addr add fd99::2/64 dev v1 nodad");
-        peer.sh(&format!("ip -6 addr add {CLIENT6}/64 dev v1 nodad"));
+        wire(&peer);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { peer, runtime }
+    }
+
+    /// Lays the wire anew, under the same names, after it was deleted.
+    pub fn rewire(&self) {
+        wire(&self.peer);
+    }
+
+    /// Waits until the peer answers us: a device that has just come up drops frames until the kernel has noticed its carrier.
+    pub fn wait_for_wire(&self) {
+        let answers = || run(&format!("arping -c 1 -w 1 -I v0 {PEER}")).status.success();
+        until("the wire carries frames", answers);
+        until("the peer can be asked by IPv6", || self.peer_hears("fd99::2"));
+    }
+
+    /// Whether the peer listens where others ask for this address of its: for IPv6 the kernel joins that group a moment after
+    /// the address was added.
+    pub fn peer_hears(&self, address: &str) -> bool {
+        let IpAddr::V6(address) = ip(address) else { return true };
+        let [.., high, low] = address.segments();
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (high & 0xff), low).to_string();
+        self.peer.sh("ip -6 maddr show dev v1").split_whitespace().any(|word| word == group)
     }
 
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
@@ -146,6 +158,20 @@ impl Lab {
         let entry = entries.as_array()?.iter().find(|e| e["dst"] == of)?.clone();
         Some(entry["lladdr"].as_str()?.to_owned())
     }
+}
+
+/// Lays the wire between us and the peer.
+fn wire(peer: &Netns) {
+    sh("ip link add v0 type veth peer name v1");
+    sh(&format!("ip link set v1 netns {}", peer.path()));
+    sh("ip link set v0 up");
+    sh(&format!("ip addr add {US}/24 dev v0"));
+    sh(&format!("ip -6 addr add {US6}/64 dev v0 nodad"));
+    peer.sh("ip link set v1 up");
+    peer.sh(&format!("ip addr add {PEER}/24 dev v1"));
+    peer.sh(&format!("ip addr add {CLIENT}/24 dev v1"));
+    peer.sh("ip -6 addr add fd99::2/64 dev v1 nodad");
+    peer.sh(&format!("ip -6 addr add {CLIENT6}/64 dev v1 nodad"));
 }
 
 pub fn spec() -> GateSpec {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod address;
+mod asker;
 mod cut;
 mod gate_ports;
 mod gate_rules;

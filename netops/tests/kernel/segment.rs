@@ -166,11 +166,8 @@ fn a_probe_names_who_answers_and_ends_in_time() {
             };
             assert_eq!(macs.len(), 1);
             assert_eq!(macs[0].to_string(), theirs);
-            let patience = Duration::from_secs(60);
-            assert!(network.is_there(ip(taken), "v0", patience).await.unwrap(), "the first answer ends it");
         }
         for free in [VIP, VIP6] {
-            assert!(!network.is_there(ip(free), "v0", gap).await.unwrap());
             let start = Instant::now();
             assert_eq!(network.probe_address(ip(free), "v0", 2, gap).await.unwrap(), Probe::Free);
             assert!(start.elapsed() >= gap * 2);

@@ -203,10 +203,11 @@ async fn watch_disk(clock: Clock, disk: DiskProbe, out: Observations) {
 
 /// Asks the clients' gateway for its hardware address. That nobody could be asked is no answer, in either direction.
 async fn watch_gateway(context: Context, out: Observations, gateway: IpAddr, interface: String) {
+    let mut asker = context.hands.network.asker(gateway, &interface);
     let mut tick = context.clock.every(GATEWAY_PERIOD, Duration::ZERO);
     loop {
         tick.tick().await;
-        let reachable = match context.hands.network.is_there(gateway, &interface, GATEWAY_DEADLINE).await {
+        let reachable = match asker.is_there(GATEWAY_DEADLINE).await {
             Ok(reachable) => reachable,
             Err(error) => {
                 tracing::debug!(error = crate::chain::chain(&error), %gateway, "not asked");
