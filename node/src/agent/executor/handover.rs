@@ -36,8 +36,6 @@ const COMMAND: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(25);
 /// How long closing waits for whoever switches semi-sync or commits a canary. Both take milliseconds on a healthy pair.
 const ALONE_MAX: Duration = Duration::from_millis(700);
-/// How often a canary that is on its way is looked for: the ports are closed from the step's start on, so this is outage.
-const CANARY_LOOK: Duration = Duration::from_millis(2);
 /// How often a waiting target looks whether its own servers are still there.
 const TARGET_LOOK: Duration = Duration::from_millis(250);
 /// How long the target tries to be read-only again before the old holder opens.
@@ -168,11 +166,8 @@ impl Executor {
     }
 
     async fn no_canary(&self) -> anyhow::Result<NoCanary> {
-        let until = Instant::now() + ALONE_MAX;
-        while self.context.sync.canary.begin(0).is_none() {
-            ensure!(Instant::now() < until, "a canary is not acknowledged; is the replica there?");
-            sleep(CANARY_LOOK).await;
-        }
+        let kept_out = tokio::time::timeout(ALONE_MAX, self.context.sync.canary.keep_out()).await;
+        kept_out.context("a canary is not acknowledged; is the replica there?")?;
         Ok(NoCanary(Arc::clone(&self.context.sync)))
     }
 
