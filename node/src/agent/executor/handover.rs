@@ -142,21 +142,23 @@ impl Executor {
     /// What the closed holder has. Nothing is added to it any more.
     async fn note_positions(&self, closed: Option<(u64, u64)>) -> anyhow::Result<Facts> {
         let hands = &self.context.hands;
-        let mut facts = Facts::new();
-        if let (Some(mysql), Some((killed, took_ms))) = (&hands.mysql, closed) {
+        let mysql = async {
+            let (Some(mysql), Some((killed, took_ms))) = (&hands.mysql, closed) else {
+                return Ok(Facts::new());
+            };
             let seen = mysql.facts(STATEMENT).await?;
             ensure!(seen.read_only, "MySQL accepts writes again");
-            facts.extend([
-                fact("position", seen.position),
-                fact("killed", killed),
-                fact("read_only_ms", took_ms),
-            ]);
-        }
-        if let Some(redis) = &hands.redis {
+            Ok(vec![fact("position", seen.position), fact("killed", killed), fact("read_only_ms", took_ms)])
+        };
+        let redis = async {
+            let Some(redis) = &hands.redis else { return Ok(Facts::new()) };
             let seen = redis.facts(COMMAND).await?;
             ensure!(seen.min_replicas_to_write > 0, "Redis accepts writes again");
-            facts.push(fact("redis_offset", seen.offset));
-        }
+            Ok(vec![fact("redis_offset", seen.offset)])
+        };
+        let (mysql, redis) = tokio::join!(mysql, redis);
+        let (mut facts, redis) = (mysql?, redis?);
+        facts.extend(redis);
         Ok(facts)
     }
 
