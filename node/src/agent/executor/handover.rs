@@ -205,32 +205,37 @@ impl Executor {
             self.context.local.note_opening(&server).await.context("note which server is opened")?;
         }
         let run = self.closed_holder().await?;
-        let mut facts = Facts::new();
-        if let Some(mysql) = &self.context.hands.mysql {
-            let position = run.fact(Step::CloseHolder, "position").context("the holder noted no position")?;
-            reached(mysql.drain(position, DRAIN_STILL_MAX, |_| {}).await?)?;
-            let seen = mysql.facts(STATEMENT).await?;
-            equal(seen.flavour, position, &seen.position)?;
-            let (peer, port) = self.peer_mysql()?;
-            self.check_current()?;
-            self.context.hands.cut_stream(peer, port).await.context("cut the replication stream")?;
-            let captured = mysql.capture_received(STATEMENT).await?;
-            equal(seen.flavour, position, &captured.applied)?;
-            ensure!(
-                captured.backlog == 0,
-                "{} transactions came after the holder had closed",
-                captured.backlog
-            );
-        }
-        if let Some(redis) = &self.context.hands.redis {
-            let noted = run.fact(Step::CloseHolder, "redis_offset").context("the holder noted no offset")?;
-            let offset = noted.parse().context("the offset that the holder noted")?;
-            facts.push(fact("redis_offset", offset_reached(redis, offset).await?.offset));
-        }
+        let (mysql, redis) = tokio::join!(self.mysql_caught_up(&run), self.redis_caught_up(&run));
+        mysql?;
+        let facts = redis?;
         if self.context.hands.mysql.is_some() {
             self.make_writable().await?;
         }
         Ok(facts)
+    }
+
+    /// MySQL has what the closed holder noted, no more and no less: seen twice, with the cut in between.
+    async fn mysql_caught_up(&self, run: &Run) -> anyhow::Result<()> {
+        let Some(mysql) = &self.context.hands.mysql else { return Ok(()) };
+        let position = run.fact(Step::CloseHolder, "position").context("the holder noted no position")?;
+        reached(mysql.drain(position, DRAIN_STILL_MAX, |_| {}).await?)?;
+        let seen = mysql.facts(STATEMENT).await?;
+        equal(seen.flavour, position, &seen.position)?;
+        let (peer, port) = self.peer_mysql()?;
+        self.check_current()?;
+        self.context.hands.cut_stream(peer, port).await.context("cut the replication stream")?;
+        let captured = mysql.capture_received(STATEMENT).await?;
+        equal(seen.flavour, position, &captured.applied)?;
+        ensure!(captured.backlog == 0, "{} transactions came after the holder had closed", captured.backlog);
+        Ok(())
+    }
+
+    /// Redis has what the closed holder noted.
+    async fn redis_caught_up(&self, run: &Run) -> anyhow::Result<Facts> {
+        let Some(redis) = &self.context.hands.redis else { return Ok(Facts::new()) };
+        let noted = run.fact(Step::CloseHolder, "redis_offset").context("the holder noted no offset")?;
+        let offset = noted.parse().context("the offset that the holder noted")?;
+        Ok(vec![fact("redis_offset", offset_reached(redis, offset).await?.offset)])
     }
 
     /// Read-only again. The old holder must not stay closed because the server here has died meanwhile: this node has no
