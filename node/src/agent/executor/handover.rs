@@ -101,8 +101,13 @@ impl Executor {
         // an older wish would be a write that the target lacks.
         let _alone = self.alone().await?;
         let _no_canary = self.no_canary().await?;
-        self.check_current()?;
         let hands = &self.context.hands;
+        // Clients are served meanwhile.
+        let ready = match &hands.mysql {
+            Some(mysql) => mysql.ready_to_close().await,
+            None => None,
+        };
+        self.check_current()?;
         part_from_clients(&self.context.lease, hands).await;
         let (told, heard) = oneshot::channel();
         // Who came through between the parting and the closing, or was not reset in time, is reset as soon as nobody else can
@@ -118,7 +123,7 @@ impl Executor {
         let ports = async { heard.await.context("nobody closed the ports")? };
         let mysql = async {
             let Some(mysql) = &hands.mysql else { return Ok(None) };
-            match mysql.close_writes(self.limit.mul_f64(0.7)).await {
+            match mysql.close_writes_with(ready, self.limit.mul_f64(0.7)).await {
                 Closing::Closed { killed, took_ms } => Ok(Some((killed, took_ms))),
                 Closing::StillOpen { why } | Closing::Unknown { why } => {
                     bail!("MySQL is not read-only: {why}")
