@@ -151,7 +151,7 @@ impl Executor {
             let (Some(mysql), Some((killed, took_ms))) = (&hands.mysql, closed) else {
                 return Ok(Facts::new());
             };
-            let seen = mysql.facts(STATEMENT).await?;
+            let seen = mysql.standing(STATEMENT).await?;
             ensure!(seen.read_only, "MySQL accepts writes again");
             Ok(vec![fact("position", seen.position), fact("killed", killed), fact("read_only_ms", took_ms)])
         };
@@ -224,7 +224,7 @@ impl Executor {
         let Some(mysql) = &self.context.hands.mysql else { return Ok(()) };
         let position = run.fact(Step::CloseHolder, "position").context("the holder noted no position")?;
         reached(mysql.drain(position, DRAIN_STILL_MAX, |_| {}).await?)?;
-        let seen = mysql.facts(STATEMENT).await?;
+        let seen = mysql.standing(STATEMENT).await?;
         equal(seen.flavour, position, &seen.position)?;
         let (peer, port) = self.peer_mysql()?;
         self.check_current()?;
