@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 on_both!(
     closing_is_bounded_with_writers_in_the_way,
     closing_a_frozen_or_lost_server_says_so,
+    closing_takes_the_sessions_that_were_ready,
+    closing_dials_anew_when_what_was_ready_is_lost,
     closing_while_commits_wait_for_the_replica,
     closing_while_a_canary_waits_for_the_replica,
     a_server_that_waits_to_close_is_open,
@@ -155,6 +157,46 @@ async fn closing_a_frozen_or_lost_server_says_so(flavour: Flavour) {
     db.kill();
     let end = hands.close_writes(Duration::from_millis(500)).await;
     assert!(matches!(&end, Closing::Unknown { why } if why.contains("refused")), "{end:?}");
+}
+
+/// Clients hold every connection by then, so that none could be dialled.
+async fn closing_takes_the_sessions_that_were_ready(flavour: Flavour) {
+    let db = Database::start(flavour, 1, &[]).await;
+    let hands = db.as_primary().await;
+    let ready = hands.ready_to_close().await;
+    assert!(ready.is_some());
+    let mut root = db.root().await;
+    root.query_drop("SET GLOBAL max_connections=10").await.unwrap();
+    let mut taken = Vec::new();
+    while let Ok(client) = db.try_root2().await {
+        taken.push(client);
+    }
+    let clients = u64::try_from(taken.len()).unwrap();
+    assert!(clients > 0);
+    let end = hands.close_writes_with(ready, Duration::from_secs(8)).await;
+    assert!(matches!(end, Closing::Closed { killed, .. } if killed > clients), "{end:?}");
+    assert!(hands.is_read_only(D).await.unwrap());
+}
+
+async fn closing_dials_anew_when_what_was_ready_is_lost(flavour: Flavour) {
+    let db = Database::start(flavour, 1, &[]).await;
+    let hands = db.as_primary().await;
+    let ready = hands.ready_to_close().await;
+    assert!(ready.is_some());
+    let mut root = db.root().await;
+    let own: Vec<u64> =
+        root.query("SELECT id FROM information_schema.processlist WHERE user='baton'").await.unwrap();
+    let mut ended = 0;
+    for id in own {
+        match root.query_drop(format!("KILL {id}")).await {
+            Ok(()) => ended += 1,
+            Err(error) => println!("{id}: {error}"),
+        }
+    }
+    assert!(ended >= 2, "the closer and the killer");
+    let end = hands.close_writes_with(ready, Duration::from_secs(8)).await;
+    assert!(matches!(end, Closing::Closed { .. }), "{end:?}");
+    assert!(hands.is_read_only(D).await.unwrap());
 }
 
 /// MySQL only: MariaDB lets such commits go with their sessions.

@@ -17,6 +17,7 @@ use support::pair::{in_sync, source};
 
 on_both!(
     canary_is_received_and_applied,
+    the_short_look_says_what_the_probe_says,
     commits_that_wait_for_the_replica_block_neither_probe_nor_write_probe,
     takeover_loses_nothing_that_was_received,
     promotion_is_undone_without_losing_the_relay_log,
@@ -222,6 +223,31 @@ async fn relay_logs_of_a_restarted_replica_are_saved(flavour: Flavour) {
         (facts.canary_applied == 77).then_some(())
     })
     .await;
+}
+
+async fn the_short_look_says_what_the_probe_says(flavour: Flavour) {
+    let pair = in_sync(flavour).await;
+    for (hands, is_primary) in [(&pair.on_primary, true), (&pair.on_replica, false)] {
+        eventually("both looks say the same", || async {
+            let (facts, seen) = (hands.facts(D).await.ok()?, hands.standing(D).await.ok()?);
+            let same = seen.flavour == facts.flavour
+                && seen.read_only == facts.read_only
+                && seen.position == facts.position
+                && seen.replication == facts.replication
+                && seen.backlog == facts.apply_backlog;
+            same.then_some(())
+        })
+        .await;
+        let seen = hands.standing(D).await.unwrap();
+        assert_eq!((seen.read_only, seen.replication.is_none()), (!is_primary, is_primary), "{seen:?}");
+        assert_eq!(seen.is_promoted(), is_primary);
+        let is_source = hands.facts(D).await.unwrap().semi_sync.source_enabled;
+        assert_eq!(hands.is_semi_sync_source(D).await.unwrap(), is_source);
+    }
+    pair.on_primary.semi_sync_source(Switch::Off, D).await.unwrap();
+    assert!(!pair.on_primary.is_semi_sync_source(D).await.unwrap());
+    pair.on_primary.semi_sync_source(Switch::On, D).await.unwrap();
+    assert!(pair.on_primary.is_semi_sync_source(D).await.unwrap());
 }
 
 async fn promotion_is_undone_without_losing_the_relay_log(flavour: Flavour) {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use baton_runbooks::ledger::Command;
 use baton_runbooks::model::SyncGeneration;
 use baton_runbooks::observe::SemiSyncFacts;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::Context;
 use crate::chain::chain;
@@ -66,6 +66,7 @@ impl Doubt {
 pub(super) struct Canaries {
     newest: AtomicU64,
     busy: AtomicBool,
+    end: Notify,
 }
 
 impl Canaries {
@@ -78,8 +79,21 @@ impl Canaries {
         Some(self.newest.fetch_add(1, Ordering::AcqRel) + 1)
     }
 
+    /// Takes the place of a canary as soon as none is being committed. End it with [`Canaries::ended`], too.
+    pub(super) async fn keep_out(&self) {
+        loop {
+            // Before the look: from here on no end is missed.
+            let end = self.end.notified();
+            if self.begin(0).is_some() {
+                return;
+            }
+            end.await;
+        }
+    }
+
     pub(super) fn ended(&self) {
         self.busy.store(false, Ordering::Release);
+        self.end.notify_waiters();
     }
 }
 
@@ -236,5 +250,21 @@ mod tests {
         assert_eq!(canary.begin(41), None);
         canary.ended();
         assert_eq!(canary.begin(41), Some(43));
+    }
+
+    #[tokio::test]
+    async fn whoever_keeps_canaries_out_waits_for_the_one_under_way() {
+        let canary = Arc::new(Canaries::default());
+        assert_eq!(canary.begin(0), Some(1));
+        let waiting = Arc::clone(&canary);
+        let kept_out = tokio::spawn(async move { waiting.keep_out().await });
+        // One thread: it runs until it waits.
+        tokio::task::yield_now().await;
+        assert!(!kept_out.is_finished(), "a canary is under way");
+        canary.ended();
+        tokio::time::timeout(Duration::from_secs(10), kept_out).await.expect("it is told").unwrap();
+        assert_eq!(canary.begin(0), None, "kept out");
+        canary.ended();
+        assert!(canary.begin(0).is_some());
     }
 }

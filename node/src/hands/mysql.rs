@@ -41,6 +41,7 @@ pub mod schema;
 pub mod seed;
 pub mod semisync;
 mod session;
+pub mod standing;
 
 use session::{Lot, Session};
 

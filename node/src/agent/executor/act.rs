@@ -202,17 +202,17 @@ impl Executor {
         let server = mysql.server_identity().await?.to_string();
         self.context.local.note_opening(&server).await.context("note which server is opened")?;
         self.inputs.send(Input::Opening { server }).await.context("the driver has ended")?;
-        let facts = mysql.facts(STATEMENT).await?;
-        if facts.replication.is_some() {
+        let seen = mysql.standing(STATEMENT).await?;
+        if seen.replication.is_some() {
             self.check_current()?;
             let is_new = self.cut_again().await?;
-            if is_new || facts.apply_backlog != Some(0) {
+            if is_new || seen.backlog != Some(0) {
                 self.apply_the_rest(mysql).await?;
             }
         }
         let _alone = self.context.sync.exclusive().await;
         self.check_current()?;
-        if facts.replication.is_some() {
+        if seen.replication.is_some() {
             mysql.promote(&received, STATEMENT).await?;
         } else {
             mysql.open_writes(Switch::Off, STATEMENT).await?;

@@ -36,8 +36,6 @@ const COMMAND: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(25);
 /// How long closing waits for whoever switches semi-sync or commits a canary. Both take milliseconds on a healthy pair.
 const ALONE_MAX: Duration = Duration::from_millis(700);
-/// How often a canary that is on its way is looked for: the ports are closed from the step's start on, so this is outage.
-const CANARY_LOOK: Duration = Duration::from_millis(2);
 /// How often a waiting target looks whether its own servers are still there.
 const TARGET_LOOK: Duration = Duration::from_millis(250);
 /// How long the target tries to be read-only again before the old holder opens.
@@ -103,8 +101,13 @@ impl Executor {
         // an older wish would be a write that the target lacks.
         let _alone = self.alone().await?;
         let _no_canary = self.no_canary().await?;
-        self.check_current()?;
         let hands = &self.context.hands;
+        // Clients are served meanwhile.
+        let ready = match &hands.mysql {
+            Some(mysql) => mysql.ready_to_close().await,
+            None => None,
+        };
+        self.check_current()?;
         part_from_clients(&self.context.lease, hands).await;
         let (told, heard) = oneshot::channel();
         // Who came through between the parting and the closing, or was not reset in time, is reset as soon as nobody else can
@@ -120,7 +123,7 @@ impl Executor {
         let ports = async { heard.await.context("nobody closed the ports")? };
         let mysql = async {
             let Some(mysql) = &hands.mysql else { return Ok(None) };
-            match mysql.close_writes(self.limit.mul_f64(0.7)).await {
+            match mysql.close_writes_with(ready, self.limit.mul_f64(0.7)).await {
                 Closing::Closed { killed, took_ms } => Ok(Some((killed, took_ms))),
                 Closing::StillOpen { why } | Closing::Unknown { why } => {
                     bail!("MySQL is not read-only: {why}")
@@ -144,21 +147,23 @@ impl Executor {
     /// What the closed holder has. Nothing is added to it any more.
     async fn note_positions(&self, closed: Option<(u64, u64)>) -> anyhow::Result<Facts> {
         let hands = &self.context.hands;
-        let mut facts = Facts::new();
-        if let (Some(mysql), Some((killed, took_ms))) = (&hands.mysql, closed) {
-            let seen = mysql.facts(STATEMENT).await?;
+        let mysql = async {
+            let (Some(mysql), Some((killed, took_ms))) = (&hands.mysql, closed) else {
+                return Ok(Facts::new());
+            };
+            let seen = mysql.standing(STATEMENT).await?;
             ensure!(seen.read_only, "MySQL accepts writes again");
-            facts.extend([
-                fact("position", seen.position),
-                fact("killed", killed),
-                fact("read_only_ms", took_ms),
-            ]);
-        }
-        if let Some(redis) = &hands.redis {
+            Ok(vec![fact("position", seen.position), fact("killed", killed), fact("read_only_ms", took_ms)])
+        };
+        let redis = async {
+            let Some(redis) = &hands.redis else { return Ok(Facts::new()) };
             let seen = redis.facts(COMMAND).await?;
             ensure!(seen.min_replicas_to_write > 0, "Redis accepts writes again");
-            facts.push(fact("redis_offset", seen.offset));
-        }
+            Ok(vec![fact("redis_offset", seen.offset)])
+        };
+        let (mysql, redis) = tokio::join!(mysql, redis);
+        let (mut facts, redis) = (mysql?, redis?);
+        facts.extend(redis);
         Ok(facts)
     }
 
@@ -168,11 +173,8 @@ impl Executor {
     }
 
     async fn no_canary(&self) -> anyhow::Result<NoCanary> {
-        let until = Instant::now() + ALONE_MAX;
-        while self.context.sync.canary.begin(0).is_none() {
-            ensure!(Instant::now() < until, "a canary is not acknowledged; is the replica there?");
-            sleep(CANARY_LOOK).await;
-        }
+        let kept_out = tokio::time::timeout(ALONE_MAX, self.context.sync.canary.keep_out()).await;
+        kept_out.context("a canary is not acknowledged; is the replica there?")?;
         Ok(NoCanary(Arc::clone(&self.context.sync)))
     }
 
@@ -208,32 +210,37 @@ impl Executor {
             self.context.local.note_opening(&server).await.context("note which server is opened")?;
         }
         let run = self.closed_holder().await?;
-        let mut facts = Facts::new();
-        if let Some(mysql) = &self.context.hands.mysql {
-            let position = run.fact(Step::CloseHolder, "position").context("the holder noted no position")?;
-            reached(mysql.drain(position, DRAIN_STILL_MAX, |_| {}).await?)?;
-            let seen = mysql.facts(STATEMENT).await?;
-            equal(seen.flavour, position, &seen.position)?;
-            let (peer, port) = self.peer_mysql()?;
-            self.check_current()?;
-            self.context.hands.cut_stream(peer, port).await.context("cut the replication stream")?;
-            let captured = mysql.capture_received(STATEMENT).await?;
-            equal(seen.flavour, position, &captured.applied)?;
-            ensure!(
-                captured.backlog == 0,
-                "{} transactions came after the holder had closed",
-                captured.backlog
-            );
-        }
-        if let Some(redis) = &self.context.hands.redis {
-            let noted = run.fact(Step::CloseHolder, "redis_offset").context("the holder noted no offset")?;
-            let offset = noted.parse().context("the offset that the holder noted")?;
-            facts.push(fact("redis_offset", offset_reached(redis, offset).await?.offset));
-        }
+        let (mysql, redis) = tokio::join!(self.mysql_caught_up(&run), self.redis_caught_up(&run));
+        mysql?;
+        let facts = redis?;
         if self.context.hands.mysql.is_some() {
             self.make_writable().await?;
         }
         Ok(facts)
+    }
+
+    /// MySQL has what the closed holder noted, no more and no less: seen twice, with the cut in between.
+    async fn mysql_caught_up(&self, run: &Run) -> anyhow::Result<()> {
+        let Some(mysql) = &self.context.hands.mysql else { return Ok(()) };
+        let position = run.fact(Step::CloseHolder, "position").context("the holder noted no position")?;
+        reached(mysql.drain(position, DRAIN_STILL_MAX, |_| {}).await?)?;
+        let seen = mysql.standing(STATEMENT).await?;
+        equal(seen.flavour, position, &seen.position)?;
+        let (peer, port) = self.peer_mysql()?;
+        self.check_current()?;
+        self.context.hands.cut_stream(peer, port).await.context("cut the replication stream")?;
+        let captured = mysql.capture_received(STATEMENT).await?;
+        equal(seen.flavour, position, &captured.applied)?;
+        ensure!(captured.backlog == 0, "{} transactions came after the holder had closed", captured.backlog);
+        Ok(())
+    }
+
+    /// Redis has what the closed holder noted.
+    async fn redis_caught_up(&self, run: &Run) -> anyhow::Result<Facts> {
+        let Some(redis) = &self.context.hands.redis else { return Ok(Facts::new()) };
+        let noted = run.fact(Step::CloseHolder, "redis_offset").context("the holder noted no offset")?;
+        let offset = noted.parse().context("the offset that the holder noted")?;
+        Ok(vec![fact("redis_offset", offset_reached(redis, offset).await?.offset)])
     }
 
     /// Read-only again. The old holder must not stay closed because the server here has died meanwhile: this node has no

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use super::flavour;
 use super::session::{Session, cell};
-use super::{Mysql, MysqlError, Purpose};
+use super::{Mysql, MysqlError, PING_MAX, Purpose};
 
 /// What came of closing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,15 @@ pub enum Closing {
     },
 }
 
+/// The two sessions that closing takes, dialled while clients are still served. Dropped unused, both are closed.
+#[derive(Debug)]
+pub struct Ready {
+    closer: Session,
+    killer: Session,
+}
+
+/// How long sessions are waited for that only save time.
+const READY_MAX: Duration = Duration::from_millis(250);
 /// Pause between two rounds of killing while `read_only` waits.
 const ROUND: Duration = Duration::from_millis(50);
 /// Reading back has its own time, so that a used-up budget still ends in an answer.
@@ -70,7 +79,24 @@ impl Mysql {
     ///
     /// The event scheduler should be off before: an event of a privileged definer writes on a read-only MariaDB.
     pub async fn close_writes(&self, budget: Duration) -> Closing {
-        self.close(budget, Waiting::Stay).await
+        self.close(None, budget, Waiting::Stay).await
+    }
+
+    /// As [`Mysql::close_writes`], on sessions that were dialled before if they still answer. Dialling takes milliseconds in
+    /// which a holder that hands over serves nobody.
+    pub async fn close_writes_with(&self, ready: Option<Ready>, budget: Duration) -> Closing {
+        self.close(ready, budget, Waiting::Stay).await
+    }
+
+    /// Dials what closing takes, within a quarter of a second. `None`: closing has to dial for itself.
+    pub async fn ready_to_close(&self) -> Option<Ready> {
+        match self.dial_to_close(Instant::now() + READY_MAX).await {
+            Ok(ready) => Some(ready),
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "no sessions for closing yet");
+                None
+            }
+        }
     }
 
     /// As [`Mysql::close_writes`], and commits that wait for a replica's acknowledgement are finished without one. None of
@@ -80,14 +106,14 @@ impl Mysql {
     /// On MySQL semi-sync's source side is off afterwards if it closed, and on again if it did not; on MariaDB this is [`Mysql::close_writes`], which finishes them. Only
     /// for a server whose node is no holder, and only with everybody else excluded who opens it or switches semi-sync.
     pub async fn close_over_waiting_commits(&self, budget: Duration) -> Closing {
-        self.close(budget, Waiting::Finish).await
+        self.close(None, budget, Waiting::Finish).await
     }
 
-    async fn close(&self, budget: Duration, waiting: Waiting) -> Closing {
+    async fn close(&self, ready: Option<Ready>, budget: Duration, waiting: Waiting) -> Closing {
         let started = Instant::now();
         let end = started + budget;
         let mut killed = 0;
-        let attempt = match self.close_until(end, waiting, &mut killed).await {
+        let attempt = match self.close_until(ready, end, waiting, &mut killed).await {
             Ok(()) => Ok(()),
             Err(GaveUp { error, is_over: true }) => Err(error),
             Err(GaveUp { error, is_over: false }) => {
@@ -106,12 +132,16 @@ impl Mysql {
         }
     }
 
-    async fn close_until(&self, end: Instant, waiting: Waiting, killed: &mut u64) -> Result<(), GaveUp> {
+    async fn close_until(
+        &self,
+        ready: Option<Ready>,
+        end: Instant,
+        waiting: Waiting,
+        killed: &mut u64,
+    ) -> Result<(), GaveUp> {
         let left = || end.saturating_duration_since(Instant::now());
         let nothing_begun = |error| GaveUp { error, is_over: true };
-        let mut killer = self.session(Purpose::Control, left()).await.map_err(nothing_begun)?;
-        let dialled = Session::dial(self.access(), Purpose::Control, left()).await;
-        let mut closer = dialled.map_err(nothing_begun)?;
+        let Ready { mut closer, mut killer } = self.still_ready(ready, end).await.map_err(nothing_begun)?;
         // MariaDB finishes them with their sessions. With semi-sync off a local client that came meanwhile was told of its
         // commit there (10.11).
         let waiting = if closer.flavour == Flavour::Mysql { waiting } else { Waiting::Stay };
@@ -134,6 +164,25 @@ impl Mysql {
         self.park(Purpose::Control, killer);
         // What was set stays set, whoever could not be killed after it.
         if is_set { Ok(()) } else { out }
+    }
+
+    /// What was dialled before, if both sessions still answer, or new ones.
+    async fn still_ready(&self, ready: Option<Ready>, end: Instant) -> Result<Ready, MysqlError> {
+        if let Some(mut ready) = ready {
+            let patience = PING_MAX.min(end.saturating_duration_since(Instant::now()));
+            let (closer, killer) = tokio::join!(ready.closer.ping(patience), ready.killer.ping(patience));
+            if closer.is_ok() && killer.is_ok() {
+                return Ok(ready);
+            }
+        }
+        self.dial_to_close(end).await
+    }
+
+    async fn dial_to_close(&self, end: Instant) -> Result<Ready, MysqlError> {
+        let left = || end.saturating_duration_since(Instant::now());
+        let killer = self.session(Purpose::Control, left()).await?;
+        let closer = Session::dial(self.access(), Purpose::Control, left()).await?;
+        Ok(Ready { closer, killer })
     }
 
     /// Commits wait for a replica again. False if that was not seen within [`READ_BACK`].

@@ -101,6 +101,31 @@ pub fn probe(flavour: Flavour, canary: Option<&str>, own_users: [&str; 2]) -> St
     }
 }
 
+/// The text of the short look. Answers: 0 `read_only` and `position`, 1 replication status; in this order, so that nothing counts
+/// as applied that was not yet received when that was asked.
+#[must_use]
+pub const fn standing(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => {
+            "SELECT @@global.read_only AS read_only, @@global.gtid_current_pos AS position; SHOW SLAVE STATUS"
+        }
+        Flavour::Mysql => {
+            "SELECT (@@global.super_read_only AND @@global.read_only) AS read_only, \
+             @@global.gtid_executed AS position; SHOW REPLICA STATUS"
+        }
+    }
+}
+
+/// Reads whether semi-sync's source side is switched on, as column `source_enabled`. Without its plugin MySQL does not know the
+/// variable: error 1193.
+#[must_use]
+pub const fn source_enabled(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Mariadb => "SELECT @@global.rpl_semi_sync_master_enabled AS source_enabled",
+        Flavour::Mysql => "SELECT @@global.rpl_semi_sync_source_enabled AS source_enabled",
+    }
+}
+
 /// Name of a semi-sync variable or status without the family's words: `source_enabled`, `replica_status`, …
 #[must_use]
 pub fn semi_sync_name(name: &str) -> String {

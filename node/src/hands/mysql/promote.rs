@@ -116,22 +116,23 @@ impl Mysql {
         let what = "promote";
         let end = Instant::now() + deadline;
         let left = || end.saturating_duration_since(Instant::now());
-        let facts = self.facts(deadline).await?;
-        let later = facts.replication.as_ref().map(|replica| replica.received.as_str());
+        let seen = self.standing(left()).await?;
+        let later = seen.replication.as_ref().map(|replica| replica.received.as_str());
         for received in [drained_to].into_iter().chain(later) {
-            let is_applied = gtid::contains(facts.flavour, &facts.position, received);
+            let is_applied = gtid::contains(seen.flavour, &seen.position, received);
             if !is_applied.map_err(|bad| bad_set(what, &bad))? {
-                let detail = format!("refused: {received} was received, {} is applied", facts.position);
+                let detail = format!("refused: {received} was received, {} is applied", seen.position);
                 return Err(MysqlError::answer(what, detail));
             }
         }
+        // Only if it is on: on MySQL switching off can take a second.
+        let is_source = seen.read_only && self.is_semi_sync_source(left()).await?;
         let text = |flavour: Flavour| {
             let mut text = Vec::new();
-            if facts.replication.as_ref().is_some_and(|replica| replica.sql_running) {
+            if seen.replication.as_ref().is_some_and(|replica| replica.sql_running) {
                 text.push(flavour::stop(flavour, Threads::Sql));
             }
-            // Only if it is on: on MySQL switching off can take a second.
-            if facts.semi_sync.source_enabled && facts.read_only {
+            if is_source {
                 text.push(flavour::semi_sync_source(flavour, false).to_owned());
             }
             text.extend([flavour::open(flavour).to_owned(), flavour::read_only(flavour).to_owned()]);
@@ -149,8 +150,7 @@ impl Mysql {
     /// # Errors
     /// [`MysqlError`].
     pub async fn is_promoted(&self, deadline: Duration) -> Result<bool, MysqlError> {
-        let facts = self.facts(deadline).await?;
-        Ok(!facts.read_only && !facts.replication.is_some_and(|replica| replica.sql_running))
+        Ok(self.standing(deadline).await?.is_promoted())
     }
 
     /// Undoes a promotion of which no client has heard: closes, then lets the applying thread go on if the receiving
