@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use baton_runbooks::ledger::Command;
 use baton_runbooks::model::NodeId;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Config, SnapshotPolicy, StepDownPolicy};
+use openraft::{Config, ServerState, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::Timing;
@@ -31,6 +31,7 @@ use crate::founding::{self, Founding};
 use crate::handle::{Call, Capacity};
 use crate::membership;
 use crate::network::Network;
+use crate::newer;
 use crate::node::{Log, Metrics, Node};
 use crate::observe::{Anchor, heartbeat, observe};
 use crate::pace;
@@ -314,6 +315,7 @@ async fn watch_raft(node: &Node, raft: &Raft) {
     let anchor = Anchor::new();
     let mut metrics = raft.metrics();
     let mut retired = node.retired.subscribe();
+    let mut refusals = node.refusals.subscribe();
     let mut beat = node.every(heartbeat(node));
     loop {
         let problem = retired.borrow_and_update().clone();
@@ -339,6 +341,7 @@ async fn watch_raft(node: &Node, raft: &Raft) {
         let ended = tokio::select! {
             changed = WatchReceiver::changed(&mut metrics) => changed.is_err(),
             _ = retired.changed() => false,
+            _ = refusals.changed() => false,
             // Nobody acknowledges anything to a leader that is alone, so nothing moves: its own word is looked at anew.
             _ = beat.tick(), if alone => false,
         };
@@ -357,14 +360,18 @@ fn update_standing(node: &Node, metrics: &Metrics, anchor: &Anchor) {
         return;
     }
     let votes = metrics.membership_config.voter_ids().any(|id| id == metrics.id);
+    // Nothing is heard, so nothing is refused, before.
+    let newer = newer::problem(node, metrics.state == ServerState::Leader).filter(|_| node.is_settled());
+    let newer_log = newer.is_some();
     let (voting, problem) = match (node.is_settled(), votes) {
+        (true, _) if newer_log => (votes, newer),
         (true, true) => (true, node.mismatch()),
         (true, false) => (false, Some("this node is not a voter yet; the leader is taking it in".to_owned())),
         (false, _) => (false, Some("waiting for the greetings of the other nodes".to_owned())),
     };
     node.standing.send_if_modified(|standing| {
         let mut next = observe(node, metrics, standing, anchor, Instant::now());
-        (next.voting, next.problem) = (voting, problem);
+        (next.voting, next.problem, next.newer_log) = (voting, problem, newer_log);
         let changed = next.is_news_to(standing);
         if next.leader != standing.leader || next.term != standing.term {
             tracing::info!(term = %next.term, leader = ?next.leader, "leadership");

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use baton_runbooks::model::NodeId;
 
+use crate::newer::Newer;
+
 /// The consensus thread could not be started.
 ///
 /// A damaged or outdated log is not among them: such a node starts, takes no part in votes, and says so in
@@ -25,7 +27,7 @@ pub enum StartError {
         /// Which file.
         file: PathBuf,
     },
-    /// The directory belongs to another cluster, another node, or a newer version.
+    /// The directory belongs to another cluster or another node.
     #[error("{} belongs to {found}, this is {expected}; point paths.state to this node's own directory", file.display())]
     Foreign {
         /// Which file.
@@ -34,6 +36,17 @@ pub enum StartError {
         found: String,
         /// Who we are.
         expected: String,
+    },
+    /// The log is whole, and a newer version has written to it: this agent was downgraded. An older one does not get past it,
+    /// since all nodes apply the same.
+    #[error(
+        "{} was written by a newer agent: {newer}. The log is whole: do not remove it", file.display()
+    )]
+    Newer {
+        /// Which file.
+        file: PathBuf,
+        /// What is not known.
+        newer: Newer,
     },
     /// The log cannot be opened for another reason than damage.
     #[error("cannot open {}", file.display())]

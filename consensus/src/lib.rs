@@ -15,6 +15,7 @@ pub mod machine;
 mod membership;
 mod memory;
 mod network;
+mod newer;
 mod node;
 mod observe;
 mod pace;
@@ -41,6 +42,7 @@ use baton_runbooks::model::NodeId;
 
 pub use error::{HandOverError, ProposeError, ReadError, RequestError, StartError};
 pub use handle::{Applied, Handle, Inbound, Inbox, Told};
+pub use newer::Newer;
 pub use standing::{Committed, Standing};
 pub use start::start;
 pub use transport::Tls;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use crate::handle::Applied;
+use crate::newer::{self, Newer};
 use crate::standing::Committed;
 use crate::store::{Store, key, put};
 use crate::types::{LogId, Outcome, Proposal, ProposalId, SnapshotMeta, TypeConfig, Voter};
@@ -73,7 +74,7 @@ impl Machine {
     pub(crate) fn recover(store: Store, purged: Option<LogId>) -> io::Result<Self> {
         let stored: Option<Stored> = store.get(key::SNAPSHOT)?;
         let mut state = match &stored {
-            Some(stored) => serde_json::from_str(&stored.state)?,
+            Some(stored) => newer::decode(stored.state.as_bytes())?,
             None => State::default(),
         };
         if purged > state.applied {
@@ -101,7 +102,7 @@ impl Machine {
     ) -> io::Result<Stored> {
         let stored: Option<Stored> = store.get(key::SNAPSHOT)?;
         let mut state = match &stored {
-            Some(stored) => serde_json::from_str(&stored.state)?,
+            Some(stored) => newer::decode(stored.state.as_bytes())?,
             None => State::default(),
         };
         let from = state.applied.map_or(0, |applied| applied.index() + 1);
@@ -210,6 +211,12 @@ impl State {
     }
 }
 
+/// What a snapshot has that only a newer version knows, if so. Installing it would end this process.
+pub(crate) fn newer_in(snapshot: &str) -> Option<Newer> {
+    let error = newer::decode::<State>(snapshot.as_bytes()).err()?;
+    Newer::in_error(&error).cloned()
+}
+
 /// What a proposer gets to know of an outcome; `None` if the entry was not of the right leadership.
 #[must_use]
 pub fn as_applied(index: u64, outcome: Outcome) -> Option<Applied> {
@@ -260,7 +267,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: String) -> Result<(), io::Error> {
-        let state: State = serde_json::from_str(&snapshot)?;
+        let state: State = newer::decode(snapshot.as_bytes())?;
         let stored = Stored { meta: meta.clone(), state: snapshot };
         self.store.write(Durability::Immediate, |t| put(t, key::SNAPSHOT, &stored))?;
         *self.lock() = state;
@@ -271,5 +278,26 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, String>>, io::Error> {
         let stored: Option<Stored> = self.store.get(key::SNAPSHOT)?;
         Ok(stored.map(|s| SnapshotOf::<TypeConfig, String> { meta: s.meta, snapshot: s.state }))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A snapshot's state that has `frobnicate` in it.
+    pub(crate) fn newer_state() -> String {
+        let text = serde_json::to_string(&State::default()).unwrap();
+        let newer = r#""recent":[{"id":{"session":"a","number":0},"index":0,"outcome":"frobnicate"}]"#;
+        let changed = text.replace(r#""recent":[]"#, newer);
+        assert_ne!(changed, text);
+        changed
+    }
+
+    #[test]
+    fn a_snapshot_of_a_newer_version_is_known_as_one() {
+        assert_eq!(newer_in(&newer_state()), Some(Newer::named("frobnicate")));
+        assert_eq!(newer_in(&serde_json::to_string(&State::default()).unwrap()), None);
+        assert_eq!(newer_in("{"), None, "damage is no newer version");
     }
 }

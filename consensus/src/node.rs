@@ -16,6 +16,7 @@ use crate::force;
 use crate::handle::Inbound;
 use crate::machine::Machine;
 use crate::memory::Memory;
+use crate::newer::{Newer, Refusals};
 use crate::peer::Peer;
 use crate::standing::Standing;
 use crate::store::{Identity, Store};
@@ -47,6 +48,8 @@ pub struct Node {
     began: Instant,
     /// Something that [`crate::founding`] or the standing depends on has changed.
     pub changed: Notify,
+    /// What of the leader's log is newer than this agent.
+    pub refusals: Refusals,
     /// This log must not vote any more, and why.
     pub retired: watch::Sender<Option<String>>,
     /// One more than the generation in which the cluster has gone on without this log, 0: it has not, as far as was heard or is
@@ -109,6 +112,7 @@ impl Node {
             inbox: parts.inbox,
             began: Instant::now(),
             changed: Notify::new(),
+            refusals: Refusals::default(),
             retired: watch::Sender::new(parts.retired),
             outranked: AtomicU64::new(above(outranked)),
             settled: AtomicBool::new(false),
@@ -157,6 +161,12 @@ impl Node {
 
     pub fn hellos(&self) -> BTreeMap<NodeId, Hello> {
         lock(&self.hellos).clone()
+    }
+
+    /// Peers that refuse what they do not know, as they said last.
+    pub fn newer_of_peers(&self) -> Vec<(NodeId, Newer)> {
+        let hellos = lock(&self.hellos);
+        hellos.iter().filter_map(|(peer, hello)| Some((peer.clone(), hello.newer.clone()?))).collect()
     }
 
     /// The peer speaks a version of the protocol that has notes.
@@ -274,6 +284,7 @@ impl Node {
             your_ids,
             membership_at,
             problem: self.retired.borrow().clone(),
+            newer: self.refusals.last(),
         }
     }
 

@@ -74,6 +74,7 @@ pub fn observe(node: &Node, metrics: &Metrics, before: &Standing, anchor: &Ancho
         own_append_pending_since: before.own_append_pending_since,
         voting: before.voting,
         problem: before.problem.clone(),
+        newer_log: before.newer_log,
         retired: before.retired,
         outranked: before.outranked,
         forked: before.forked,

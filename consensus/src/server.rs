@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use baton_runbooks::model::NodeId;
 use bytes::Bytes;
-use openraft::alias::SnapshotOf;
+use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::async_runtime::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::handle::Inbound;
+use crate::machine;
+use crate::newer::Newer;
 use crate::node::Node;
 use crate::propose;
 use crate::transport::{Channel, Link, LinkSender, Listener};
@@ -65,6 +68,7 @@ async fn serve_link(node: Arc<Node>, from: NodeId, channel: Channel, link: Link)
                 }
                 Ok(envelope) if greeted => Question::Control(envelope),
                 Ok(_) => break,
+                Err(error) if greeted => unclear(&payload, &error),
                 Err(error) => Question::Unclear(error.to_string()),
             },
             Kind::Message => Question::Message(payload),
@@ -102,6 +106,15 @@ enum Question {
     Control(Envelope<Ask>),
     Message(Bytes),
     Unclear(String),
+    /// It has something that this version does not know, and came in this payload.
+    Newer(Newer, Bytes),
+}
+
+fn unclear(payload: &Bytes, error: &serde_json::Error) -> Question {
+    match Newer::found(payload, error) {
+        Some(newer) => Question::Newer(newer, payload.clone()),
+        None => Question::Unclear(error.to_string()),
+    }
 }
 
 async fn answer(
@@ -112,6 +125,14 @@ async fn answer(
 ) -> Result<Bytes, String> {
     match question {
         Question::Unclear(error) => Err(format!("not understood: {error}")),
+        Question::Newer(newer, payload) => {
+            if let Some((to, vote)) = wire::append_in(&payload)
+                && !node.is_of_another_generation(from)
+            {
+                note_newer(node, to, &vote, &newer);
+            }
+            Err(newer.to_string())
+        }
         Question::Message(body) => {
             if channel != Channel::Peer {
                 return Err("messages have a channel of their own".to_owned());
@@ -147,11 +168,27 @@ async fn answer_append(
     to: u64,
     request: AppendEntriesRequest<TypeConfig>,
 ) -> Result<Bytes, String> {
+    let has_entries = !request.entries.is_empty();
     let answer = raft_for(node, to)?.append_entries(request).await;
     if answer.as_ref().is_ok_and(AppendEntriesResponse::is_success) {
         node.hear_leader();
+        // A heartbeat says nothing of what could not be read.
+        if has_entries {
+            node.refusals.clear();
+        }
     }
     encode(node, answer)
+}
+
+/// The leader's log has something that this version does not know. Of a leader that was deposed it is not noted: the next one may
+/// never send it.
+fn note_newer(node: &Arc<Node>, to: u64, vote: &VoteOf<TypeConfig>, newer: &Newer) {
+    let Ok(raft) = raft_for(node, to) else { return };
+    let metrics = raft.metrics();
+    let present = metrics.borrow_watched().vote;
+    if *vote >= present {
+        node.refusals.note(newer);
+    }
 }
 
 async fn answer_raft(node: &Arc<Node>, to: u64, rpc: Rpc) -> Result<Bytes, String> {
@@ -162,8 +199,16 @@ async fn answer_raft(node: &Arc<Node>, to: u64, rpc: Rpc) -> Result<Bytes, Strin
         Rpc::PreVote(request) => encode(node, raft.pre_vote(request).await),
         Rpc::Transfer(request) => encode(node, raft.handle_transfer_leader(request).await),
         Rpc::Snapshot { vote, meta, state } => {
+            if let Some(newer) = machine::newer_in(&state) {
+                note_newer(node, to, &vote, &newer);
+                return Err(newer.to_string());
+            }
             let snapshot = SnapshotOf::<TypeConfig, String> { meta, snapshot: state };
-            encode(node, raft.install_full_snapshot(vote, snapshot).await)
+            let answer = raft.install_full_snapshot(vote, snapshot).await;
+            if answer.is_ok() {
+                node.refusals.clear();
+            }
+            encode(node, answer)
         }
     }
 }
@@ -233,5 +278,22 @@ mod tests {
         assert_eq!(message("third").await, Ok(Bytes::new()));
         assert_eq!(queue.try_recv().unwrap().body, "third");
         assert!(queue.try_recv().is_err(), "the refused message is in the queue all the same");
+    }
+
+    /// The refusal has the version and the way out instead of a parser's words; where no Raft would have taken it, nothing is noted.
+    #[tokio::test]
+    async fn an_append_that_has_something_newer_is_refused_with_the_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let (node, from) = (node(dir.path(), mpsc::channel(1).0), NodeId::from("db2"));
+        let ask = |text: String| {
+            let payload = Bytes::from(text);
+            let error = serde_json::from_slice::<Envelope<Ask>>(&payload).unwrap_err();
+            answer(&node, &from, Channel::Raft, unclear(&payload, &error))
+        };
+        let refusal = ask(wire::tests::made_newer(&wire::tests::append())).await.unwrap_err();
+        assert_eq!(refusal, Newer::named("frobnicate").to_string());
+        assert_eq!(node.refusals.last(), None);
+        let damaged = ask("{".to_owned()).await.unwrap_err();
+        assert!(damaged.starts_with("not understood: "), "{damaged}");
     }
 }

@@ -51,6 +51,9 @@ pub struct Standing {
     pub voting: bool,
     /// Why not, and what to do, in a sentence.
     pub problem: Option<String>,
+    /// That problem is that the log has what an older agent does not know: this node's, or, on the leader, a peer's. It is to be
+    /// upgraded; its log is whole.
+    pub newer_log: bool,
     /// This log must not vote any more, now or after a restart.
     pub retired: bool,
     /// The cluster has gone on in a higher generation: nothing of this log counts, and this node must be closed.
@@ -74,6 +77,7 @@ impl Standing {
             own_append_pending_since,
             voting,
             problem,
+            newer_log,
             retired,
             outranked,
             forked,
@@ -88,6 +92,7 @@ impl Standing {
             || *own_append_pending_since != before.own_append_pending_since
             || *voting != before.voting
             || *problem != before.problem
+            || *newer_log != before.newer_log
             || *retired != before.retired
             || *outranked != before.outranked
             || *forked != before.forked

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::machine::Machine;
+use crate::newer::decode;
 use crate::standing::Standing;
 use crate::types::{Incarnation, Line, Stamp, Voter};
 
@@ -234,8 +235,4 @@ pub(crate) fn put<T: Serialize>(t: &WriteTransaction, key: &str, value: &T) -> i
     let text = serde_json::to_vec(value)?;
     t.open_table(META).map_err(io::Error::other)?.insert(key, text.as_slice()).map_err(io::Error::other)?;
     Ok(())
-}
-
-fn decode<T: DeserializeOwned>(text: &[u8]) -> io::Result<T> {
-    serde_json::from_slice(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

@@ -19,9 +19,11 @@ use openraft::alias::VoteOf;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use serde::{Deserialize, Serialize};
 
+use crate::newer::Newer;
 use crate::types::{Incarnation, Line, Proposal, SnapshotMeta, Stamp, TypeConfig};
 
-/// Version of this protocol. A peer of another version is reported, not refused: fields may be added.
+/// Version of this protocol. A peer of another version is not refused: fields may be added. What its log has and this version
+/// does not know is another matter, see [`crate::newer`].
 pub const PROTOCOL: u32 = 2;
 /// The first version that knows [`Kind::Note`].
 pub const PROTOCOL_NOTES: u32 = 2;
@@ -190,11 +192,102 @@ pub struct Hello {
     pub membership_at: Option<u64>,
     /// Why the sender takes no part, if so.
     pub problem: Option<String>,
+    /// What the sender has refused of its leader's log, since it does not know it.
+    #[serde(default)]
+    pub newer: Option<Newer>,
 }
 
 impl Hello {
     /// The cluster that it takes part in.
     pub fn line(&self) -> Line {
         Line { generation: self.generation, founder: self.founder.clone() }
+    }
+}
+
+/// Of an append in a control payload that this version cannot read as a whole: for which Raft id it is, under which vote. `None`:
+/// it is no append.
+pub fn append_in(payload: &[u8]) -> Option<(u64, VoteOf<TypeConfig>)> {
+    let whole: serde_json::Value = serde_json::from_slice(payload).ok()?;
+    let to = whole.pointer("/body/raft/to")?.as_u64()?;
+    let vote = whole.pointer("/body/raft/rpc/append/vote")?;
+    Some((to, serde_json::from_value(vote.clone()).ok()?))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use baton_runbooks::ledger::Command;
+    use baton_runbooks::model::{RunId, WallMs};
+    use openraft::EntryPayload;
+    use openraft::alias::EntryOf;
+    use openraft::entry::RaftEntry;
+
+    use super::*;
+    use crate::types::{LogId, ProposalId};
+
+    type Vote = VoteOf<TypeConfig>;
+    type Entry = EntryOf<TypeConfig>;
+
+    /// The first entry of a log, with a command.
+    pub(crate) fn entry() -> Entry {
+        let id = ProposalId { session: "a".to_owned(), number: 0 };
+        let command = Command::AcknowledgeRun { run: RunId(1), by: "an operator".to_owned(), at: WallMs(0) };
+        let proposal = Proposal { id, leadership: None, command };
+        <Entry as RaftEntry>::new(LogId::new(*Vote::new(3, 1).leader_id(), 0), EntryPayload::Normal(proposal))
+    }
+
+    /// A text with that command, with one of a newer version in its place.
+    pub(crate) fn made_newer(text: &str) -> String {
+        let newer = text.replace("acknowledge-run", "frobnicate");
+        assert_ne!(newer, text);
+        newer
+    }
+
+    /// An append of that entry, for Raft id 7.
+    pub(crate) fn append() -> String {
+        let request = AppendEntriesRequest::<TypeConfig> {
+            vote: Vote::new(3, 1),
+            prev_log_id: None,
+            entries: vec![entry()],
+            leader_commit: None,
+        };
+        let body = Ask::Raft { to: 7, rpc: Rpc::Append(request) };
+        serde_json::to_string(&Envelope { reached: None, body }).unwrap()
+    }
+
+    #[test]
+    fn an_append_with_a_newer_entry_still_says_whom_it_is_for() {
+        let text = append();
+        serde_json::from_str::<Envelope<Ask>>(&text).unwrap();
+        let newer = made_newer(&text);
+        let error = serde_json::from_str::<Envelope<Ask>>(&newer).unwrap_err();
+        assert_eq!(Newer::found(newer.as_bytes(), &error), Some(Newer::named("frobnicate")));
+        assert_eq!(append_in(newer.as_bytes()), Some((7, Vote::new(3, 1))));
+        for other in [r#"{"reached":null,"body":{"propose":{"command":"frobnicate"}}}"#, r#"{"body":7}"#, "{"]
+        {
+            assert_eq!(append_in(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    /// A peer of an older version does not say it.
+    #[test]
+    fn a_greeting_without_what_is_newer_is_read() {
+        let hello = Hello {
+            protocol: PROTOCOL,
+            members: vec!["db1".into()],
+            timing: [100, 300, 400],
+            incarnation: None,
+            raft_id: None,
+            generation: Generation::default(),
+            founder: Incarnation::default(),
+            seen_of_you: BTreeMap::new(),
+            your_ids: BTreeMap::new(),
+            membership_at: None,
+            problem: None,
+            newer: None,
+        };
+        let text = serde_json::to_string(&hello).unwrap();
+        let older = text.replace(r#","newer":null"#, "");
+        assert_ne!(older, text);
+        assert_eq!(serde_json::from_str::<Hello>(&older).unwrap(), hello);
     }
 }

@@ -11,7 +11,8 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use redb::{Durability, ReadableDatabase, ReadableTable};
 
-use super::{LOG, Store, decode, key, put};
+use super::{LOG, Store, key, put};
+use crate::newer::decode;
 use crate::types::{LogId, Stamp, TypeConfig};
 
 type Entry = EntryOf<TypeConfig>;

@@ -2,11 +2,12 @@
 //!
 //! Every page's checksum is verified and every record is decoded before the log is used. A log that fails that is
 //! *damaged*: it is left alone, and the node takes no part in votes, since nobody can tell which of its promises are
-//! gone. A log of another node or cluster is refused altogether.
+//! gone. A log of another node or cluster is refused altogether, and so is one to which a newer version has written what
+//! this one does not know (see [`crate::newer`]): it is whole, and every promise in it counts.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use openraft::alias::VoteOf;
@@ -16,6 +17,7 @@ use redb::{Database, DatabaseError, Durability, StorageBackend, StorageError};
 use super::{FORMAT, Identity, LOG, META, Store, key, put};
 use crate::error::StartError;
 use crate::machine::Machine;
+use crate::newer::Newer;
 use crate::types::{LogId, Stamp, TypeConfig};
 
 /// The log's file in the state directory.
@@ -64,18 +66,27 @@ pub fn open(dir: &Path, fresh: Identity) -> Result<Opened, StartError> {
     };
     let verified = catch_unwind(AssertUnwindSafe(|| verify(db, &fresh)));
     let (store, identity, machine) = match verified {
-        Ok(Ok(verified)) => verified,
-        Ok(Err(error)) => return Ok(Opened::Damaged { why: error.to_string() }),
+        Ok(Ok(Verified::Ours(store, identity, machine))) => (store, identity, machine),
+        Ok(Ok(Verified::NotOurs(identity))) => return Err(not_ours(file, &identity, &fresh)),
+        Ok(Err(error)) => match Newer::in_error(&error) {
+            Some(newer) => return Err(StartError::Newer { file, newer: newer.clone() }),
+            None => return Ok(Opened::Damaged { why: error.to_string() }),
+        },
         Err(_) => return Ok(Opened::Damaged { why: "the database cannot be read".to_owned() }),
     };
     // A new file is lost at a power failure unless its directory is synced too.
     std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(directory)?;
-    if identity.format != FORMAT || identity.cluster != fresh.cluster || identity.node != fresh.node {
-        let name =
-            |id: &Identity| format!("node {} of cluster {} (format {})", id.node, id.cluster, id.format);
-        return Err(StartError::Foreign { file, found: name(&identity), expected: name(&fresh) });
+    Ok(Opened::Sound { store, identity, machine })
+}
+
+/// Why a log of `found` is not used by `fresh`.
+fn not_ours(file: PathBuf, found: &Identity, fresh: &Identity) -> StartError {
+    let is_same_node = found.cluster == fresh.cluster && found.node == fresh.node;
+    if is_same_node && found.format > FORMAT {
+        return StartError::Newer { file, newer: Newer::named(&format!("format {}", found.format)) };
     }
-    Ok(Opened::Sound { store, identity, machine: Box::new(machine) })
+    let name = |id: &Identity| format!("node {} of cluster {} (format {})", id.node, id.cluster, id.format);
+    StartError::Foreign { file, found: name(found), expected: name(fresh) }
 }
 
 /// A log in memory, for the storage suite.
@@ -105,7 +116,15 @@ fn create_tables(db: &Database) -> io::Result<()> {
     t.commit().map_err(io::Error::other)
 }
 
-fn verify(db: Database, fresh: &Identity) -> io::Result<(Store, Identity, Machine)> {
+/// What was found in a file that can be read.
+enum Verified {
+    /// A log that can be used.
+    Ours(Store, Identity, Box<Machine>),
+    /// A log of somebody else, or of another format. What else is in it is not looked at.
+    NotOurs(Identity),
+}
+
+fn verify(db: Database, fresh: &Identity) -> io::Result<Verified> {
     create_tables(&db)?;
     let store = Store { db: Arc::new(db), stamp: Arc::default(), standing: None };
     let identity = match store.identity()? {
@@ -118,6 +137,10 @@ fn verify(db: Database, fresh: &Identity) -> io::Result<(Store, Identity, Machin
             fresh.clone()
         }
     };
+    // First, since nothing of another format needs to be readable here.
+    if identity.format != FORMAT || identity.cluster != fresh.cluster || identity.node != fresh.node {
+        return Ok(Verified::NotOurs(identity));
+    }
     let vote: Option<VoteOf<TypeConfig>> = store.get(key::VOTE)?;
     let purged: Option<LogId> = store.get(key::PURGED)?;
     let cut: Option<(u64, u64, u64)> = store.get(key::CUT)?;
@@ -129,7 +152,8 @@ fn verify(db: Database, fresh: &Identity) -> io::Result<(Store, Identity, Machin
     let stamp =
         Stamp { vote: vote.as_ref().map(Stamp::of_vote).unwrap_or_default(), last: last.unwrap_or_default() };
     let store = Store { stamp: Arc::new(Mutex::new(stamp)), ..store };
-    Ok((store.clone(), identity, machine.with_store(store)))
+    let machine = Box::new(machine.with_store(store.clone()));
+    Ok(Verified::Ours(store, identity, machine))
 }
 
 /// Decodes every entry and checks that none is missing.
@@ -143,4 +167,113 @@ fn verify_entries(store: &Store, purged: Option<LogId>) -> io::Result<Option<Log
         last = Some(entry.log_id());
     }
     Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_runbooks::model::Generation;
+    use openraft::RaftSnapshotBuilder;
+
+    use super::*;
+    use crate::machine::tests::newer_state;
+    use crate::types::Incarnation;
+    use crate::wire::tests::{entry, made_newer};
+
+    fn identity() -> Identity {
+        Identity {
+            format: FORMAT,
+            cluster: "shop".to_owned(),
+            node: "db1".into(),
+            incarnation: Incarnation("a".to_owned()),
+            raft_id: Some(1),
+            generation: Generation::default(),
+            founder: Incarnation::default(),
+        }
+    }
+
+    /// A directory with a log whose first entry is this text.
+    fn with_entry(text: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let Opened::Sound { store, .. } = open(dir.path(), identity()).unwrap() else {
+            panic!("a new log is damaged")
+        };
+        let written = store.write(Durability::Immediate, |t| {
+            let mut log = t.open_table(LOG).map_err(io::Error::other)?;
+            log.insert(0, text.as_bytes()).map_err(io::Error::other)?;
+            Ok(())
+        });
+        written.unwrap();
+        dir
+    }
+
+    /// What this version does not know in the log in `dir`, which stays as it is.
+    fn newer_at_start(dir: &Path) -> String {
+        let file = dir.join(FILE);
+        let refused = match open(dir, identity()) {
+            Err(refused) => refused,
+            Ok(Opened::Sound { .. }) => panic!("the log is used"),
+            Ok(Opened::Damaged { why }) => panic!("the log is called damaged: {why}"),
+        };
+        let words = refused.to_string();
+        for part in [file.to_str().unwrap(), "upgrade", "do not remove it", env!("CARGO_PKG_VERSION")] {
+            assert!(words.contains(part), "{part}: {words}");
+        }
+        assert!(file.exists());
+        let StartError::Newer { newer, .. } = refused else { panic!("{words}") };
+        newer.name
+    }
+
+    #[test]
+    fn an_entry_with_a_newer_command_is_no_damage_and_stays() {
+        let text = serde_json::to_string(&entry()).unwrap();
+        let dir = with_entry(&made_newer(&text));
+        assert_eq!(newer_at_start(dir.path()), "frobnicate");
+        assert_eq!(newer_at_start(dir.path()), "frobnicate", "whenever it is started");
+        // The upgrade, as far as it can be had here: this version reads what it knows.
+        let known = with_entry(&text);
+        assert!(matches!(open(known.path(), identity()).unwrap(), Opened::Sound { .. }));
+    }
+
+    #[test]
+    fn an_entry_that_is_cut_off_is_damage_whatever_its_command() {
+        let text = made_newer(&serde_json::to_string(&entry()).unwrap());
+        for broken in [&text[..text.len() - 1], "", "{}"] {
+            let dir = with_entry(broken);
+            assert!(matches!(open(dir.path(), identity()).unwrap(), Opened::Damaged { .. }), "{broken}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_snapshot_is_no_damage_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let Opened::Sound { store, mut machine, .. } = open(dir.path(), identity()).unwrap() else {
+            panic!("a new log is damaged")
+        };
+        machine.build_snapshot().await.unwrap();
+        let mut stored: serde_json::Value = store.get(key::SNAPSHOT).unwrap().unwrap();
+        stored["state"] = newer_state().into();
+        store.write(Durability::Immediate, |t| put(t, key::SNAPSHOT, &stored)).unwrap();
+        drop((store, machine));
+        assert_eq!(newer_at_start(dir.path()), "frobnicate");
+    }
+
+    #[test]
+    fn a_log_of_a_newer_format_is_told_from_another_nodes() {
+        let found = |change: fn(&mut Identity)| {
+            let mut found = identity();
+            change(&mut found);
+            not_ours(PathBuf::from("raft.redb"), &found, &identity())
+        };
+        let newer = found(|id| id.format = FORMAT + 1);
+        assert!(matches!(&newer, StartError::Newer { newer, .. } if newer.name == "format 2"), "{newer}");
+        let foreign: [fn(&mut Identity); 3] = [
+            |id| id.node = "db2".into(),
+            |id| (id.format, id.cluster) = (FORMAT + 1, "other".to_owned()),
+            |id| id.format = FORMAT - 1,
+        ];
+        for change in foreign {
+            let refused = found(change);
+            assert!(matches!(refused, StartError::Foreign { .. }), "{refused}");
+        }
+    }
 }

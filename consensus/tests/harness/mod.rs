@@ -20,6 +20,8 @@ pub struct Cluster {
     pub dir: tempfile::TempDir,
     pub members: Vec<Member>,
     pub nodes: BTreeMap<&'static str, Handle>,
+    /// Where the others reach a node, if that is not where it listens.
+    pub detour: Option<(&'static str, SocketAddr)>,
     heard: BTreeMap<&'static str, Heard>,
 }
 
@@ -59,7 +61,7 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         make_pki(&dir.path().join("pki"), &NAMES);
         let members = NAMES.map(|name| Member { id: name.into(), raft_addr: free_addr() }).to_vec();
-        Self { dir, members, nodes: BTreeMap::new(), heard: BTreeMap::new() }
+        Self { dir, members, nodes: BTreeMap::new(), detour: None, heard: BTreeMap::new() }
     }
 
     pub async fn formed() -> Self {
@@ -80,10 +82,17 @@ impl Cluster {
     }
 
     pub fn options(&self, name: &str) -> Options {
+        let mut members = self.members.clone();
+        if let Some((to, addr)) = self.detour.filter(|(to, _)| *to != name) {
+            members
+                .iter_mut()
+                .filter(|member| member.id == NodeId::from(to))
+                .for_each(|member| member.raft_addr = addr);
+        }
         Options {
             cluster: "shop".to_owned(),
             me: name.into(),
-            members: self.members.clone(),
+            members,
             dir: self.state_dir(name),
             tls: tls(&self.dir.path().join("pki"), "shop", name),
             timing: Timing { heartbeat_ms: 100, election_min_ms: 300, election_max_ms: 400 },

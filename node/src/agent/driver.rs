@@ -297,12 +297,22 @@ impl Driver {
         }
     }
 
+    /// The same, if its log has what this agent does not know: it would not see the run.
+    fn behind_newer_log(&self) -> Option<String> {
+        let standing = self.context.consensus.standing();
+        let standing = standing.borrow();
+        // The leader says it of another node, which reports it itself.
+        (standing.newer_log && !standing.is_leader)
+            .then(|| "its agent does not know what the log has: upgrade it".to_owned())
+    }
+
     /// This node's own report: to the peers, and to the core.
     fn report(&mut self) -> Input {
         let report = self.core.report(self.context.clock.now());
         let (quarantine, resync) = (self.context.ward.facts(), self.context.resync.facts());
         let mut report = NodeReport { quarantine, resync, redis_exposure: self.exposed.newest(), ..report };
         report.obstacles.extend(self.outranked());
+        report.obstacles.extend(self.behind_newer_log());
         // Whoever decides must not count on it: it has no whole database.
         report.obstacles.extend(self.context.resync.obstacle());
         self.reports.send(&self.context, &report);

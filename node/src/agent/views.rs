@@ -149,7 +149,11 @@ fn status(core: &Agent, context: &Context) -> Status {
     let services = context.hands.services.as_ref();
     alarms.extend(services.and_then(|services| mend::restarting(&services.restarting())));
     if let Some(problem) = &standing.problem {
-        let code = if standing.outranked { AlarmCode::Outranked } else { AlarmCode::NotVoting };
+        let code = match (standing.outranked, standing.newer_log) {
+            (true, _) => AlarmCode::Outranked,
+            (false, true) => AlarmCode::NewerLog,
+            (false, false) => AlarmCode::NotVoting,
+        };
         alarms.insert(0, code.alarm(problem));
     }
     Status {

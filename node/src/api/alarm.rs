@@ -12,6 +12,8 @@ pub(crate) const VIP_ANSWERED: &str = "somebody answers for";
 pub enum AlarmCode {
     /// A forced cluster goes on in a higher generation without this node.
     Outranked,
+    /// The log has what an older agent does not know.
+    NewerLog,
     /// This node's log is not one that may vote.
     NotVoting,
     /// A node that was given up by a force is not back.
@@ -34,8 +36,9 @@ pub enum AlarmCode {
 
 impl AlarmCode {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Outranked,
+        Self::NewerLog,
         Self::NotVoting,
         Self::Forced,
         Self::VipTaken,
@@ -52,6 +55,7 @@ impl AlarmCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Outranked => "outranked",
+            Self::NewerLog => "newer-log",
             Self::NotVoting => "not-voting",
             Self::Forced => "forced",
             Self::VipTaken => "vip-taken",
@@ -71,6 +75,12 @@ impl AlarmCode {
             Self::Outranked => {
                 "an operator has forced a cluster of a higher generation, and this node was given up: it stays closed. Run \
                  `baton rejoin` on it, or with its name on any node (operating/lost-quorum.md)"
+            }
+            Self::NewerLog => {
+                "the log of Raft has something that an older agent does not know: the asked node's own, or, on the leader, that of \
+                 the node in the words. That node takes nothing new into its log: what its own `baton status` says beside is old, it \
+                 counts for no decision and cannot take over. It still votes, and a holder keeps its lease. Upgrade its agent, and it \
+                 goes on by itself; do not remove its Raft log (operating/upgrade.md)"
             }
             Self::NotVoting => {
                 "this node takes no part in elections yet; the words beside the code say why, for instance that its disk is an \

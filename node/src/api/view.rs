@@ -178,6 +178,11 @@ pub fn sentence(status: &Status) -> Result<String, String> {
     if status.leader.is_none() {
         return Err(no_leader(status));
     }
+    let newer = status.alarms.iter().find(|alarm| alarm.code == AlarmCode::NewerLog.as_str());
+    // The leader says it of another node; every other one of itself, and what its ledger says is old.
+    if let Some(own) = newer.filter(|_| status.leader.as_ref() != Some(&status.node)) {
+        return Err(format!("NOT OK: {}.", own.text));
+    }
     if let Some(run) = &status.run {
         match run.result {
             RunResult::NeedsOperator => return Err(needs_operator(run)),
@@ -202,6 +207,7 @@ pub fn sentence(status: &Status) -> Result<String, String> {
             silence(row)
         )
     }));
+    troubles.extend(newer.map(|alarm| format!("{}.", alarm.text)));
     // The takeover's own probe would find it, whoever the candidate is.
     let contested = status.alarms.iter().find(|alarm| alarm.code == AlarmCode::VipContested.as_str());
     troubles.extend(

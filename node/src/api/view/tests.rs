@@ -282,6 +282,33 @@ fn a_takeover_that_would_find_the_vip_taken_would_not_work() {
 }
 
 #[test]
+fn an_agent_that_does_not_know_the_log_is_not_ok() {
+    let own = "the cluster's log has `frobnicate`, which this agent does not know: upgrade it";
+    let status = after(|s| {
+        s.alarms.push(AlarmCode::NewerLog.alarm(own));
+        // Nobody knows whether that is still so.
+        s.holder = None;
+    });
+    assert_eq!(status.sentence, format!("NOT OK: {own}."));
+    assert!(!status.ok);
+    let peers = "mon does not know `frobnicate`, which the log has: upgrade the agent there";
+    let told_by_leader = |silent: bool| {
+        after(|s| {
+            s.leader = Some(s.node.clone());
+            s.alarms.push(AlarmCode::NewerLog.alarm(peers));
+            if silent {
+                silence_node(s, "db1", Some(60_000));
+            }
+        })
+    };
+    let status = told_by_leader(false);
+    assert_eq!(status.sentence, format!("NOT OK: {peers}."));
+    assert!(!status.ok);
+    let worse = told_by_leader(true).sentence;
+    assert!(worse.starts_with("NOT OK: db1 holds the baton and is silent"), "{worse}");
+}
+
+#[test]
 fn a_redis_that_boots_open_is_told_with_the_way_out() {
     let boots_open = |node: usize| after(|s| s.nodes[node].obstacles = vec!["redis-boots-open".to_owned()]);
     let holder = boots_open(0);
