@@ -210,9 +210,9 @@ impl Executor {
             self.context.local.note_opening(&server).await.context("note which server is opened")?;
         }
         let run = self.closed_holder().await?;
-        let (mysql, redis) = tokio::join!(self.mysql_caught_up(&run), self.redis_caught_up(&run));
-        mysql?;
-        let facts = redis?;
+        self.mysql_caught_up(&run).await?;
+        // After MySQL: the second that Redis has begins now, and what its offset is judged by is not old when it is promoted.
+        let facts = self.redis_caught_up(&run).await?;
         if self.context.hands.mysql.is_some() {
             self.make_writable().await?;
         }
