@@ -199,14 +199,7 @@ pub fn sentence(status: &Status) -> Result<String, String> {
     let witness = status.nodes.iter().find(|row| row.kind == NodeKind::Witness);
     let mut troubles: Vec<String> = Vec::new();
     troubles.extend(replica.and_then(|row| replica_trouble(row, status)));
-    troubles.extend(witness.filter(|row| row.silent).map(|row| {
-        format!(
-            "the witness {} is {}: if {holder} were lost now, no majority would be left and nobody could take over. \
-             Bring it back.",
-            row.name,
-            silence(row)
-        )
-    }));
+    troubles.extend(witness.and_then(|row| witness_trouble(row, holder)));
     troubles.extend(newer.map(|alarm| format!("{}.", alarm.text)));
     // The takeover's own probe would find it, whoever the candidate is.
     let contested = status.alarms.iter().find(|alarm| alarm.code == AlarmCode::VipContested.as_str());
@@ -328,6 +321,18 @@ fn holder_trouble(row: &NodeRow, status: &Status) -> Option<String> {
         "NOT OK: {} holds the baton and does not serve: {why}. See `baton explain` on {}.",
         row.name, row.name
     ))
+}
+
+/// Why the witness would be no second vote after the holder's loss, and what to do.
+fn witness_trouble(row: &NodeRow, holder: &NodeId) -> Option<String> {
+    let without = format!("if {holder} were lost now, no majority would be left and nobody could take over");
+    if row.silent {
+        return Some(format!("the witness {} is {}: {without}. Bring it back.", row.name, silence(row)));
+    }
+    if row.obstacles.is_empty() {
+        return None;
+    }
+    Some(format!("the witness {} does not count ({}): {without}.", row.name, row.obstacles.join(", ")))
 }
 
 /// Why the other data node could not take over now, and what to do.

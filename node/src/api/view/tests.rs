@@ -135,6 +135,32 @@ fn silent_witness() {
 }
 
 #[test]
+fn a_witness_that_does_not_know_the_log_is_told_by_every_node() {
+    let old = "its agent does not know what the log has: upgrade it";
+    for asked in ["db1", "db2"] {
+        let status = after(|s| {
+            s.node = asked.into();
+            s.leader = Some("db1".into());
+            s.nodes[2].obstacles = vec![old.to_owned()];
+        });
+        assert!(!status.ok);
+        assert_eq!(
+            status.sentence,
+            format!(
+                "NOT OK: the witness mon does not count ({old}): if db1 were lost now, no majority would be left and nobody \
+                 could take over."
+            ),
+            "{asked}"
+        );
+    }
+    let silent = after(|s| {
+        s.nodes[2].obstacles = vec![old.to_owned()];
+        silence_node(s, "mon", None);
+    });
+    assert!(!silent.sentence.contains(old), "what it said is old: {}", silent.sentence);
+}
+
+#[test]
 fn unfit_replica_says_what_stands_in_the_way() {
     let status = after(|s| s.nodes[1].obstacles = vec!["mysql-hung".to_owned(), "disk-full".to_owned()]);
     assert_eq!(status.sentence, "NOT OK: db2 could not take over now: mysql-hung, disk-full.");
