@@ -17,6 +17,7 @@ use super::facts::replication;
 use super::flavour::{self, Threads};
 use super::semisync::Switch;
 use super::session::{Answer, Session};
+use super::standing::Standing;
 use super::{Mysql, MysqlError, Purpose, gtid};
 
 /// What a replica had received when it was asked.
@@ -108,15 +109,27 @@ impl Mysql {
 
     /// Opens this server to writes: stops the applying thread only, switches the semi-sync source off, lets clients
     /// write, reads back. Refused unless `drained_to` is applied, and whatever was received after that was noted. A server
-    /// that is promoted already is left as it is.
+    /// that is promoted already is left as it is. A server that is started anew meanwhile is not promoted: it is judged and
+    /// opened on one session.
     ///
     /// # Errors
     /// [`MysqlError`]; [`MysqlError::Answer`] when refused, or when the server reads closed afterwards.
     pub async fn promote(&self, drained_to: &str, deadline: Duration) -> Result<(), MysqlError> {
-        let what = "promote";
         let end = Instant::now() + deadline;
-        let left = || end.saturating_duration_since(Instant::now());
-        let seen = self.standing(left()).await?;
+        let (mut session, seen) = self.stands_on(end).await?;
+        let out = self.promote_on(&mut session, &seen, drained_to, end).await;
+        self.park(Purpose::Control, session);
+        out
+    }
+
+    async fn promote_on(
+        &self,
+        session: &mut Session,
+        seen: &Standing,
+        drained_to: &str,
+        end: Instant,
+    ) -> Result<(), MysqlError> {
+        let what = "promote";
         let later = seen.replication.as_ref().map(|replica| replica.received.as_str());
         for received in [drained_to].into_iter().chain(later) {
             let is_applied = gtid::contains(seen.flavour, &seen.position, received);
@@ -125,20 +138,18 @@ impl Mysql {
                 return Err(MysqlError::answer(what, detail));
             }
         }
+        let flavour = session.flavour;
+        let mut text = Vec::new();
+        if seen.replication.as_ref().is_some_and(|replica| replica.sql_running) {
+            text.push(flavour::stop(flavour, Threads::Sql));
+        }
         // Only if it is on: on MySQL switching off can take a second.
-        let is_source = seen.read_only && self.is_semi_sync_source(left()).await?;
-        let text = |flavour: Flavour| {
-            let mut text = Vec::new();
-            if seen.replication.as_ref().is_some_and(|replica| replica.sql_running) {
-                text.push(flavour::stop(flavour, Threads::Sql));
-            }
-            if is_source {
-                text.push(flavour::semi_sync_source(flavour, false).to_owned());
-            }
-            text.extend([flavour::open(flavour).to_owned(), flavour::read_only(flavour).to_owned()]);
-            text.join("; ")
-        };
-        let answers = self.control(what, text, left()).await?;
+        if seen.read_only && self.is_source_on(session, end).await? {
+            text.push(flavour::semi_sync_source(flavour, false).to_owned());
+        }
+        text.extend([flavour::open(flavour).to_owned(), flavour::read_only(flavour).to_owned()]);
+        let left = end.saturating_duration_since(Instant::now());
+        let answers = session.query(what, text.join("; "), left).await?;
         if answers.last().is_none_or(|answer| flavour::is_on(&answer.text("read_only"))) {
             return Err(MysqlError::answer(what, "the server still refuses writes"));
         }

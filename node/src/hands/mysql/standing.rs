@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::facts::replication;
 use super::flavour;
-use super::session::{Answer, cell};
+use super::session::{Answer, Session, cell};
 use super::{Mysql, MysqlError, Purpose, gtid};
 
 /// Where a server stands.
@@ -42,7 +42,13 @@ impl Mysql {
     /// # Errors
     /// [`MysqlError`].
     pub async fn standing(&self, deadline: Duration) -> Result<Standing, MysqlError> {
-        let end = Instant::now() + deadline;
+        let (session, seen) = self.stands_on(Instant::now() + deadline).await?;
+        self.park(Purpose::Control, session);
+        Ok(seen)
+    }
+
+    /// The same with the session that told it: whoever acts on that one acts on the very server that was judged, or fails.
+    pub(super) async fn stands_on(&self, end: Instant) -> Result<(Session, Standing), MysqlError> {
         match self.standing_until(end).await {
             // The session broke or had been closed meanwhile: a new one tells what is the matter.
             Err(MysqlError::Broken { .. }) => self.standing_until(end).await,
@@ -50,13 +56,18 @@ impl Mysql {
         }
     }
 
-    async fn standing_until(&self, end: Instant) -> Result<Standing, MysqlError> {
+    async fn standing_until(&self, end: Instant) -> Result<(Session, Standing), MysqlError> {
         let left = || end.saturating_duration_since(Instant::now());
         let mut session = self.session(Purpose::Control, left()).await?;
         let flavour = session.flavour;
         let answers = session.query(LOOK, flavour::standing(flavour).to_owned(), left()).await;
-        self.park(Purpose::Control, session);
-        read(flavour, &answers?)
+        match answers.and_then(|answers| read(flavour, &answers)) {
+            Ok(seen) => Ok((session, seen)),
+            Err(error) => {
+                self.park(Purpose::Control, session);
+                Err(error)
+            }
+        }
     }
 
     /// True if semi-sync's source side is switched on.
@@ -64,18 +75,26 @@ impl Mysql {
     /// # Errors
     /// [`MysqlError`].
     pub async fn is_semi_sync_source(&self, deadline: Duration) -> Result<bool, MysqlError> {
-        let what = "read semi-sync source";
         let end = Instant::now() + deadline;
-        let answers =
-            match self.control(what, |flavour| flavour::source_enabled(flavour).to_owned(), deadline).await {
-                Ok(answers) => answers,
-                // ER_UNKNOWN_SYSTEM_VARIABLE: the plugin is not there, or one that calls it otherwise.
-                Err(error) if error.is_code(1193) => {
-                    let left = end.saturating_duration_since(Instant::now());
-                    return Ok(self.facts(left).await?.semi_sync.source_enabled);
-                }
-                Err(error) => return Err(error),
-            };
+        let mut session = self.session(Purpose::Control, deadline).await?;
+        let out = self.is_source_on(&mut session, end).await;
+        self.park(Purpose::Control, session);
+        out
+    }
+
+    /// The same, told by `session`.
+    pub(super) async fn is_source_on(&self, session: &mut Session, end: Instant) -> Result<bool, MysqlError> {
+        let what = "read semi-sync source";
+        let left = || end.saturating_duration_since(Instant::now());
+        let ask = flavour::source_enabled(session.flavour).to_owned();
+        let answers = match session.query(what, ask, left()).await {
+            Ok(answers) => answers,
+            // ER_UNKNOWN_SYSTEM_VARIABLE: the plugin is not there, or one that calls it otherwise.
+            Err(error) if error.is_code(1193) => {
+                return Ok(self.facts(left()).await?.semi_sync.source_enabled);
+            }
+            Err(error) => return Err(error),
+        };
         let answer = answers.first().filter(|answer| !answer.rows.is_empty());
         let answer = answer.ok_or_else(|| MysqlError::answer(what, "no row"))?;
         Ok(flavour::is_on(&answer.text("source_enabled")))
