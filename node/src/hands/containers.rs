@@ -25,6 +25,7 @@ mod look;
 pub mod mains;
 pub mod order;
 
+pub(crate) use look::is_called_unhealthy;
 use look::{depends_on, has_stopped, has_succeeded, id_of, obstacle, one_offs, service_of, state_of, worst};
 
 /// What a service consists of.

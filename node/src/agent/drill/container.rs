@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use baton_runbooks::ledger::DrillId;
-use baton_runbooks::observe::ServiceState;
 use jiff::Timestamp;
 
 use super::{Context, stands};
 use crate::api::drill::FaultKind;
 use crate::drill::{Note, disk};
+use crate::hands::containers::is_called_unhealthy;
 
 /// Between two looks at the engine.
 const LOOK: Duration = Duration::from_millis(250);
@@ -44,7 +44,8 @@ pub(super) async fn aim(context: &Context, note: &mut Note, more: std::path::Pat
 pub(super) async fn see(context: Context, number: DrillId, service: Option<String>) {
     let Some(services) = &context.hands.services else { return };
     while stands(&context, number, FaultKind::ContainerUnhealthy) {
-        if let Ok((name, ServiceState::Unhealthy { .. })) = services.state(service.as_deref()).await
+        if let Ok((name, state)) = services.state(service.as_deref()).await
+            && is_called_unhealthy(&state)
             && let Some(borne) = context.drills.fault().as_mut()
             && borne.note.state.drill == number
         {

@@ -133,3 +133,15 @@ pub(super) fn has_stopped(state: &ServiceState) -> bool {
         | ServiceState::Unknown { .. } => false,
     }
 }
+
+/// The engine says of something of the service that it is unhealthy. A service that only runs in part is not called so.
+pub(crate) fn is_called_unhealthy(state: &ServiceState) -> bool {
+    match state {
+        ServiceState::Unhealthy { detail } => detail != IN_PART,
+        ServiceState::Stopped
+        | ServiceState::Missing
+        | ServiceState::Healthy
+        | ServiceState::Starting
+        | ServiceState::Unknown { .. } => false,
+    }
+}

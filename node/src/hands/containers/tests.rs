@@ -44,6 +44,10 @@ fn a_project_of_which_half_runs_is_not_stopped() {
     let half = worst([ServiceState::Healthy, ServiceState::Stopped].into_iter());
     assert!(has_stopped(&half) && has_stopped(&ServiceState::Stopped), "it is not waited for");
     assert!(!has_stopped(&unhealthy()) && !has_stopped(&ServiceState::Starting));
+    assert!(!is_called_unhealthy(&half), "no engine says so");
+    assert!(is_called_unhealthy(&unhealthy()) && !is_called_unhealthy(&ServiceState::Stopped));
+    let half_is_sick = worst([unhealthy(), ServiceState::Stopped].into_iter());
+    assert!(is_called_unhealthy(&half_is_sick), "{half_is_sick:?}");
     let unknown = ServiceState::Unknown { detail: "no answer".into() };
     let of_three = [ServiceState::Healthy, ServiceState::Stopped, unknown.clone()];
     assert_eq!(worst(of_three.into_iter()), unknown);
