@@ -9,12 +9,14 @@ use baton_node::hands::mysql::replica::SourceServer;
 use baton_node::hands::mysql::{Mysql, MysqlError, gtid};
 use baton_node::hands::server;
 use baton_runbooks::observe::{Flavour, ProbeFailure};
+use mysql_async::prelude::Queryable;
 use support::database::{D, Database, on_both};
 use support::eventually;
 
 on_both!(
     facts_of_a_primary,
     write_probe_leaves_no_transaction_behind,
+    who_writes_finds_tables_that_were_dropped,
     failures_are_told_apart,
     frozen_server_gathers_no_connections,
     error_of_the_last_statement_of_a_text_is_seen,
@@ -63,6 +65,32 @@ async fn write_probe_leaves_no_transaction_behind(flavour: Flavour) {
     hands.canary(7, D).await.unwrap_err();
     assert_eq!(db.value("SELECT n FROM baton.probe WHERE id=1").await, "3");
     assert_eq!(db.value("SELECT value FROM baton.canary WHERE id=1").await, "0");
+}
+
+async fn who_writes_finds_tables_that_were_dropped(flavour: Flavour) {
+    let db = Database::start(flavour, 1, &[]).await;
+    let hands = db.as_primary().await;
+    let harms = [
+        ("DROP TABLE baton.canary", true),
+        ("DELETE FROM baton.canary", true),
+        ("DROP DATABASE baton", true),
+        ("DROP TABLE baton.probe", false),
+        ("DROP DATABASE baton", false),
+    ];
+    for (number, (harm, by_canary)) in (10..).step_by(2).zip(harms) {
+        hands.write_probe(D).await.unwrap();
+        hands.canary(number, D).await.unwrap();
+        assert!(!hands.lacks_tables(), "before {harm}");
+        db.root().await.query_drop(harm).await.unwrap();
+        if by_canary {
+            hands.canary(number + 1, D).await.unwrap_err();
+        } else {
+            hands.write_probe(D).await.unwrap_err();
+        }
+        assert!(hands.lacks_tables(), "{harm}");
+        hands.ensure_schema(D).await.unwrap();
+        assert!(!hands.lacks_tables(), "after {harm}");
+    }
 }
 
 async fn failures_are_told_apart(flavour: Flavour) {

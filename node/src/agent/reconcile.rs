@@ -26,7 +26,8 @@ use super::senses::Seen;
 const PERIOD: Duration = Duration::from_millis(300);
 
 /// What was found as it should be is looked at again after this: it costs orders to the lease thread and statements on the
-/// database, and whoever changes it says so to the core, or it shows in the next probe.
+/// database. Whoever changes it says so to the core, or it shows in the next probe; that the agent's own tables are gone shows
+/// whoever writes to them.
 const AGAIN: Duration = Duration::from_secs(3);
 
 /// For so long an agent that starts in a pause waits for its first look at a database that is slow to answer.

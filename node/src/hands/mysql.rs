@@ -17,7 +17,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use baton_runbooks::observe::{Flavour, ProbeFailure};
@@ -193,6 +193,8 @@ struct Shared {
     lot: Lot,
     /// Probes left before the canary's table is looked for again; 0: it is looked for each time.
     probes_without_canary: AtomicU32,
+    /// Who wrote to the agent's tables found one missing, or its row.
+    lacks_tables: AtomicBool,
 }
 
 impl Mysql {
@@ -203,7 +205,8 @@ impl Mysql {
     pub fn new(access: MysqlAccess) -> io::Result<Self> {
         let boot = server::boot_id()?;
         let (lot, probes_without_canary) = (Lot::default(), AtomicU32::new(0));
-        Ok(Self { shared: Arc::new(Shared { access, boot, lot, probes_without_canary }) })
+        let lacks_tables = AtomicBool::new(false);
+        Ok(Self { shared: Arc::new(Shared { access, boot, lot, probes_without_canary, lacks_tables }) })
     }
 
     /// The process that serves the socket, without the server's help.

@@ -234,7 +234,7 @@ impl MysqlShare {
 
     /// Writable first, semi-sync before that, ports last.
     async fn serve(&mut self, mysql: &Mysql, facts: &MysqlFacts, wish: &Numbered) {
-        if self.serves(facts, wish) {
+        if self.serves(mysql, facts, wish) {
             return;
         }
         let server = match mysql.server_identity().await {
@@ -280,9 +280,10 @@ impl MysqlShare {
         }
     }
 
-    /// Served a moment ago, and nothing has changed since, as far as the last probe and the lease thread know.
-    fn serves(&self, facts: &MysqlFacts, wish: &Numbered) -> bool {
+    /// Served a moment ago, and nothing has changed since, as far as the last probe, who writes, and the lease thread know.
+    fn serves(&self, mysql: &Mysql, facts: &MysqlFacts, wish: &Numbered) -> bool {
         self.served.is(wish)
+            && !mysql.lacks_tables()
             && self.server == facts.instance.server
             && !facts.read_only
             && facts.replication.is_none()

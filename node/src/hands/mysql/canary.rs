@@ -45,6 +45,7 @@ impl Mysql {
         let left = deadline.saturating_sub(started.elapsed());
         let out = session.query(what, sql, left).await;
         self.park(Purpose::Replicated, session);
+        self.note_tables(&out);
         let answers = out?;
         let [before, _, update, position] = answers.as_slice() else {
             return Err(MysqlError::answer(what, "an answer is missing"));
@@ -53,6 +54,7 @@ impl Mysql {
             return Err(MysqlError::answer(what, "the server is read-only"));
         }
         if update.affected == 0 {
+            self.note_missing();
             return Err(MysqlError::answer(
                 what,
                 "no row was changed: the row is missing or has this value already",
@@ -81,6 +83,7 @@ impl Mysql {
         let left = deadline.saturating_sub(started.elapsed());
         let out = session.query(what, sql, left).await;
         self.park(Purpose::WriteProbe, session);
+        self.note_tables(&out);
         match out?.as_slice() {
             [before, _, _] if flavour::is_on(&before.text("read_only")) => {
                 Err(MysqlError::answer(what, "the server is read-only"))

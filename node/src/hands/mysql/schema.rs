@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::flavour::identifier;
-use super::session::Session;
+use super::session::{Answer, Session};
 use super::{Mysql, MysqlError, Purpose};
 
 /// What the agent's schema holds. InnoDB: another engine would not tell whether the log device can commit.
@@ -41,13 +41,34 @@ impl Mysql {
         }
         // Looked for first: on an existing schema nothing must be logged at each start.
         if self.has_schema(deadline).await? {
+            self.shared.lacks_tables.store(false, Ordering::Relaxed);
             return Ok(());
         }
         let mut session = Session::dial(self.access(), Purpose::Replicated, deadline).await?;
         session.query(what, tables(&self.access().schema), deadline).await?;
         self.park(Purpose::Replicated, session);
         self.shared.probes_without_canary.store(0, Ordering::Relaxed);
+        self.shared.lacks_tables.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The write probe or the canary found a table missing, or the canary's row, since [`Mysql::ensure_schema`] was last
+    /// done: somebody dropped it.
+    #[must_use]
+    pub fn lacks_tables(&self) -> bool {
+        self.shared.lacks_tables.load(Ordering::Relaxed)
+    }
+
+    /// Notes what a write to the agent's tables says of them.
+    pub(super) fn note_tables(&self, written: &Result<Vec<Answer>, MysqlError>) {
+        // ER_BAD_DB_ERROR, ER_NO_SUCH_TABLE
+        if let Err(MysqlError::Server { code: 1049 | 1146, .. }) = written {
+            self.note_missing();
+        }
+    }
+
+    pub(super) fn note_missing(&self) {
+        self.shared.lacks_tables.store(true, Ordering::Relaxed);
     }
 
     /// True if both tables and the canary's row are there.
