@@ -166,6 +166,8 @@ async fn closing_takes_the_sessions_that_were_ready(flavour: Flavour) {
     let ready = hands.ready_to_close().await;
     assert!(ready.is_some());
     let mut root = db.root().await;
+    let own = "SELECT id FROM information_schema.processlist WHERE user='baton'";
+    let before: Vec<u64> = root.query(own).await.unwrap();
     root.query_drop("SET GLOBAL max_connections=10").await.unwrap();
     let mut taken = Vec::new();
     while let Ok(client) = db.try_root2().await {
@@ -176,6 +178,10 @@ async fn closing_takes_the_sessions_that_were_ready(flavour: Flavour) {
     let end = hands.close_writes_with(ready, Duration::from_secs(8)).await;
     assert!(matches!(end, Closing::Closed { killed, .. } if killed > clients), "{end:?}");
     assert!(hands.is_read_only(D).await.unwrap());
+    // Thrown away, they would have made room for two others, and one of those is kept for the next call.
+    let mut root = eventually("the clients are gone", || async { db.try_root2().await.ok() }).await;
+    let after: Vec<u64> = root.query(own).await.unwrap();
+    assert!(!after.is_empty() && after.iter().all(|id| before.contains(id)), "{before:?}, then {after:?}");
 }
 
 async fn closing_dials_anew_when_what_was_ready_is_lost(flavour: Flavour) {

@@ -50,6 +50,10 @@ pub(super) struct ServicesLook {
 }
 
 impl ServicesLook {
+    pub(super) const fn new(began: Instant, states: Vec<(String, ServiceState)>) -> Self {
+        Self { began, states }
+    }
+
     /// It began after `since`, and a moment ago.
     pub(super) fn counts(&self, since: Instant, now: Instant) -> bool {
         self.began > since && now.saturating_duration_since(self.began) < SERVICES_FRESH
@@ -228,7 +232,7 @@ async fn watch_services(context: Context, out: Observations, seen: Seen) {
     loop {
         tick.tick().await;
         let began = Instant::now();
-        let look = Arc::new(ServicesLook { began, states: services.states().await });
+        let look = Arc::new(ServicesLook::new(began, services.states().await));
         seen.note(|newest| newest.services = Some(look.clone()));
         for (name, state) in look.states.iter().cloned() {
             if out.send(Observation::Service { name, state }).await.is_err() {

@@ -11,9 +11,9 @@ use baton_runbooks::observe::ServiceState;
 
 use super::super::Context;
 use super::super::driver::Numbered;
-use super::super::senses::Seen;
+use super::super::senses::{Seen, ServicesLook};
 use super::super::services::Services;
-use super::{Settled, Share};
+use super::{AGAIN, Settled, Share};
 use crate::config::RunsOn;
 
 /// Starting may take as long as the takeover's step allows.
@@ -69,6 +69,21 @@ impl Wanted {
             seen.is_some_and(|(_, state)| self.is_met(runs_on, state))
         })
     }
+
+    /// What the engine itself said at `since` is so still. Only a look that counts is asked: an older one may be of before.
+    fn is_still_met<'a>(
+        self,
+        newest: Option<&ServicesLook>,
+        services: impl Iterator<Item = (&'a str, RunsOn)>,
+        since: Instant,
+        now: Instant,
+    ) -> bool {
+        match newest.filter(|look| look.counts(since, now)) {
+            Some(look) => self.is_met_by(&look.states, services),
+            // For a moment the senses cannot have looked since.
+            None => now.saturating_duration_since(since) < AGAIN,
+        }
+    }
 }
 
 pub(super) struct ServicesShare {
@@ -86,12 +101,7 @@ impl ServicesShare {
     /// Nothing has changed since the engine said so. What the senses see counts at once, for better or worse.
     fn is_settled(&self, services: &Services, wanted: Wanted, wish: &Numbered) -> bool {
         let Some(since) = self.settled.since(wish) else { return false };
-        let newest = self.seen.services();
-        match newest.filter(|look| look.counts(since, Instant::now())) {
-            Some(look) => wanted.is_met_by(&look.states, services.roles()),
-            // For a moment they cannot have looked since.
-            None => self.settled.is(wish),
-        }
+        wanted.is_still_met(self.seen.services().as_deref(), services.roles(), since, Instant::now())
     }
 }
 
@@ -193,5 +203,29 @@ mod tests {
         assert!(!SERVES.is_met_by(&one_died, services()));
         let one_was_started = seen(healthy(), healthy(), ServiceState::Starting);
         assert!(!SERVES.is_met_by(&one_was_started, services()));
+    }
+
+    #[test]
+    fn only_a_look_that_counts_says_whether_it_is_still_so() {
+        let since = Instant::now();
+        let ms = Duration::from_millis;
+        let services = || [("web", RunsOn::Holder)].into_iter();
+        let look = |began, state| ServicesLook::new(began, vec![("web".to_owned(), state)]);
+        let is_so = |look: Option<&ServicesLook>, now| SERVES.is_still_met(look, services(), since, now);
+        let (after, later) = (since + ms(1), since + AGAIN);
+        assert!(is_so(Some(&look(after, ServiceState::Healthy)), after));
+        assert!(!is_so(Some(&look(after, ServiceState::Stopped)), after), "it stopped since");
+        let older = since.checked_sub(ms(1)).unwrap();
+        assert!(is_so(Some(&look(older, ServiceState::Stopped)), after), "that was before it was started");
+        assert!(is_so(Some(&look(since, ServiceState::Stopped)), after), "that may have been before");
+        let before_later = later.checked_sub(ms(1)).unwrap();
+        assert!(is_so(Some(&look(before_later, ServiceState::Healthy)), later), "the senses look on");
+        assert!(
+            !is_so(Some(&look(older, ServiceState::Healthy)), later),
+            "an old look does not settle it for ever"
+        );
+        let stale = look(after, ServiceState::Healthy);
+        assert!(!is_so(Some(&stale), after + AGAIN * 10), "the senses have seen nothing for a moment");
+        assert!(is_so(None, before_later) && !is_so(None, later), "without any look it is asked again soon");
     }
 }
