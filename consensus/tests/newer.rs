@@ -195,9 +195,6 @@ async fn an_older_node_keeps_the_leader_in_office_and_decides_nothing() {
 #[tokio::test]
 async fn an_older_node_is_not_carried_past_it_by_a_snapshot() {
     let (mut cluster, detour) = formed().await;
-    let known = cluster.propose("db1").await.index;
-    cluster.assert_same(known).await;
-    cluster.kill("mon").await;
     // Enough for a snapshot and a purge of what is before it.
     let mut last = 0;
     for _ in 0..50 {
@@ -209,12 +206,16 @@ async fn an_older_node_is_not_carried_past_it_by_a_snapshot() {
         }
         last = tasks.join_all().await.into_iter().max().unwrap();
     }
+    cluster.assert_same(last).await;
+    cluster.kill("mon").await;
+    // A new log gets a snapshot for certain: nobody sends to it while the old entries are purged.
+    std::fs::remove_file(cluster.log_file("mon")).unwrap();
     detour.is_needed.store(true, Ordering::SeqCst);
     cluster.start("mon");
     let standing = cluster.wait("mon", "its problem", |standing| standing.newer_log).await;
     let problem = standing.problem.unwrap();
     assert!(problem.contains("`frobnicate`"), "{problem}");
-    assert!(standing.voting && !standing.retired, "its log is whole");
+    assert!(!standing.retired, "its log is whole");
     assert!(cluster.node("mon").committed().borrow().index < last, "it has not caught up");
     detour.is_needed.store(false, Ordering::SeqCst);
     cluster.wait("mon", "an end of it", |standing| !standing.newer_log && standing.problem.is_none()).await;
