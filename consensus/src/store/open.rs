@@ -324,12 +324,8 @@ mod tests {
 
     #[test]
     fn a_log_of_a_newer_format_is_told_from_another_nodes() {
-        let found = |change: fn(&mut Identity)| {
-            let mut found = identity();
-            change(&mut found);
-            with_identity(&serde_json::to_value(found).unwrap())
-        };
-        let newer = found(|id| id.format = FORMAT + 1);
+        let newer = Identity { format: FORMAT + 1, ..identity() };
+        let newer = with_identity(&serde_json::to_value(newer).unwrap());
         assert_eq!(newer_at_start(newer.path()), "format 2");
         let foreign: [fn(&mut Identity); 3] = [
             |id| id.node = "db2".into(),
