@@ -4,11 +4,11 @@
 //! and it lets the proposing node learn the outcome from its own log even when every answer got lost on the way.
 //! Everything it does is a function of the log alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use baton_runbooks::ledger::{Forced, Ledger, Response};
+use baton_runbooks::ledger::{Command, Forced, Ledger, Response};
 use futures_util::{Stream, TryStreamExt};
 use openraft::alias::{EntryOf, SnapshotOf, StoredMembershipOf};
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -30,11 +30,48 @@ const RECENT_MAX: usize = 256;
 /// What is replicated.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct State {
+    /// First, so that it is what an older agent stumbles over. Kept for ever: what was applied once is in the ledger.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    needs: BTreeSet<Need>,
     applied: Option<LogId>,
     membership: StoredMembershipOf<TypeConfig>,
     ledger: Arc<Ledger>,
     /// Oldest first.
     recent: VecDeque<Recent>,
+}
+
+/// What an agent has to know to go on from a state.
+///
+/// The effect of a new command may be a mere field of the ledger, and a field that is not known is dropped without a word. So a
+/// state says by name what has gone into it: an agent that does not know the name refuses the snapshot as it has refused the
+/// entry (see [`crate::newer`]), instead of being carried past it. Variants have no fields, and are never taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Need {}
+
+impl Need {
+    /// What a state needs once this command was applied to it. `None`: every version that has needs knows all of it.
+    const fn of(command: &Command) -> Option<Self> {
+        match command {
+            Command::Bootstrap { .. }
+            | Command::StartRun { .. }
+            | Command::Journal { .. }
+            | Command::AbandonRun { .. }
+            | Command::AbortRun { .. }
+            | Command::AcknowledgeRun { .. }
+            | Command::AcceptLoss { .. }
+            | Command::WithdrawLoss { .. }
+            | Command::SyncOut { .. }
+            | Command::SyncIn { .. }
+            | Command::Release { .. }
+            | Command::Drill { .. }
+            | Command::Pause { .. }
+            | Command::ClaimPause { .. }
+            | Command::Resume { .. }
+            | Command::EndPause { .. }
+            | Command::ExpirePause { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -199,6 +236,7 @@ impl State {
             None => !proposal.command.is_leader_only(),
         };
         let outcome = if legal {
+            self.needs.extend(Need::of(&proposal.command));
             Outcome::Answered(Arc::make_mut(&mut self.ledger).apply(proposal.command))
         } else {
             Outcome::OtherLeadership
@@ -299,5 +337,34 @@ pub(crate) mod tests {
         assert_eq!(newer_in(&newer_state()), Some(Newer::named("frobnicate")));
         assert_eq!(newer_in(&serde_json::to_string(&State::default()).unwrap()), None);
         assert_eq!(newer_in("{"), None, "damage is no newer version");
+    }
+
+    /// A field that this version would drop is not carried past it.
+    #[test]
+    fn a_state_that_needs_what_is_not_known_is_newer() {
+        let text = serde_json::to_string(&State::default()).unwrap();
+        let with = |needs: &str| text.replacen('{', &format!(r#"{{"needs":{needs},"#), 1);
+        for needs in [r#"["frobnicate"]"#, r#"["frobnicate","more"]"#] {
+            let error = newer::decode::<State>(with(needs).as_bytes()).unwrap_err();
+            assert_eq!(Newer::in_error(&error), Some(&Newer::named("frobnicate")), "{needs}");
+            assert_eq!(newer_in(&with(needs)), Some(Newer::named("frobnicate")), "{needs}");
+        }
+        // Whatever else is of another form there: the need is read first.
+        let retyped = with(r#"["frobnicate"]"#).replace(r#""recent":[]"#, r#""recent":7"#);
+        assert_eq!(newer_in(&retyped), Some(Newer::named("frobnicate")));
+        for damaged in ["[7]", "7", r#"["frobnicate""#] {
+            assert!(newer::decode::<State>(with(damaged).as_bytes()).is_err(), "{damaged}");
+            assert_eq!(newer_in(&with(damaged)), None, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_needs_nothing_does_not_say_so() {
+        let text = serde_json::to_string(&State::default()).unwrap();
+        assert!(text.starts_with(r#"{"applied":null,"membership":"#), "{text}");
+        assert!(!text.contains("needs"), "{text}");
+        let read: State = newer::decode(text.as_bytes()).unwrap();
+        assert!(read.needs.is_empty());
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
     }
 }

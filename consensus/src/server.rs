@@ -126,10 +126,8 @@ async fn answer(
     match question {
         Question::Unclear(error) => Err(format!("not understood: {error}")),
         Question::Newer(newer, payload) => {
-            if let Some((to, vote)) = wire::append_in(&payload)
-                && !node.is_of_another_generation(from)
-            {
-                note_newer(node, to, &vote, &newer);
+            if let Some((to, vote)) = wire::append_in(&payload) {
+                note_newer(node, from, to, &vote, &newer);
             }
             Err(newer.to_string())
         }
@@ -150,7 +148,7 @@ async fn answer(
             match body {
                 Ask::Raft { to, rpc: Rpc::Append(request) } => answer_append(node, to, request).await,
                 // On the heap, all that is rare: each question is a task as large as the largest answer.
-                Ask::Raft { to, rpc } => Box::pin(answer_raft(node, to, rpc)).await,
+                Ask::Raft { to, rpc } => Box::pin(answer_raft(node, from, to, rpc)).await,
                 Ask::Propose(proposal) => {
                     Ok(node.envelope(&Box::pin(propose::take_forwarded(node, *proposal)).await))
                 }
@@ -180,18 +178,23 @@ async fn answer_append(
     encode(node, answer)
 }
 
-/// The leader's log has something that this version does not know. Of a leader that was deposed it is not noted: the next one may
-/// never send it.
-fn note_newer(node: &Arc<Node>, to: u64, vote: &VoteOf<TypeConfig>, newer: &Newer) {
+/// The leader's log has something that this version does not know.
+fn note_newer(node: &Arc<Node>, from: &NodeId, to: u64, vote: &VoteOf<TypeConfig>, newer: &Newer) {
     let Ok(raft) = raft_for(node, to) else { return };
     let metrics = raft.metrics();
     let present = metrics.borrow_watched().vote;
-    if *vote >= present {
+    if counts(vote, &present, node.is_of_another_generation(from)) {
         node.refusals.note(newer);
     }
 }
 
-async fn answer_raft(node: &Arc<Node>, to: u64, rpc: Rpc) -> Result<Bytes, String> {
+/// What came under `vote` is of a leader that this node would follow. What is not may never come again: the next leader does not
+/// have it, or it is of another cluster.
+fn counts(vote: &VoteOf<TypeConfig>, present: &VoteOf<TypeConfig>, is_of_another_generation: bool) -> bool {
+    vote >= present && !is_of_another_generation
+}
+
+async fn answer_raft(node: &Arc<Node>, from: &NodeId, to: u64, rpc: Rpc) -> Result<Bytes, String> {
     let raft = raft_for(node, to)?;
     match rpc {
         Rpc::Append(request) => answer_append(node, to, request).await,
@@ -200,7 +203,7 @@ async fn answer_raft(node: &Arc<Node>, to: u64, rpc: Rpc) -> Result<Bytes, Strin
         Rpc::Transfer(request) => encode(node, raft.handle_transfer_leader(request).await),
         Rpc::Snapshot { vote, meta, state } => {
             if let Some(newer) = machine::newer_in(&state) {
-                note_newer(node, to, &vote, &newer);
+                note_newer(node, from, to, &vote, &newer);
                 return Err(newer.to_string());
             }
             let snapshot = SnapshotOf::<TypeConfig, String> { meta, snapshot: state };
@@ -280,7 +283,7 @@ mod tests {
         assert!(queue.try_recv().is_err(), "the refused message is in the queue all the same");
     }
 
-    /// The refusal has the version and the way out instead of a parser's words; where no Raft would have taken it, nothing is noted.
+    /// The refusal has the version and the way out instead of a parser's words.
     #[tokio::test]
     async fn an_append_that_has_something_newer_is_refused_with_the_version() {
         let dir = tempfile::tempdir().unwrap();
@@ -292,8 +295,25 @@ mod tests {
         };
         let refusal = ask(wire::tests::made_newer(&wire::tests::append())).await.unwrap_err();
         assert_eq!(refusal, Newer::named("frobnicate").to_string());
-        assert_eq!(node.refusals.last(), None);
         let damaged = ask("{".to_owned()).await.unwrap_err();
         assert!(damaged.starts_with("not understood: "), "{damaged}");
+    }
+
+    #[test]
+    fn what_is_refused_of_a_deposed_leader_or_of_another_cluster_is_not_noted() {
+        type Vote = VoteOf<TypeConfig>;
+        let present = Vote::new_committed(3, 2);
+        for (vote, is_followed) in [
+            (Vote::new_committed(3, 2), true),
+            (Vote::new_committed(4, 1), true),
+            (Vote::new_committed(3, 3), true),
+            (Vote::new_committed(3, 1), false),
+            (Vote::new_committed(2, 3), false),
+        ] {
+            assert_eq!(counts(&vote, &present, false), is_followed, "{vote}");
+            assert!(!counts(&vote, &present, true), "{vote}");
+        }
+        // It was elected by this node's vote, and says so itself for the first time.
+        assert!(counts(&present, &Vote::new(3, 2), false));
     }
 }

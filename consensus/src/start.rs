@@ -44,15 +44,7 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
         founder: Incarnation::default(),
     };
     if force::is_asked_to_rejoin(&dir) {
-        // Opened for a look, and closed before it is moved.
-        let is_outranked = match store::open(&dir, fresh())? {
-            // One of the same generation is the log of another survivor. Which of the two counts is not known yet.
-            Opened::Sound { store, identity, .. } => {
-                store.outranked_by().map_err(io)?.is_some_and(|by| by > identity.generation)
-            }
-            Opened::Damaged { .. } => false,
-        };
-        force::put_aside(&dir, is_outranked).map_err(io)?;
+        rejoin(&dir, fresh())?;
     }
     let opened = go_on_alone(&dir, store::open(&dir, fresh())?).map_err(io)?;
     let (standing, standing_rx) = watch::channel(Standing::default());
@@ -94,6 +86,21 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
     let engine = Engine { node, listener, calls: calls_rx, order: order_rx, bootstrap };
     spawn(engine).map_err(|source| StartError::Thread { source })?;
     Ok((Handle { calls, committed, standing: standing_rx, order, reached }, Inbox(inbox_rx)))
+}
+
+/// Puts the log aside if it is outranked, as this node was asked to. The wish stays if a log that counts is newer than this version.
+fn rejoin(dir: &Path, fresh: Identity) -> Result<(), StartError> {
+    let io = |source| StartError::Open { file: dir.join(store::FILE), source };
+    // Opened for a look, and closed before it is moved.
+    let is_outranked = match store::open(dir, fresh) {
+        // One of the same generation is the log of another survivor. Which of the two counts is not known yet.
+        Ok(Opened::Sound { store, .. }) => store.is_outranked().map_err(io)?,
+        Ok(Opened::Damaged { .. }) => false,
+        // Nobody needs to know what is in a log that is put aside.
+        Err(StartError::Newer { .. }) if store::is_newer_outranked(dir).map_err(io)? => true,
+        Err(error) => return Err(error),
+    };
+    force::put_aside(dir, is_outranked).map_err(io)
 }
 
 /// A forced recovery that was ordered for this log is carried out before anything else.
@@ -173,4 +180,65 @@ fn id_in_first_entry(store: &Store, identity: &Identity) -> std::io::Result<Opti
         .nodes()
         .find(|(_, voter)| voter.name == identity.node && voter.incarnation == identity.incarnation);
     Ok(own.map(|(id, _)| *id))
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::RaftSnapshotBuilder;
+    use redb::Durability;
+
+    use super::*;
+    use crate::machine::tests::newer_state;
+    use crate::store::{key, put};
+
+    fn identity() -> Identity {
+        Identity {
+            format: FORMAT,
+            cluster: "shop".to_owned(),
+            node: "db1".into(),
+            incarnation: Incarnation("a".to_owned()),
+            raft_id: Some(1),
+            generation: Generation::default(),
+            founder: Incarnation::default(),
+        }
+    }
+
+    /// A directory with a log that is newer than this version, and the wish to come back as a new member. `by`: the generation in
+    /// which the cluster has gone on without it.
+    async fn newer_log(by: Option<Generation>) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let Ok(Opened::Sound { store, mut machine, .. }) = store::open(dir.path(), identity()) else {
+            panic!("a new log is not used")
+        };
+        machine.build_snapshot().await.unwrap();
+        let mut stored: serde_json::Value = store.get(key::SNAPSHOT).unwrap().unwrap();
+        stored["state"] = newer_state().into();
+        store.write(Durability::Immediate, |t| put(t, key::SNAPSHOT, &stored)).unwrap();
+        if let Some(by) = by {
+            store.outrank("the cluster has gone on without this log", by).unwrap();
+        }
+        force::ask_to_rejoin(dir.path()).unwrap();
+        dir
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_outranked_is_put_aside_even_if_it_is_newer() {
+        let dir = newer_log(Some(Generation::default().next())).await;
+        rejoin(dir.path(), identity()).unwrap();
+        assert!(!dir.path().join(store::FILE).exists());
+        assert!(dir.path().join("raft.redb.outranked-1").exists(), "it is kept");
+        assert!(!force::is_asked_to_rejoin(dir.path()));
+        assert!(matches!(store::open(dir.path(), identity()), Ok(Opened::Sound { .. })), "the way is free");
+    }
+
+    #[tokio::test]
+    async fn a_newer_log_that_may_count_stays_and_so_does_the_wish() {
+        for by in [None, Some(Generation::default())] {
+            let dir = newer_log(by).await;
+            let refused = rejoin(dir.path(), identity()).unwrap_err();
+            assert!(matches!(refused, StartError::Newer { .. }), "{refused}");
+            assert!(dir.path().join(store::FILE).exists());
+            assert!(force::is_asked_to_rejoin(dir.path()));
+        }
+    }
 }

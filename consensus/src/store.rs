@@ -31,7 +31,7 @@ use crate::newer::decode;
 use crate::standing::Standing;
 use crate::types::{Incarnation, Line, Stamp, Voter};
 
-pub(crate) use open::FILE;
+pub(crate) use open::{FILE, is_newer_outranked};
 pub use open::{Opened, in_memory, open};
 
 /// Written into every file; a file of another format is refused.
@@ -177,6 +177,15 @@ impl Store {
     /// The disk's.
     pub fn outranked_by(&self) -> io::Result<Option<Generation>> {
         self.get(key::OUTRANKED)
+    }
+
+    /// The cluster has gone on without this log in a higher generation than the log's own.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn is_outranked(&self) -> io::Result<bool> {
+        let own = self.identity()?.map(|identity| identity.generation);
+        Ok(own.zip(self.outranked_by()?).is_some_and(|(own, by)| by > own))
     }
 
     /// Makes this log the first of a new generation, in one synced transaction: its state is what all its entries make, with the

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use baton_consensus::ProposeError;
 use baton_consensus::transport::{Channel, Link, Listener, dial};
-use baton_runbooks::model::NodeId;
+use baton_runbooks::model::{Epoch, NodeId, SyncGeneration};
 use bytes::Bytes;
 use harness::{Cluster, NAMES, SOON, free_addr, tls};
 
@@ -20,11 +20,16 @@ const NEWER: &str = r#""command":"frobnicate""#;
 /// Bytes of a frame before its payload.
 const HEADER: usize = 9;
 
+/// The beginning of a snapshot's state in a frame, and the same of a later version which needs something.
+const STATE: &str = r#""state":"{\"applied\":"#;
+const NEEDS: &str = r#""state":"{\"needs\":[\"frobnicate\"],\"applied\":"#;
+
 /// All that is sent to a node passes here, under the certificates of both ends. While that is switched on, a command comes out
-/// as one that the node does not know.
+/// as one that the node does not know; or a snapshot as one that needs what it does not know.
 struct Detour {
     addr: SocketAddr,
     is_newer: Arc<AtomicBool>,
+    is_needed: Arc<AtomicBool>,
 }
 
 impl Detour {
@@ -35,21 +40,21 @@ impl Detour {
         let mut listener = Listener::bind(free_addr(), tls(&pki, "shop", name), members, &channels).unwrap();
         let addr = listener.local_addr();
         let own = cluster.members.iter().find(|member| member.id == NodeId::from(name)).unwrap().raft_addr;
-        let is_newer = Arc::new(AtomicBool::new(false));
-        let switch = Arc::clone(&is_newer);
+        let (is_newer, is_needed): (Arc<AtomicBool>, Arc<AtomicBool>) = Default::default();
+        let switches = [(Arc::clone(&is_newer), KNOWN, NEWER), (Arc::clone(&is_needed), STATE, NEEDS)];
         tokio::spawn(async move {
             loop {
                 let (from, channel, link) = listener.accept().await;
-                let (tls, switch) = (tls(&pki, "shop", from.as_str()), Arc::clone(&switch));
+                let (tls, switches) = (tls(&pki, "shop", from.as_str()), switches.clone());
                 tokio::spawn(async move {
                     // A node that is not there: the link ends, and is dialed anew.
                     if let Ok(onward) = dial(&tls, &name.into(), own, channel, SOON).await {
-                        pass(link, onward, &switch).await;
+                        pass(link, onward, &switches).await;
                     }
                 });
             }
         });
-        Self { addr, is_newer }
+        Self { addr, is_newer, is_needed }
     }
 
     fn switch(&self, is_newer: bool) {
@@ -57,15 +62,21 @@ impl Detour {
     }
 }
 
+/// While it is on, the first text comes out as the second.
+type Switch = (Arc<AtomicBool>, &'static str, &'static str);
+
 /// Passes frames in both directions until one end is gone.
-async fn pass(link: Link, onward: Link, is_newer: &AtomicBool) {
+async fn pass(link: Link, onward: Link, switches: &[Switch]) {
     let (mut to_asker, mut asked) = link.split();
     let (mut to_node, mut answered) = onward.split();
     loop {
         let sent = tokio::select! {
             frame = asked.recv() => match frame {
-                Ok(Some(frame)) if is_newer.load(Ordering::SeqCst) => to_node.send(made_newer(frame)).await,
-                Ok(Some(frame)) => to_node.send(frame).await,
+                Ok(Some(frame)) => {
+                    let on = switches.iter().filter(|(is_on, ..)| is_on.load(Ordering::SeqCst));
+                    let frame = on.fold(frame, |frame, (_, known, newer)| made_newer(frame, known, newer));
+                    to_node.send(frame).await
+                }
                 Ok(None) | Err(_) => return,
             },
             frame = answered.recv() => match frame {
@@ -79,10 +90,10 @@ async fn pass(link: Link, onward: Link, is_newer: &AtomicBool) {
     }
 }
 
-fn made_newer(frame: Bytes) -> Bytes {
+fn made_newer(frame: Bytes, known: &str, newer: &str) -> Bytes {
     let (header, payload) = frame.split_at(HEADER);
     match std::str::from_utf8(payload) {
-        Ok(text) if text.contains(KNOWN) => [header, text.replace(KNOWN, NEWER).as_bytes()].concat().into(),
+        Ok(text) if text.contains(known) => [header, text.replace(known, newer).as_bytes()].concat().into(),
         Ok(_) | Err(_) => frame,
     }
 }
@@ -178,4 +189,35 @@ async fn an_older_node_keeps_the_leader_in_office_and_decides_nothing() {
     assert!(last_of_mon(&cluster).2 < decided);
     detour.switch(false);
     cluster.assert_same(decided).await;
+}
+
+/// The entry that it would refuse is purged, and the snapshot that has its effect is refused too: it is not carried past it.
+#[tokio::test]
+async fn an_older_node_is_not_carried_past_it_by_a_snapshot() {
+    let (mut cluster, detour) = formed().await;
+    // Enough for a snapshot and a purge of what is before it.
+    let mut last = 0;
+    for _ in 0..50 {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..32 {
+            let handle = cluster.node("db1").clone();
+            let command = harness::release(Epoch(0), SyncGeneration(0));
+            tasks.spawn(async move { handle.propose(command, SOON).await.unwrap().index });
+        }
+        last = tasks.join_all().await.into_iter().max().unwrap();
+    }
+    cluster.assert_same(last).await;
+    cluster.kill("mon").await;
+    // A new log gets a snapshot for certain: nobody sends to it while the old entries are purged.
+    std::fs::remove_file(cluster.log_file("mon")).unwrap();
+    detour.is_needed.store(true, Ordering::SeqCst);
+    cluster.start("mon");
+    let standing = cluster.wait("mon", "its problem", |standing| standing.newer_log).await;
+    let problem = standing.problem.unwrap();
+    assert!(problem.contains("`frobnicate`"), "{problem}");
+    assert!(!standing.retired, "its log is whole");
+    assert!(cluster.node("mon").committed().borrow().index < last, "it has not caught up");
+    detour.is_needed.store(false, Ordering::SeqCst);
+    cluster.wait("mon", "an end of it", |standing| !standing.newer_log && standing.problem.is_none()).await;
+    cluster.assert_same(last).await;
 }

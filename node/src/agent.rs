@@ -18,6 +18,7 @@ pub mod clock;
 mod contest;
 mod drill;
 mod driver;
+mod ending;
 mod executor;
 mod exposure;
 mod hands;
@@ -49,7 +50,6 @@ use baton_runbooks::lease::Terms;
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::ledger::Command;
 use baton_runbooks::model::NodeKind;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::Exit;
@@ -97,6 +97,10 @@ pub fn run(config: Config) -> ExitCode {
         Err(error) => {
             tracing::error!("the agent cannot start: {error:#}");
             eprintln!("baton agent: {error:#}");
+            if let Some(patience) = ending::linger(&error) {
+                crate::telemetry::flush();
+                runtime.block_on(ending::stopped_within(patience));
+            }
             Exit::Usage.into()
         }
     }
@@ -154,7 +158,7 @@ async fn live(config: Arc<Config>) -> anyhow::Result<()> {
     drill::start(&context);
     context.consensus.prefer(reports::preferred(&config, None));
     let core = core_setup(&context, boot);
-    let stopped = stop_signal()?;
+    let stopped = ending::stop_signal()?;
     tracing::info!("agent started");
     let ended = driver::run(context.clone(), core, observed, observations, inbox, stopped).await;
     leave(context).await;
@@ -263,18 +267,6 @@ async fn close_redis(hands: &Hands) {
             "Redis does not refuse writes; its port is closed"
         );
     }
-}
-
-/// Ends at the first SIGTERM or SIGINT.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }
 
 fn consensus_options(config: &Config, tls: Tls) -> Options {

@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex};
 
 use openraft::alias::VoteOf;
 use openraft::entry::RaftEntry;
-use redb::{Database, DatabaseError, Durability, StorageBackend, StorageError};
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageBackend, StorageError, TableError};
+use serde::Deserialize;
 
 use super::{FORMAT, Identity, LOG, META, Store, key, put};
 use crate::error::StartError;
 use crate::machine::Machine;
-use crate::newer::Newer;
+use crate::newer::{Newer, decode};
 use crate::types::{LogId, Stamp, TypeConfig};
 
 /// The log's file in the state directory.
@@ -68,6 +69,7 @@ pub fn open(dir: &Path, fresh: Identity) -> Result<Opened, StartError> {
     let (store, identity, machine) = match verified {
         Ok(Ok(Verified::Ours(store, identity, machine))) => (store, identity, machine),
         Ok(Ok(Verified::NotOurs(identity))) => return Err(not_ours(file, &identity, &fresh)),
+        Ok(Ok(Verified::OfNewerFormat(format))) => return Err(of_newer_format(file, format)),
         Ok(Err(error)) => match Newer::in_error(&error) {
             Some(newer) => return Err(StartError::Newer { file, newer: newer.clone() }),
             None => return Ok(Opened::Damaged { why: error.to_string() }),
@@ -83,10 +85,29 @@ pub fn open(dir: &Path, fresh: Identity) -> Result<Opened, StartError> {
 fn not_ours(file: PathBuf, found: &Identity, fresh: &Identity) -> StartError {
     let is_same_node = found.cluster == fresh.cluster && found.node == fresh.node;
     if is_same_node && found.format > FORMAT {
-        return StartError::Newer { file, newer: Newer::named(&format!("format {}", found.format)) };
+        return of_newer_format(file, found.format);
     }
     let name = |id: &Identity| format!("node {} of cluster {} (format {})", id.node, id.cluster, id.format);
     StartError::Foreign { file, found: name(found), expected: name(fresh) }
+}
+
+fn of_newer_format(file: PathBuf, format: u32) -> StartError {
+    StartError::Newer { file, newer: Newer::named(&format!("format {format}")) }
+}
+
+/// The log in `dir` is retired since the cluster has gone on in a higher generation without it. Asked of a log that is newer than
+/// this version: nothing else of it is looked at. One of the same generation is the log of another survivor, and which of the two
+/// counts is not known yet. `false` too if the file is of another format, in which nothing can be asked for.
+///
+/// # Errors
+/// The disk's.
+pub(crate) fn is_newer_outranked(dir: &Path) -> io::Result<bool> {
+    let db =
+        Database::builder().set_cache_size(CACHE_BYTES).open(dir.join(FILE)).map_err(io::Error::other)?;
+    if format_of(&db)?.is_none_or(|(format, _)| format != FORMAT) {
+        return Ok(false);
+    }
+    Store { db: Arc::new(db), stamp: Arc::default(), standing: None }.is_outranked()
 }
 
 /// A log in memory, for the storage suite.
@@ -122,9 +143,39 @@ enum Verified {
     Ours(Store, Identity, Box<Machine>),
     /// A log of somebody else, or of another format. What else is in it is not looked at.
     NotOurs(Identity),
+    /// A log of a newer format, which does not say in this one's words whose it is.
+    OfNewerFormat(u32),
+}
+
+/// What the record of the identity has in every format.
+#[derive(Deserialize)]
+struct Marked {
+    format: u32,
+}
+
+/// The format of the file, and the whole record that says so; `None`: there is none yet. Nothing is written.
+fn format_of(db: &Database) -> io::Result<Option<(u32, Vec<u8>)>> {
+    let t = db.begin_read().map_err(io::Error::other)?;
+    let meta = match t.open_table(META) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(io::Error::other(error)),
+    };
+    let Some(record) = meta.get(key::IDENTITY).map_err(io::Error::other)? else { return Ok(None) };
+    let record = record.value().to_vec();
+    let Marked { format } = decode(&record)?;
+    Ok(Some((format, record)))
 }
 
 fn verify(db: Database, fresh: &Identity) -> io::Result<Verified> {
+    // First, since nothing else of another format needs to be readable here, and nothing of it is changed.
+    if let Some((format, record)) = format_of(&db)?.filter(|(format, _)| *format != FORMAT) {
+        return match decode(&record) {
+            Ok(identity) => Ok(Verified::NotOurs(identity)),
+            Err(_) if format > FORMAT => Ok(Verified::OfNewerFormat(format)),
+            Err(error) => Err(error),
+        };
+    }
     create_tables(&db)?;
     let store = Store { db: Arc::new(db), stamp: Arc::default(), standing: None };
     let identity = match store.identity()? {
@@ -137,8 +188,7 @@ fn verify(db: Database, fresh: &Identity) -> io::Result<Verified> {
             fresh.clone()
         }
     };
-    // First, since nothing of another format needs to be readable here.
-    if identity.format != FORMAT || identity.cluster != fresh.cluster || identity.node != fresh.node {
+    if identity.cluster != fresh.cluster || identity.node != fresh.node {
         return Ok(Verified::NotOurs(identity));
     }
     let vote: Option<VoteOf<TypeConfig>> = store.get(key::VOTE)?;
@@ -173,6 +223,7 @@ fn verify_entries(store: &Store, purged: Option<LogId>) -> io::Result<Option<Log
 mod tests {
     use baton_runbooks::model::Generation;
     use openraft::RaftSnapshotBuilder;
+    use redb::{TableDefinition, WriteTransaction};
 
     use super::*;
     use crate::machine::tests::newer_state;
@@ -191,19 +242,23 @@ mod tests {
         }
     }
 
-    /// A directory with a log whose first entry is this text.
-    fn with_entry(text: &str) -> tempfile::TempDir {
+    /// A directory with a log of this node's that was then changed.
+    fn with(change: impl FnOnce(&WriteTransaction) -> io::Result<()>) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let Opened::Sound { store, .. } = open(dir.path(), identity()).unwrap() else {
             panic!("a new log is damaged")
         };
-        let written = store.write(Durability::Immediate, |t| {
+        store.write(Durability::Immediate, change).unwrap();
+        dir
+    }
+
+    /// A directory with a log whose first entry is this text.
+    fn with_entry(text: &str) -> tempfile::TempDir {
+        with(|t| {
             let mut log = t.open_table(LOG).map_err(io::Error::other)?;
             log.insert(0, text.as_bytes()).map_err(io::Error::other)?;
             Ok(())
-        });
-        written.unwrap();
-        dir
+        })
     }
 
     /// What this version does not know in the log in `dir`, which stays as it is.
@@ -257,23 +312,51 @@ mod tests {
         assert_eq!(newer_at_start(dir.path()), "frobnicate");
     }
 
+    /// A directory with a log of which this stands in the identity's place, and which has nothing else that can be read.
+    fn with_identity(record: &serde_json::Value) -> tempfile::TempDir {
+        with(|t| {
+            put(t, key::IDENTITY, record)?;
+            t.delete_table(LOG).map_err(io::Error::other)?;
+            t.open_table(TableDefinition::<&str, &str>::new("log")).map_err(io::Error::other)?;
+            Ok(())
+        })
+    }
+
     #[test]
     fn a_log_of_a_newer_format_is_told_from_another_nodes() {
-        let found = |change: fn(&mut Identity)| {
-            let mut found = identity();
-            change(&mut found);
-            not_ours(PathBuf::from("raft.redb"), &found, &identity())
-        };
-        let newer = found(|id| id.format = FORMAT + 1);
-        assert!(matches!(&newer, StartError::Newer { newer, .. } if newer.name == "format 2"), "{newer}");
+        let newer = Identity { format: FORMAT + 1, ..identity() };
+        let newer = with_identity(&serde_json::to_value(newer).unwrap());
+        assert_eq!(newer_at_start(newer.path()), "format 2");
         let foreign: [fn(&mut Identity); 3] = [
             |id| id.node = "db2".into(),
             |id| (id.format, id.cluster) = (FORMAT + 1, "other".to_owned()),
             |id| id.format = FORMAT - 1,
         ];
         for change in foreign {
-            let refused = found(change);
+            let dir = tempfile::tempdir().unwrap();
+            let mut found = identity();
+            change(&mut found);
+            assert!(matches!(open(dir.path(), found).unwrap(), Opened::Sound { .. }));
+            let Err(refused) = open(dir.path(), identity()) else { panic!("another's log is used") };
             assert!(matches!(refused, StartError::Foreign { .. }), "{refused}");
+        }
+    }
+
+    /// Its fields may be gone or of another type, and so may the tables.
+    #[test]
+    fn a_newer_format_needs_to_have_nothing_but_its_number() {
+        for record in [
+            serde_json::json!({"format": 2}),
+            serde_json::json!({"format": 2, "cluster": {"name": "shop"}, "node": 1, "incarnation": null}),
+        ] {
+            let dir = with_identity(&record);
+            assert_eq!(newer_at_start(dir.path()), "format 2");
+            assert_eq!(newer_at_start(dir.path()), "format 2", "nothing was written");
+            assert!(!is_newer_outranked(dir.path()).unwrap());
+        }
+        for record in [serde_json::json!({"format": 1}), serde_json::json!({"format": "two"})] {
+            let dir = with_identity(&record);
+            assert!(matches!(open(dir.path(), identity()).unwrap(), Opened::Damaged { .. }), "{record}");
         }
     }
 }
