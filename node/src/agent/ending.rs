@@ -78,7 +78,7 @@ mod tests {
     #[tokio::test]
     async fn a_signal_ends_the_wait() {
         let waited = async {
-            tokio::join!(stopped_within(Duration::from_secs(3600)), async {
+            tokio::join!(biased; stopped_within(Duration::from_secs(3600)), async {
                 nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
             })
         };
