@@ -184,36 +184,14 @@ fn id_in_first_entry(store: &Store, identity: &Identity) -> std::io::Result<Opti
 
 #[cfg(test)]
 mod tests {
-    use openraft::RaftSnapshotBuilder;
-    use redb::Durability;
-
     use super::*;
-    use crate::machine::tests::newer_state;
-    use crate::store::{key, put};
-
-    fn identity() -> Identity {
-        Identity {
-            format: FORMAT,
-            cluster: "shop".to_owned(),
-            node: "db1".into(),
-            incarnation: Incarnation("a".to_owned()),
-            raft_id: Some(1),
-            generation: Generation::default(),
-            founder: Incarnation::default(),
-        }
-    }
+    use crate::store::open_tests::{identity, with_newer_snapshot};
 
     /// A directory with a log that is newer than this version, and the wish to come back as a new member. `by`: the generation in
     /// which the cluster has gone on without it.
     async fn newer_log(by: Option<Generation>) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let Ok(Opened::Sound { store, mut machine, .. }) = store::open(dir.path(), identity()) else {
-            panic!("a new log is not used")
-        };
-        machine.build_snapshot().await.unwrap();
-        let mut stored: serde_json::Value = store.get(key::SNAPSHOT).unwrap().unwrap();
-        stored["state"] = newer_state().into();
-        store.write(Durability::Immediate, |t| put(t, key::SNAPSHOT, &stored)).unwrap();
+        let store = with_newer_snapshot(dir.path()).await;
         if let Some(by) = by {
             store.outrank("the cluster has gone on without this log", by).unwrap();
         }

@@ -31,6 +31,8 @@ use crate::newer::decode;
 use crate::standing::Standing;
 use crate::types::{Incarnation, Line, Stamp, Voter};
 
+#[cfg(test)]
+pub(crate) use open::tests as open_tests;
 pub(crate) use open::{FILE, is_newer_outranked};
 pub use open::{Opened, in_memory, open};
 

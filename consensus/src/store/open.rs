@@ -220,7 +220,7 @@ fn verify_entries(store: &Store, purged: Option<LogId>) -> io::Result<Option<Log
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use baton_runbooks::model::Generation;
     use openraft::RaftSnapshotBuilder;
     use redb::{TableDefinition, WriteTransaction};
@@ -230,7 +230,7 @@ mod tests {
     use crate::types::Incarnation;
     use crate::wire::tests::{entry, made_newer};
 
-    fn identity() -> Identity {
+    pub(crate) fn identity() -> Identity {
         Identity {
             format: FORMAT,
             cluster: "shop".to_owned(),
@@ -298,17 +298,22 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_newer_snapshot_is_no_damage_either() {
-        let dir = tempfile::tempdir().unwrap();
-        let Opened::Sound { store, mut machine, .. } = open(dir.path(), identity()).unwrap() else {
+    /// A log of this node's in `dir` whose snapshot is of a newer version.
+    pub(crate) async fn with_newer_snapshot(dir: &Path) -> Store {
+        let Opened::Sound { store, mut machine, .. } = open(dir, identity()).unwrap() else {
             panic!("a new log is damaged")
         };
         machine.build_snapshot().await.unwrap();
         let mut stored: serde_json::Value = store.get(key::SNAPSHOT).unwrap().unwrap();
         stored["state"] = newer_state().into();
         store.write(Durability::Immediate, |t| put(t, key::SNAPSHOT, &stored)).unwrap();
-        drop((store, machine));
+        store
+    }
+
+    #[tokio::test]
+    async fn a_newer_snapshot_is_no_damage_either() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(with_newer_snapshot(dir.path()).await);
         assert_eq!(newer_at_start(dir.path()), "frobnicate");
     }
 
