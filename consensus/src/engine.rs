@@ -34,6 +34,7 @@ use crate::network::Network;
 use crate::newer;
 use crate::node::{Log, Metrics, Node};
 use crate::observe::{Anchor, heartbeat, observe};
+use crate::outbox;
 use crate::pace;
 use crate::peer::Peer;
 use crate::propose;
@@ -129,6 +130,7 @@ impl Engine {
             }
         }
         node.set_peers(peers);
+        vital("outbox", outbox::keep(Arc::clone(&node)));
         vital("raft", lead_through(Arc::clone(&node), order, bootstrap));
         serve_calls(&node, calls).await
     }
@@ -188,12 +190,9 @@ async fn serve_call(node: &Arc<Node>, call: Call) {
         Call::ReadBarrier { deadline, reply } => {
             let _ = reply.send(Box::pin(propose::read_barrier(node, deadline)).await);
         }
-        Call::Tell { to, body, deadline, wants_answer, mut reply } => {
+        Call::Request { to, body, deadline, mut reply } => {
             let told = async {
                 let peer = node.peer(&to, Channel::Peer)?;
-                if !wants_answer && node.knows_notes(&to) {
-                    return peer.note(body);
-                }
                 // The answer says that the message is there, and nothing else.
                 peer.ask(Kind::Message, body, deadline).await.map(drop)
             };

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::{HandOverError, ProposeError, ReadError, RequestError};
 use crate::force::Place;
+use crate::outbox::Outbox;
 use crate::standing::{Committed, Standing};
 use crate::types::{Incarnation, Stamp};
 
@@ -50,6 +51,11 @@ impl Inbox {
     pub async fn recv(&mut self) -> Option<Inbound> {
         self.0.recv().await
     }
+
+    /// The next message if it is here. Whoever only asks is not woken by what comes.
+    pub fn try_recv(&mut self) -> Option<Inbound> {
+        self.0.try_recv().ok()
+    }
 }
 
 /// In what capacity a command is proposed.
@@ -74,11 +80,10 @@ pub(crate) enum Call {
         deadline: Duration,
         reply: oneshot::Sender<Result<u64, ReadError>>,
     },
-    Tell {
+    Request {
         to: NodeId,
         body: Bytes,
         deadline: Duration,
-        wants_answer: bool,
         reply: oneshot::Sender<Result<(), RequestError>>,
     },
     HandOver {
@@ -97,23 +102,9 @@ pub struct Handle {
     pub(crate) committed: watch::Receiver<Committed>,
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) order: watch::Sender<Vec<NodeId>>,
+    pub(crate) outbox: Arc<Outbox>,
     /// This node's log and how far it has come; `None`: it is damaged.
     pub(crate) reached: Option<(Incarnation, Arc<Mutex<Stamp>>)>,
-}
-
-/// A message that is being sent.
-#[derive(Debug)]
-pub struct Told(oneshot::Receiver<Result<(), RequestError>>);
-
-impl Told {
-    /// Whether it has left; `None` while it is still here.
-    pub fn ended(&mut self) -> Option<Result<(), RequestError>> {
-        match self.0.try_recv() {
-            Ok(ended) => Some(ended),
-            Err(oneshot::error::TryRecvError::Closed) => Some(Err(RequestError::Shutdown)),
-            Err(oneshot::error::TryRecvError::Empty) => None,
-        }
-    }
 }
 
 impl Handle {
@@ -215,19 +206,10 @@ impl Handle {
         answer.await.map_err(|_| HandOverError::Shutdown)?
     }
 
-    /// Sends a message to a peer of which nobody needs to know whether it has arrived. Whether it is still here can be asked;
-    /// nobody is woken by it. Dropping that calls back what is still here.
-    #[must_use]
-    pub fn tell(&self, to: &NodeId, body: Bytes, deadline: Duration) -> Told {
-        self.send(to, body, deadline, false)
-    }
-
-    fn send(&self, to: &NodeId, body: Bytes, deadline: Duration, wants_answer: bool) -> Told {
-        let (reply, answer) = oneshot::channel();
-        let call = Call::Tell { to: to.clone(), body, deadline, wants_answer, reply };
-        // A queue that is full ends it at once.
-        let _ = self.calls.try_send(call);
-        Told(answer)
+    /// Sends a message to a peer of which nobody needs to know whether it has arrived. It leaves with the next heartbeat, or
+    /// after two without any, unless a newer one has taken its place.
+    pub fn post(&self, to: &NodeId, body: Bytes) {
+        self.outbox.put(to, body);
     }
 
     /// Sends a message to a peer and waits until it is in the queue of the peer's agent.
@@ -235,11 +217,12 @@ impl Handle {
     /// # Errors
     /// See [`RequestError`].
     pub async fn request(&self, to: &NodeId, body: Bytes, deadline: Duration) -> Result<(), RequestError> {
-        let answer = self.send(to, body, deadline, true).0;
-        let late = || Err(RequestError::TimedOut { to: to.clone() });
+        let (reply, answer) = oneshot::channel();
+        // A queue that is full ends it at once.
+        let _ = self.calls.try_send(Call::Request { to: to.clone(), body, deadline, reply });
         match tokio::time::timeout(deadline, answer).await {
             Ok(answer) => answer.unwrap_or(Err(RequestError::Shutdown)),
-            Err(_) => late(),
+            Err(_) => Err(RequestError::TimedOut { to: to.clone() }),
         }
     }
 

@@ -18,6 +18,7 @@ mod network;
 mod newer;
 mod node;
 mod observe;
+mod outbox;
 mod pace;
 mod peer;
 pub mod pki;
@@ -41,7 +42,7 @@ use baton_runbooks::ledger::Command;
 use baton_runbooks::model::NodeId;
 
 pub use error::{HandOverError, ProposeError, ReadError, RequestError, StartError};
-pub use handle::{Applied, Handle, Inbound, Inbox, Told};
+pub use handle::{Applied, Handle, Inbound, Inbox};
 pub use newer::Newer;
 pub use standing::{Committed, Standing};
 pub use start::start;

@@ -17,6 +17,7 @@ use crate::handle::Inbound;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::newer::{Newer, Refusals};
+use crate::outbox::Outbox;
 use crate::peer::Peer;
 use crate::standing::Standing;
 use crate::store::{Identity, Store};
@@ -44,6 +45,8 @@ pub struct Node {
     pub log: Option<Log>,
     pub standing: watch::Sender<Standing>,
     pub inbox: mpsc::Sender<Inbound>,
+    /// Filled by the handles.
+    pub outbox: Arc<Outbox>,
     /// Start of the grid on which this thread wakes.
     began: Instant,
     /// Something that [`crate::founding`] or the standing depends on has changed.
@@ -110,6 +113,7 @@ impl Node {
             log,
             standing: parts.standing,
             inbox: parts.inbox,
+            outbox: Arc::default(),
             began: Instant::now(),
             changed: Notify::new(),
             refusals: Refusals::default(),
@@ -212,6 +216,7 @@ impl Node {
     /// Raft took an append or a heartbeat of the leader.
     pub fn hear_leader(&self) {
         *lock(&self.leader_heard_at) = Some(Instant::now());
+        self.outbox.open();
     }
 
     /// When Raft last did.

@@ -69,6 +69,9 @@ pub async fn keep(node: Arc<Node>, raft: Raft) {
         if leads && raft.trigger().heartbeat().await.is_err() {
             return;
         }
+        if leads {
+            node.outbox.open();
+        }
         match until.filter(|_| !leads) {
             // A leader that was made one by its predecessor has not ticked before.
             Some(until) => {

@@ -1,6 +1,7 @@
 //! Starting the consensus thread.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use baton_runbooks::model::Generation;
 use openraft::EntryPayload;
@@ -83,9 +84,10 @@ pub fn start(options: Options) -> Result<(Handle, Inbox), StartError> {
         inbox,
         session: random_name(),
     });
+    let outbox = Arc::clone(&node.outbox);
     let engine = Engine { node, listener, calls: calls_rx, order: order_rx, bootstrap };
     spawn(engine).map_err(|source| StartError::Thread { source })?;
-    Ok((Handle { calls, committed, standing: standing_rx, order, reached }, Inbox(inbox_rx)))
+    Ok((Handle { calls, committed, standing: standing_rx, order, outbox, reached }, Inbox(inbox_rx)))
 }
 
 /// Puts the log aside if it is outranked, as this node was asked to. The wish stays if a log that counts is newer than this version.

@@ -126,7 +126,8 @@ async fn a_damaged_log_does_not_vote_and_the_node_can_still_be_asked() {
     let mut cluster = Cluster::formed().await;
     let index = cluster.propose("db1").await.index;
     cluster.assert_same(index).await;
-    for damage in [flip_a_letter as fn(&std::path::Path), truncate, overwrite_the_head] {
+    let damages = [flip_a_letter as fn(&std::path::Path), truncate, overwrite_the_head];
+    for (turn, damage) in damages.into_iter().enumerate() {
         cluster.kill("mon").await;
         damage(&cluster.log_file("mon"));
         cluster.start("mon");
@@ -137,6 +138,12 @@ async fn a_damaged_log_does_not_vote_and_the_node_can_still_be_asked() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         cluster.wait_heard("mon", "db1: hello").await;
+        while cluster.node("mon").request(&"db1".into(), Bytes::from_static(b"hello"), SOON).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // It takes no heartbeat with which this could leave.
+        cluster.node("mon").post(&"db1".into(), Bytes::from(format!("damaged {turn}")));
+        cluster.wait_heard("db1", &format!("mon: damaged {turn}")).await;
         assert!(!cluster.standing("mon").voting);
         cluster.kill("mon").await;
         std::fs::remove_file(cluster.log_file("mon")).unwrap();

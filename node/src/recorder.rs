@@ -4,8 +4,8 @@
 //!  driver ──record()── bounded queue ──▶ thread "recorder" ──▶ STATE/flight/0000000007.jsonl   at most 4 files of 8 MiB
 //! ```
 //!
-//! Recording never blocks the driver, and wakes nobody: the thread looks at the queue by itself, since a wake-up for each
-//! input would cost more than its line. An input that finds the queue full is dropped, counted, and the count stands in
+//! Recording never blocks the driver, and what comes with every beat wakes nobody: the thread looks at the queue by itself, since
+//! a wake-up for each input would cost more than its line. What led to something is written at once, with what came before it. An input that finds the queue full is dropped, counted, and the count stands in
 //! the recording at that place. Nothing is synced: what the kernel has not written when the host loses power is
 //! missing, which a recording may be. A torn last line is expected and skipped by the reader.
 //!
@@ -35,9 +35,9 @@ pub use ring::files;
 /// Inputs that may wait for the disk. At some hundred inputs a second it bridges a stall of several seconds.
 const QUEUE_INPUTS: usize = 2_048;
 
-/// How often the thread takes what is in the queue. A crash of the agent loses at most what came since; the kernel keeps
-/// the rest.
-const EVERY: Duration = Duration::from_millis(200);
+/// How often the thread takes what is in the queue if nothing came of it. A crash of the agent loses at most what came since;
+/// the kernel keeps the rest.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +140,11 @@ impl Recorder {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Something came of what was recorded last: it is written now.
+    pub fn hasten(&self) {
+        self.writer.unpark();
     }
 
     /// Inputs that are missing from the recording since the start.

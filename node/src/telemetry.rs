@@ -5,7 +5,8 @@
 //! queue full are dropped and counted; the count is logged when there is room again.
 //!
 //! A panic anywhere ends the process: an agent that is half dead would go on looking healthy. The hook hands its line
-//! to the same queue, waits for it for a bounded time, and aborts. What the kernel holds for us ends by itself.
+//! to the same queue, waits for it and for the flight recorder for a bounded time, and aborts. What the kernel holds for us ends by
+//! itself.
 
 use std::backtrace::Backtrace;
 use std::io::{self, Write};
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+
+use crate::recorder::Recorder;
 
 /// Lines that may wait for the log sink. At INFO an agent writes a few lines a second; this bridges minutes, and costs
 /// some megabytes at worst.
@@ -63,6 +66,7 @@ struct Queue {
 }
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
+static RECORDER: OnceLock<Recorder> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Sets up the log and the panic hook of this process. Once.
@@ -84,6 +88,11 @@ pub fn init(format: LogFormat) -> Result<(), TelemetryError> {
     outcome.map_err(|_| TelemetryError::Twice)?;
     std::panic::set_hook(Box::new(die));
     Ok(())
+}
+
+/// A panic also waits for what this recorder has. The first one counts.
+pub fn keep_recording(recorder: Recorder) {
+    let _ = RECORDER.set(recorder);
 }
 
 /// Waits, for a bounded time, until what was logged so far is written.
@@ -178,14 +187,20 @@ fn die(info: &PanicHookInfo<'_>) {
         queue.push(line.as_bytes());
         queue.flush(FLUSH_PATIENCE);
     }
+    // What it died of is the last line of its flight.
+    if let Some(recorder) = RECORDER.get() {
+        recorder.flush(FLUSH_PATIENCE);
+    }
     std::process::abort();
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::recorder::{self, Line};
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -235,26 +250,32 @@ mod tests {
         drop(release);
     }
 
-    /// Set in the child process of the test below.
+    /// Where the child process of the test below records its flight; set in it only.
     const CHILD: &str = "BATON_TEST_PANIC_CHILD";
 
-    /// A panic of any thread ends the whole process, and its reason is in the log.
+    /// A panic of any thread ends the whole process, its reason is in the log, and what came before in the recording.
     #[test]
     fn panic_of_one_thread_ends_the_process() {
         use std::os::unix::process::ExitStatusExt;
-        if std::env::var_os(CHILD).is_some() {
+        if let Some(flight) = std::env::var_os(CHILD) {
             init(LogFormat::Text).unwrap();
+            let recorder = Recorder::start(Path::new(&flight), &"header").unwrap();
+            recorder.record(&7);
+            keep_recording(recorder);
             let half_dead = std::thread::Builder::new().name("lease".to_owned()).spawn(|| panic!("planted"));
             let _ = half_dead.unwrap().join();
             std::process::exit(0);
         }
+        let flight = tempfile::tempdir().unwrap();
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "telemetry::tests::panic_of_one_thread_ends_the_process", "--nocapture"])
-            .env(CHILD, "1")
+            .env(CHILD, flight.path())
             .output()
             .unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{log}");
         assert!(log.contains("thread lease panicked") && log.contains("planted"), "{log}");
+        let lines: Vec<Line<u64>> = recorder::read(flight.path()).unwrap().map(Result::unwrap).collect();
+        assert_eq!(lines.last(), Some(&Line::Input(7)), "what came right before is recorded: {lines:?}");
     }
 }

@@ -27,6 +27,8 @@ use crate::recorder::Recorder;
 /// Inputs that may wait for the core. It takes each within microseconds; more than this waiting means that the process
 /// had no processor for seconds, and then senders wait.
 pub(super) const INPUTS_MAX: usize = 1024;
+/// For so long the last inputs are waited for at the end.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(200);
 /// No lease is known that could end: the driver looks again after this, or at the next input.
 const FAR: Duration = Duration::from_secs(60);
 
@@ -55,10 +57,10 @@ pub(super) async fn run(
     let (inputs, input) = mpsc::channel(INPUTS_MAX);
     let (wishes, wish) = watch::channel(None);
     let recorder = Recorder::start(&context.config.state_dir.join("flight"), &setup)?;
+    crate::telemetry::keep_recording(recorder.clone());
     let (publisher, commands) = Publisher::start(&context).await?;
     let looks = operator::serve(&context, commands);
     forward(observations, inputs.clone());
-    reports::receive(inbox, &context, inputs.clone());
     let seen = senses::start(&context, &observed, wish.clone());
     reconcile::start(&context, &inputs, &wish, &seen);
     steering::start(&context);
@@ -76,14 +78,14 @@ pub(super) async fn run(
         lease: LeaseFacts::default(),
         recorder,
         publisher,
-        reports: reports::Sender::default(),
         // Half of the supervisor's patience, as sd_watchdog_enabled(3) advises.
         supervised: sd_notify::watchdog_enabled().map(|patience| patience / 2),
         told_at: Instant::now(),
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let ended = driver.drive(input, looks, stopped).await;
+    let ended = driver.drive(input, inbox, looks, stopped).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    driver.recorder.flush(FLUSH_PATIENCE);
     ended
 }
 
@@ -111,7 +113,6 @@ struct Driver {
     lease: LeaseFacts,
     recorder: Recorder,
     publisher: Publisher,
-    reports: reports::Sender,
     /// How often the supervisor wants to hear of this process, if it watches.
     supervised: Option<Duration>,
     told_at: Instant,
@@ -121,6 +122,7 @@ impl Driver {
     async fn drive(
         &mut self,
         mut input: mpsc::Receiver<Input>,
+        mut inbox: Inbox,
         mut looks: mpsc::Receiver<Look>,
         stopped: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
@@ -174,10 +176,18 @@ impl Driver {
                     self.look(look);
                     continue;
                 }
-                _ = report.tick() => self.report(),
+                Some(inbound) = inbox.recv(), if self.is_in_a_run() => match reports::read(&inbound, &self.context) {
+                    Some(input) => input,
+                    None => continue,
+                },
+                _ = report.tick() => {
+                    self.hear(&mut inbox);
+                    self.report()
+                }
                 () = lease_end.wait() => self.newer_lease().unwrap_or(Input::Tick),
                 _ = tick.tick() => {
                     self.beat();
+                    self.hear(&mut inbox);
                     if let Some(input) = self.newer_lease() {
                         self.feed(input);
                     }
@@ -187,6 +197,19 @@ impl Driver {
                 }
             };
             self.feed(input);
+        }
+    }
+
+    fn is_in_a_run(&self) -> bool {
+        self.core.ledger().run.is_some()
+    }
+
+    /// Takes the messages that are here.
+    fn hear(&mut self, inbox: &mut Inbox) {
+        while let Some(inbound) = inbox.try_recv() {
+            if let Some(input) = reports::read(&inbound, &self.context) {
+                self.feed(input);
+            }
         }
     }
 
@@ -239,7 +262,11 @@ impl Driver {
     fn feed(&mut self, input: Input) {
         let stamped = Stamped { now: self.context.clock.now(), wall: clock::wall(), input };
         self.recorder.record(&stamped);
-        for output in self.core.handle(stamped) {
+        let outputs = self.core.handle(stamped);
+        if !outputs.is_empty() {
+            self.recorder.hasten();
+        }
+        for output in outputs {
             self.carry_out(output);
         }
         self.publisher.publish(&self.core, &self.context);
@@ -315,7 +342,7 @@ impl Driver {
         report.obstacles.extend(self.behind_newer_log());
         // Whoever decides must not count on it: it has no whole database.
         report.obstacles.extend(self.context.resync.obstacle());
-        self.reports.send(&self.context, &report);
+        reports::send(&self.context, &report);
         Input::Report { report: report.into() }
     }
 

@@ -23,6 +23,16 @@ const RESET_FIRST_DEADLINE: Duration = Duration::from_millis(50);
 /// The ports are closed long before this is over; should they not be, clients are let in again.
 const PARTING: Duration = Duration::from_secs(1);
 
+/// A stream that was found to pass is looked at again after this. This agent knows what it cuts; whoever else would make a
+/// rule in its table is found later.
+const PASSES_FOR: Duration = Duration::from_secs(3);
+
+/// The cut, and which streams were found to pass, and when.
+struct Cuts {
+    cut: Cut,
+    pass: BTreeMap<(IpAddr, u16), Instant>,
+}
+
 /// The hands.
 pub(crate) struct Hands {
     pub(crate) mysql: Option<Mysql>,
@@ -33,7 +43,7 @@ pub(crate) struct Hands {
     pub(crate) looks: Looks,
     vips: Vec<(IpAddr, String)>,
     reset: ResetSpec,
-    cut: tokio::sync::Mutex<Cut>,
+    cut: tokio::sync::Mutex<Cuts>,
     announcer: Mutex<Option<Announcer>>,
     peers: Mutex<BTreeMap<NodeId, (Instant, NodeReport)>>,
 }
@@ -60,7 +70,7 @@ impl Hands {
             looks: Looks::default(),
             vips: config.vips.iter().map(|vip| (vip.address.addr(), vip.interface.clone())).collect(),
             reset: reset_spec(config),
-            cut: tokio::sync::Mutex::new(cut),
+            cut: tokio::sync::Mutex::new(Cuts { cut, pass: BTreeMap::new() }),
             announcer: Mutex::new(None),
             peers: Mutex::new(BTreeMap::new()),
         })
@@ -68,15 +78,21 @@ impl Hands {
 
     /// Drops this node's own stream from `peer`, and reads the rule back.
     pub(crate) async fn cut_stream(&self, peer: IpAddr, port: u16) -> anyhow::Result<()> {
-        Ok(self.cut.lock().await.cut(peer, port).await?)
+        let mut cuts = self.cut.lock().await;
+        cuts.pass.remove(&(peer, port));
+        Ok(cuts.cut.cut(peer, port).await?)
     }
 
     /// Lets this node's stream from `peer` through again.
     pub(crate) async fn lift_cut(&self, peer: IpAddr, port: u16) -> anyhow::Result<()> {
-        let mut cut = self.cut.lock().await;
-        if cut.is_cut(peer, port)? {
-            cut.lift(peer, port)?;
+        let mut cuts = self.cut.lock().await;
+        if cuts.pass.get(&(peer, port)).is_some_and(|since| since.elapsed() < PASSES_FOR) {
+            return Ok(());
         }
+        if cuts.cut.is_cut(peer, port)? {
+            cuts.cut.lift(peer, port)?;
+        }
+        cuts.pass.insert((peer, port), Instant::now());
         Ok(())
     }
 

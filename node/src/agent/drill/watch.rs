@@ -75,8 +75,9 @@ pub(super) async fn watch(context: Context) {
     let mut pulse = Pulse::default();
     let mut asked = None;
     let mut served = Instant::now();
+    let mut look = context.clock.every(LOOK, Duration::ZERO);
     loop {
-        tokio::time::sleep(LOOK).await;
+        look.tick().await;
         let ledger = ledger(&context);
         if is_served(&context, &ledger) {
             served = Instant::now();
