@@ -29,7 +29,7 @@ mod install;
 mod ruleset;
 mod tables;
 
-use std::{net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
 use crate::{
     netfilter::{Batch, Element, NetfilterError, NetfilterSocket, SetName},
@@ -182,6 +182,11 @@ impl Gate {
     pub fn open(slots: u8) -> Result<Self, GateError> {
         check_slots(slots)?;
         Ok(Self { socket: NetfilterSocket::open().map_err(GateError::Open)?, slots })
+    }
+
+    /// The port from which this gate changes elements, and nothing else: it takes no table, chain, rule or set away.
+    pub(crate) fn port(&self) -> io::Result<u32> {
+        self.socket.port()
     }
 
     /// Clears the slot's permit and sets its ticket to expire in `timeout` (whole milliseconds, rounded down),

@@ -27,6 +27,7 @@ mod asker;
 mod beside;
 mod carrier;
 pub mod cut;
+mod filter;
 pub mod gate;
 mod link;
 pub mod ndp;

@@ -11,9 +11,11 @@
 
 use std::{
     io::{self, Read},
+    os::fd::AsRawFd,
     time::Duration,
 };
 
+use nix::sys::socket::{NetlinkAddr, bind, getsockname};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
@@ -163,6 +165,26 @@ impl NetfilterSocket {
             received: vec![0; RECEIVE_BYTES].into_boxed_slice(),
             seq: 0,
         })
+    }
+
+    /// The netlink port of this socket, by which the kernel names it to others. As long as it is open no other socket of its
+    /// network namespace has the same one; afterwards any may get it.
+    ///
+    /// The kernel chooses it with the first request, or here.
+    ///
+    /// # Errors
+    /// The kernel's. There is none to be expected, for a request needs a port as well.
+    pub(crate) fn port(&self) -> io::Result<u32> {
+        /// In an address: none yet, or any.
+        const NONE: u32 = 0;
+        let socket = self.socket.as_raw_fd();
+        if getsockname::<NetlinkAddr>(socket)?.pid() == NONE {
+            bind(socket, &NetlinkAddr::new(NONE, 0))?;
+        }
+        match getsockname::<NetlinkAddr>(socket)?.pid() {
+            NONE => Err(io::Error::from(io::ErrorKind::AddrNotAvailable)),
+            port => Ok(port),
+        }
     }
 
     /// Commits what `fill` writes as one transaction.

@@ -7,6 +7,7 @@ use socket2::SockFilter;
 
 use crate::{
     arp,
+    filter::{JUMP_IF_EQUAL, KEEP_OUT, LET_IN, LOAD_BYTE, LOAD_HALF, LOAD_WORD},
     link::Mac,
     ndp,
     packet::{PacketError, PacketSocket},
@@ -69,14 +70,9 @@ const ADVERTISEMENTS_ONLY: [SockFilter; 6] = [
     SockFilter::new(JUMP_IF_EQUAL, 0, 3, 58),
     SockFilter::new(LOAD_BYTE, 0, 0, 54),
     SockFilter::new(JUMP_IF_EQUAL, 0, 1, 136),
-    SockFilter::new(RETURN, 0, 0, u32::MAX),
-    SockFilter::new(RETURN, 0, 0, 0),
+    LET_IN,
+    KEEP_OUT,
 ];
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_HALF: u16 = 0x28;
-const LOAD_WORD: u16 = 0x20;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
 
 /// Classic BPF: sender address `ip` at byte 28, and either a reply (2 at byte 20) or an announcement (`ip` at byte 38 as
 /// well), with which some hosts answer. What the owner of `ip` asks others is no answer, and a gateway asks all day long.
@@ -89,8 +85,8 @@ fn arp_answers(ip: Ipv4Addr) -> [SockFilter; 8] {
         SockFilter::new(JUMP_IF_EQUAL, 2, 0, 2),
         SockFilter::new(LOAD_WORD, 0, 0, 38),
         SockFilter::new(JUMP_IF_EQUAL, 0, 1, ip),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-        SockFilter::new(RETURN, 0, 0, 0),
+        LET_IN,
+        KEEP_OUT,
     ]
 }
 
@@ -110,19 +106,15 @@ fn advertisements_of(ip: Ipv6Addr) -> [SockFilter; 14] {
         SockFilter::new(JUMP_IF_EQUAL, 0, 3, (ip >> 32) as u32),
         SockFilter::new(LOAD_WORD, 0, 0, 74),
         SockFilter::new(JUMP_IF_EQUAL, 0, 1, ip as u32),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-        SockFilter::new(RETURN, 0, 0, 0),
+        LET_IN,
+        KEEP_OUT,
     ]
 }
 
-/// The kernel judges frames of any kind of socket, so these need neither an interface nor a privilege.
 #[cfg(test)]
 mod tests {
-    use std::io::{ErrorKind, Read};
-
-    use socket2::{Domain, Socket, Type};
-
     use super::*;
+    use crate::filter::tests::lets_in;
 
     const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const OWNER: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -131,24 +123,6 @@ mod tests {
     const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 1, 0, 2, 0x12, 0x3456);
     /// Where an ARP message says who is asked for.
     const TARGET: std::ops::Range<usize> = 38..42;
-
-    fn lets_in(filter: &[SockFilter], frame: &[u8]) -> bool {
-        let (ours, mut theirs) = Socket::pair(Domain::UNIX, Type::DGRAM, None).unwrap();
-        theirs.attach_filter(filter).unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        ours.send(frame).unwrap();
-        let mut buffer = [0; FRAME_BYTES_MAX];
-        match theirs.read(&mut buffer) {
-            Ok(length) => {
-                assert_eq!(&buffer[..length], frame, "whole, as it came");
-                true
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                false
-            }
-        }
-    }
 
     /// The same frame, but about another host.
     fn about(mut frame: Vec<u8>, target: Ipv4Addr) -> Vec<u8> {

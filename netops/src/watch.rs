@@ -10,6 +10,9 @@
 //! Our own changes arrive too (each refresh of an address is an `AddressSeen`); the reader compares with what it
 //! wants, and its repair is idempotent. `RulesGone` comes when a table, chain, rule or set of ours is deleted by
 //! anybody, ourselves included; `gate::install_or_keep` answers it and changes nothing if all is well.
+//!
+//! The kernel tells of every ticket and permit too, which is no event here. It can be told to keep those of one gate to itself
+//! ([`Watcher::pass_over`]), so that renewals wake nobody. That only spares work: what is an event is decided here.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,12 +26,14 @@ use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::{RouteNetlinkMessage, address::AddressMessage, link::LinkMessage};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use rtnetlink::MulticastGroup;
+use socket2::{SockFilter, SockRef};
 use tokio::task::AbortHandle;
 
 use crate::{
     address::address_of,
     cut::CUT_TABLE,
-    gate::{PORTS_TABLE, VIP_TABLE},
+    filter::{JUMP_IF_EQUAL, KEEP_OUT, LET_IN, LOAD_WORD},
+    gate::{Gate, PORTS_TABLE, VIP_TABLE},
     link::{Link, describe},
     netfilter::{SUBSYSTEM, TABLE_NAME},
     network::{Network, NetworkError, ask},
@@ -151,6 +156,19 @@ impl Watcher {
         })
     }
 
+    /// From now on what this gate changes does not wake us. Changes by anybody else arrive as before, also those by other gates
+    /// of this process, and no event is lost: a gate changes elements only. The gate named last is the one that is passed over.
+    ///
+    /// The watcher must not be used for longer than the gate: the kernel may give its port to another socket afterwards.
+    ///
+    /// Where the kernel refuses, all stays as it was: this only spares work.
+    pub fn pass_over(&self, gate: &Gate) {
+        let rules = SockRef::from(self.rules.socket_ref());
+        if let Err(error) = gate.port().and_then(|port| rules.attach_filter(&not_from(port))) {
+            tracing::debug!(%error, "renewals wake the watcher of the rules as well");
+        }
+    }
+
     /// The next event. Waits for as long as nothing changes; dropping the future loses nothing.
     ///
     /// # Errors
@@ -260,5 +278,70 @@ impl Watcher {
     fn note_overrun(&mut self) {
         self.pending.push_back(Event::Overrun);
         self.dump_is_due = true;
+    }
+}
+
+/// Classic BPF: everything but the notices of what was asked for from this port. The first message of a datagram tells for
+/// all: the kernel joins notices of one transaction only, and each of them bears the port from which that one came. It is the
+/// kernel that writes it, whatever the request says. What is too short to be a message is kept out as well.
+fn not_from(port: u32) -> [SockFilter; 4] {
+    [
+        SockFilter::new(LOAD_WORD, 0, 0, wire::PORT_AT as u32),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, u32::from_be_bytes(port.to_ne_bytes())),
+        KEEP_OUT,
+        LET_IN,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::tests::lets_in;
+
+    /// A process' number, as most have, and one of those that the kernel takes when that is in use.
+    const PORTS: [u32; 3] = [1, 4_242, u32::MAX - 4_096];
+
+    /// A deletion, asked for from this port.
+    fn notice(port: u32) -> Vec<u8> {
+        let mut writer = wire::Writer::default();
+        writer.begin(SUBSYSTEM << 8 | DELETIONS[0], 0, 7);
+        writer.raw(&[1, 0, 0, 0]);
+        writer.string(TABLE_NAME, PORTS_TABLE);
+        writer.finish();
+        let mut bytes = writer.as_bytes().to_vec();
+        bytes[wire::PORT_AT..wire::HEADER].copy_from_slice(&port.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn only_what_comes_from_this_port_is_kept_out() {
+        for port in PORTS {
+            assert!(!lets_in(&not_from(port), &notice(port)), "{port}");
+            // 0 is the kernel itself.
+            let others =
+                [0, port ^ 0x1, port ^ 0x100, port ^ 0x1_0000, port ^ 0x8000_0000, port.swap_bytes()];
+            for other in others {
+                assert!(lets_in(&not_from(port), &notice(other)), "{port} and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_message_tells_for_all() {
+        for port in PORTS {
+            let (ours, theirs) = (notice(port), notice(port ^ 2));
+            assert!(!lets_in(&not_from(port), &[&ours[..], &theirs[..]].concat()), "{port}");
+            assert!(lets_in(&not_from(port), &[&theirs[..], &ours[..]].concat()), "{port}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_short_for_a_message_is_kept_out() {
+        let theirs = notice(PORTS[0]);
+        for length in 0..wire::HEADER {
+            assert_eq!(wire::messages(&theirs[..length]).count(), 0);
+            assert!(!lets_in(&not_from(PORTS[1]), &theirs[..length]), "{length}");
+        }
+        assert!(lets_in(&not_from(PORTS[1]), &theirs[..wire::HEADER]));
     }
 }

@@ -3,6 +3,9 @@
 
 /// Length of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
+/// Where in a header the port is from which it was sent or, in a notice, from which the change was asked for: four bytes in
+/// the byte order of the host.
+pub(crate) const PORT_AT: usize = 12;
 /// `NLM_F_REQUEST`.
 pub(crate) const REQUEST: u16 = 0x1;
 /// `NLM_F_ACK`.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use baton_netops::{Event, Network, Watcher, Which};
+use baton_netops::{Event, Gate, Network, Watcher, Which};
 use tokio::time::timeout;
 
-use crate::lab::{LONG, Lab, PATIENCE, US, VIP, VIP6, ip, sh};
+use crate::lab::{LONG, Lab, PATIENCE, US, VIP, VIP6, ip, sh, spec, until};
 
 /// The next event that is one of these; others are passed over.
 async fn wait_for(watcher: &mut Watcher, wanted: impl Fn(&Event) -> bool) -> Event {
@@ -92,4 +92,81 @@ fn lost_events_are_followed_by_a_dump() {
         let seen = |event: &Event| matches!(event, Event::AddressSeen { ip, .. } if *ip == last);
         wait_for(&mut watcher, seen).await;
     });
+}
+
+fn renew(gate: &mut Gate) {
+    gate.ticket(Which::Both, 0, LONG).unwrap();
+    gate.permit(Which::Both, 0, LONG).unwrap();
+}
+
+/// The socket of this namespace that hears of changes of nftables, as the kernel lists it. Notices are queued before whoever
+/// made the change goes on.
+struct Queue {
+    /// Bytes that wait to be read.
+    waiting: u64,
+    /// How often one found no room.
+    lost: u64,
+}
+
+fn queue() -> Queue {
+    let listed = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+    let lines = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
+    let found: Vec<_> = lines.filter(|line| line[1] == "12" && line[3] == "00000040").collect();
+    assert_eq!(found.len(), 1, "{listed}");
+    Queue { waiting: found[0][4].parse().unwrap(), lost: found[0][8].parse().unwrap() }
+}
+
+#[test]
+fn a_gate_that_is_passed_over_leaves_nothing_to_read() {
+    let lab = Lab::new();
+    let mut gate = lab.gated();
+    let mut watcher = lab.block_on(async { Watcher::open().unwrap() });
+    // Before the gate has asked for anything.
+    watcher.pass_over(&gate);
+    for _ in 0..3 {
+        renew(&mut gate);
+    }
+    gate.void(Which::Both).unwrap();
+    renew(&mut gate);
+    assert_eq!(queue().waiting, 0);
+    sh("nft flush chain inet baton_ports output");
+    assert!(queue().waiting > 0, "the first thing that arrives is somebody else's");
+    let is_gone = |event: &Event| matches!(event, Event::RulesGone { .. } | Event::Overrun);
+    let event = lab.block_on(wait_for(&mut watcher, is_gone));
+    assert_eq!(event, Event::RulesGone { table: "baton_ports" });
+}
+
+#[test]
+fn only_the_gate_named_last_is_passed_over() {
+    let lab = Lab::new();
+    let (mut first, mut second) = (lab.gated(), Gate::open(spec().slots).unwrap());
+    let watcher = lab.block_on(async { Watcher::open().unwrap() });
+    watcher.pass_over(&first);
+    renew(&mut first);
+    watcher.pass_over(&second);
+    renew(&mut second);
+    assert_eq!(queue().waiting, 0);
+    renew(&mut first);
+    assert!(queue().waiting > 0, "a gate like any other, although of this process");
+}
+
+#[test]
+fn lost_notices_are_taken_for_deletions() {
+    let lab = Lab::new();
+    let (mut gate, mut other) = (lab.gated(), Gate::open(spec().slots).unwrap());
+    let mut watcher = lab.block_on(async { Watcher::open().unwrap() });
+    watcher.pass_over(&gate);
+    // Nobody reads while far more happens than the buffer holds.
+    until("the buffer is full", || {
+        (0..32).for_each(|_| renew(&mut other));
+        queue().lost > 0
+    });
+    let lost = queue().lost;
+    (0..32).for_each(|_| renew(&mut gate));
+    assert_eq!(queue().lost, lost, "what is passed over needs no room");
+    lab.block_on(wait_for(&mut watcher, |event| *event == Event::Overrun));
+    for table in ["baton_vip", "baton_ports", "baton_cut"] {
+        lab.block_on(wait_for(&mut watcher, |event| *event == Event::RulesGone { table }));
+    }
 }

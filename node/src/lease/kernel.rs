@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use baton_netops::gate::SlotState;
-use baton_netops::{Gate, GateError, GateSpec, Network, TableOutcome, Which, gate};
+use baton_netops::{Gate, GateError, GateSpec, Network, TableOutcome, WatchError, Watcher, Which, gate};
 use baton_runbooks::lease::holder::Door;
 
 use super::OrderError;
@@ -34,6 +34,14 @@ impl Kernel {
         }
         kernel.remove_leftovers(is_holder).await?;
         Ok(kernel)
+    }
+
+    /// A subscription to what changes in the kernel, which our own renewals do not wake. The gate is kept as long as the kernel's
+    /// side is, which is as long as the thread.
+    pub(super) fn watch(&self) -> Result<Watcher, WatchError> {
+        let watcher = Watcher::open()?;
+        watcher.pass_over(&self.gate);
+        Ok(watcher)
     }
 
     /// Removes addresses that an earlier agent added: all of them, or on a holder those that are no VIP any more. What

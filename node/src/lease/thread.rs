@@ -138,7 +138,7 @@ impl Thread {
             None => None,
         };
         let watcher = match &kernel {
-            Some(_) => Some(Watcher::open().map_err(|error| listen(&error))?),
+            Some(kernel) => Some(kernel.watch().map_err(|error| listen(&error))?),
             None => None,
         };
         let (arrived_tx, arrived) = mpsc::channel(IN_MAX);

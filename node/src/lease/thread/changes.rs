@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use baton_netops::{Event, WatchError, Watcher};
+use baton_netops::{Event, WatchError};
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::observe::Observation;
 
@@ -84,7 +84,8 @@ impl Thread {
             }
             WatchError::Subscribe(_) | WatchError::Open(_) | WatchError::Ended | WatchError::Read(_) => {
                 tracing::warn!(error = chain(error), "watching the kernel's changes anew");
-                match Watcher::open() {
+                let Some(kernel) = &self.kernel else { return };
+                match kernel.watch() {
                     Ok(watcher) => self.watcher = Some(watcher),
                     Err(error) => {
                         tracing::error!(error = chain(&error), "no notice of changes in the kernel")
