@@ -266,6 +266,14 @@ impl Gate {
         self.shorten_lately(which)
     }
 
+    /// Whether no slot has a ticket or a permit, as after [`Gate::void`].
+    ///
+    /// # Errors
+    /// [`GateError::Gone`], [`GateError::Read`].
+    pub fn is_void(&mut self, which: Which) -> Result<bool, GateError> {
+        Ok(self.alive(which)?.is_empty())
+    }
+
     /// A permit of a pause would have lasted for long; what was voided before its end is lately from now on.
     fn shorten_lately(&mut self, which: Which) -> Result<(), GateError> {
         for table in tables(which) {

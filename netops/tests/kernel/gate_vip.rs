@@ -141,8 +141,10 @@ fn void_closes_at_once_and_reads_back() {
     }
     assert!(lab.answers_arp());
     assert_eq!(gate.alive(Which::Both).unwrap().len(), 8);
+    assert!(!gate.is_void(Which::Vip).unwrap());
     gate.void(Which::Vip).unwrap();
     assert_eq!(gate.alive(Which::Vip).unwrap(), []);
+    assert!(gate.is_void(Which::Vip).unwrap() && !gate.is_void(Which::Both).unwrap());
     assert_eq!(gate.alive(Which::Ports).unwrap().len(), 4, "the other gate is left alone");
     for set in ["ticket_0", "permit_3"] {
         let listed = json(&sh(&format!("nft -j list set netdev baton_vip {set}")));
@@ -152,6 +154,7 @@ fn void_closes_at_once_and_reads_back() {
     // A grant that was in flight finds no ticket.
     gate.permit(Which::Vip, 0, LONG).unwrap();
     assert!(!lab.answers_arp());
+    assert!(!gate.is_void(Which::Vip).unwrap(), "it would open with the next ticket");
 }
 
 /// Where the client's host thinks that the VIPs are.

@@ -1,5 +1,6 @@
 //! What the lease thread does in the kernel: tickets, permits, voiding, and the VIP's addresses.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use baton_netops::gate::SlotState;
@@ -15,6 +16,8 @@ pub(super) struct Kernel {
     network: Network,
     address_lifetime_s: u32,
     pub(super) repairs: u64,
+    /// Doors that were voided, with nothing put in since.
+    voided: BTreeSet<Door>,
 }
 
 impl Kernel {
@@ -28,7 +31,8 @@ impl Kernel {
         gate::install_or_keep(&spec).await.map_err(|error| failed("install the gates", &error))?;
         let gate = Gate::open(spec.slots).map_err(|error| failed("open the gates", &error))?;
         let network = Network::open().map_err(|error| failed("open routing netlink", &error))?;
-        let mut kernel = Self { gate, spec, network, address_lifetime_s, repairs: 0 };
+        let mut kernel =
+            Self { gate, spec, network, address_lifetime_s, repairs: 0, voided: BTreeSet::new() };
         if !is_holder {
             kernel.void(&[Door::Vip, Door::Ports]).await?;
         }
@@ -74,6 +78,7 @@ impl Kernel {
         timeout: Duration,
     ) -> Result<bool, OrderError> {
         let Some(which) = which(doors) else { return Ok(true) };
+        self.voided.retain(|door| !doors.contains(door));
         match self.gate.ticket(which, slot as u8, timeout) {
             Ok(()) => Ok(true),
             Err(GateError::Gone) => self.repair().await.map(|_| false),
@@ -89,6 +94,7 @@ impl Kernel {
         timeout: Duration,
     ) -> Result<bool, OrderError> {
         let Some(which) = which(doors) else { return Ok(true) };
+        self.voided.retain(|door| !doors.contains(door));
         match self.gate.permit(which, slot as u8, timeout) {
             Ok(()) => Ok(true),
             Err(GateError::Gone) => self.repair().await.map(|_| false),
@@ -96,11 +102,20 @@ impl Kernel {
         }
     }
 
-    /// Voids and reads back. Rules that had been removed are put back, closed.
+    /// Voids and reads back. Rules that had been removed are put back, closed. A planned move orders the same twice within
+    /// milliseconds, the second time with clients waiting: what was voided is read back first, and nothing more if it is still so.
     pub(super) async fn void(&mut self, doors: &[Door]) -> Result<(), OrderError> {
         let Some(which) = which(doors) else { return Ok(()) };
-        match self.gate.void(which) {
-            Ok(()) => Ok(()),
+        let is_voided = if doors.iter().all(|door| self.voided.contains(door)) {
+            self.gate.is_void(which)
+        } else {
+            Ok(false)
+        };
+        match is_voided.and_then(|is_voided| if is_voided { Ok(()) } else { self.gate.void(which) }) {
+            Ok(()) => {
+                self.voided.extend(doors);
+                Ok(())
+            }
             Err(GateError::Gone) => self.repair().await.map(drop),
             Err(error) => Err(failed("close the gates", &error)),
         }
