@@ -4,7 +4,7 @@
 //! consensus thread that hangs in its disk delays nobody longer than the caller allows.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_runbooks::ledger::{Command, Response};
 use baton_runbooks::model::{NodeId, Term};
@@ -40,6 +40,8 @@ pub struct Inbound {
     pub from: NodeId,
     /// The message.
     pub body: Bytes,
+    /// When it arrived.
+    pub at: Instant,
 }
 
 /// Messages of peers. Bounded: when nobody takes them, peers are refused.

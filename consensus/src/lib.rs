@@ -44,6 +44,7 @@ use baton_runbooks::model::NodeId;
 pub use error::{HandOverError, ProposeError, ReadError, RequestError, StartError};
 pub use handle::{Applied, Handle, Inbound, Inbox};
 pub use newer::Newer;
+pub use outbox::PATIENCE_HEARTBEATS;
 pub use standing::{Committed, Standing};
 pub use start::start;
 pub use transport::Tls;

@@ -24,7 +24,7 @@ use crate::transport::Channel;
 use crate::wire::Kind;
 
 /// A message waits for this many heartbeats at most: a node without a leader has none to wait for.
-const PATIENCE_HEARTBEATS: u32 = 2;
+pub const PATIENCE_HEARTBEATS: u32 = 2;
 /// For so long the answer of a peer is waited for whose version knows no notes.
 const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -89,6 +89,16 @@ fn note(to: &NodeId, sent: Result<(), RequestError>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_heartbeat_opens_it_and_a_message_does_not() {
+        let outbox = Outbox::default();
+        outbox.put(&NodeId::from("db2"), Bytes::new());
+        let opened = |within| tokio::time::timeout(within, outbox.awake.notified());
+        assert!(opened(Duration::from_millis(1)).await.is_err());
+        outbox.open();
+        assert!(opened(Duration::from_secs(30)).await.is_ok());
+    }
 
     #[test]
     fn a_newer_message_takes_the_place_of_the_one_that_waits() {

@@ -4,7 +4,7 @@
 //! peer remembers of this log; and nothing from anybody before this node has *settled* (see [`crate::engine`]).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_runbooks::model::NodeId;
 use bytes::Bytes;
@@ -75,7 +75,8 @@ async fn serve_link(node: Arc<Node>, from: NodeId, channel: Channel, link: Link)
             Kind::Note => {
                 if channel == Channel::Peer {
                     // An agent that takes nothing gets no more; whoever sends notes sends newer ones.
-                    let _ = node.inbox.try_send(Inbound { from: from.clone(), body: payload });
+                    let inbound = Inbound { from: from.clone(), body: payload, at: Instant::now() };
+                    let _ = node.inbox.try_send(inbound);
                 }
                 continue;
             }
@@ -136,7 +137,7 @@ async fn answer(
                 return Err("messages have a channel of their own".to_owned());
             }
             // Answered here: to wake this thread again for an answer of the agent would cost more than the message.
-            let inbound = Inbound { from: from.clone(), body };
+            let inbound = Inbound { from: from.clone(), body, at: Instant::now() };
             node.inbox.try_send(inbound).map_err(|_| "too busy".to_owned())?;
             Ok(Bytes::new())
         }

@@ -4,10 +4,12 @@
 //!  driver ──record()── bounded queue ──▶ thread "recorder" ──▶ STATE/flight/0000000007.jsonl   at most 4 files of 8 MiB
 //! ```
 //!
-//! Recording never blocks the driver, and what comes with every beat wakes nobody: the thread looks at the queue by itself, since
-//! a wake-up for each input would cost more than its line. What led to something is written at once, with what came before it. An input that finds the queue full is dropped, counted, and the count stands in
-//! the recording at that place. Nothing is synced: what the kernel has not written when the host loses power is
-//! missing, which a recording may be. A torn last line is expected and skipped by the reader.
+//! Recording never blocks the driver, and what comes with every beat wakes nobody: the thread looks at the queue by
+//! itself, since a wake-up for each input would cost more than its line. What led to something is written at once, with
+//! what came before it, and so is everything when the process panics or ends. An input that finds the queue full is
+//! dropped, counted, and the count stands in the recording at that place. Nothing is synced: what the kernel has not
+//! written when the host loses power is missing, which a recording may be. A torn last line is expected and skipped by
+//! the reader.
 //!
 //! A file begins with the header of the process that writes it, so that each file can be replayed by itself.
 

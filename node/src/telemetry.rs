@@ -95,10 +95,13 @@ pub fn keep_recording(recorder: Recorder) {
     let _ = RECORDER.set(recorder);
 }
 
-/// Waits, for a bounded time, until what was logged so far is written.
+/// Waits, for a bounded time, until what was logged and recorded so far is written.
 pub fn flush() {
     if let Some(queue) = QUEUE.get() {
-        queue.flush(FLUSH_PATIENCE);
+        queue.flush(FLUSH_PATIENCE / 2);
+    }
+    if let Some(recorder) = RECORDER.get() {
+        recorder.flush(FLUSH_PATIENCE / 2);
     }
 }
 
@@ -185,12 +188,9 @@ fn die(info: &PanicHookInfo<'_>) {
     );
     if let Some(queue) = QUEUE.get() {
         queue.push(line.as_bytes());
-        queue.flush(FLUSH_PATIENCE);
     }
     // What it died of is the last line of its flight.
-    if let Some(recorder) = RECORDER.get() {
-        recorder.flush(FLUSH_PATIENCE);
-    }
+    flush();
     std::process::abort();
 }
 
@@ -250,6 +250,15 @@ mod tests {
         drop(release);
     }
 
+    /// A thread of this process waits for something.
+    fn is_asleep(name: &str) -> bool {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok()).any(|stat| {
+            let (head, state) = stat.rsplit_once(") ").unwrap();
+            head.ends_with(&format!("({name}")) && state.starts_with('S')
+        })
+    }
+
     /// Where the child process of the test below records its flight; set in it only.
     const CHILD: &str = "BATON_TEST_PANIC_CHILD";
 
@@ -260,6 +269,10 @@ mod tests {
         if let Some(flight) = std::env::var_os(CHILD) {
             init(LogFormat::Text).unwrap();
             let recorder = Recorder::start(Path::new(&flight), &"header").unwrap();
+            assert!(recorder.flush(Duration::from_secs(30)));
+            while !is_asleep("recorder") {
+                std::thread::yield_now();
+            }
             recorder.record(&7);
             keep_recording(recorder);
             let half_dead = std::thread::Builder::new().name("lease".to_owned()).spawn(|| panic!("planted"));

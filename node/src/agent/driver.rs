@@ -9,8 +9,8 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use baton_consensus::Inbox;
 use baton_consensus::timer::Timer;
+use baton_consensus::{Inbound, Inbox};
 use baton_runbooks::agent::{Agent, Input, LeaseFacts, Output, Setup, Stamped, TICK_MAX_MS};
 use baton_runbooks::decide::local::Wish;
 use baton_runbooks::lease::granter::Office;
@@ -27,8 +27,6 @@ use crate::recorder::Recorder;
 /// Inputs that may wait for the core. It takes each within microseconds; more than this waiting means that the process
 /// had no processor for seconds, and then senders wait.
 pub(super) const INPUTS_MAX: usize = 1024;
-/// For so long the last inputs are waited for at the end.
-const FLUSH_PATIENCE: Duration = Duration::from_millis(200);
 /// No lease is known that could end: the driver looks again after this, or at the next input.
 const FAR: Duration = Duration::from_secs(60);
 
@@ -85,7 +83,6 @@ pub(super) async fn run(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let ended = driver.drive(input, inbox, looks, stopped).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    driver.recorder.flush(FLUSH_PATIENCE);
     ended
 }
 
@@ -173,13 +170,14 @@ impl Driver {
                 }
                 Some(input) = input.recv() => input,
                 Some(look) = looks.recv() => {
+                    self.hear(&mut inbox);
                     self.look(look);
                     continue;
                 }
-                Some(inbound) = inbox.recv(), if self.is_in_a_run() => match reports::read(&inbound, &self.context) {
-                    Some(input) => input,
-                    None => continue,
-                },
+                Some(inbound) = inbox.recv(), if self.is_in_a_run() => {
+                    self.take(&inbound);
+                    continue;
+                }
                 _ = report.tick() => {
                     self.hear(&mut inbox);
                     self.report()
@@ -187,7 +185,6 @@ impl Driver {
                 () = lease_end.wait() => self.newer_lease().unwrap_or(Input::Tick),
                 _ = tick.tick() => {
                     self.beat();
-                    self.hear(&mut inbox);
                     if let Some(input) = self.newer_lease() {
                         self.feed(input);
                     }
@@ -196,6 +193,8 @@ impl Driver {
                     self.new_office().unwrap_or(Input::Tick)
                 }
             };
+            // Nothing is decided beside news that are here.
+            self.hear(&mut inbox);
             self.feed(input);
         }
     }
@@ -207,9 +206,13 @@ impl Driver {
     /// Takes the messages that are here.
     fn hear(&mut self, inbox: &mut Inbox) {
         while let Some(inbound) = inbox.try_recv() {
-            if let Some(input) = reports::read(&inbound, &self.context) {
-                self.feed(input);
-            }
+            self.take(&inbound);
+        }
+    }
+
+    fn take(&mut self, inbound: &Inbound) {
+        if let Some(input) = reports::read(inbound, &self.context) {
+            self.feed(input);
         }
     }
 

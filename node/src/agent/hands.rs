@@ -161,12 +161,9 @@ impl Hands {
         }
     }
 
-    /// Notes a peer's newest report.
-    pub(crate) fn note_peer(&self, report: NodeReport) {
-        self.peers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(report.node.clone(), (Instant::now(), report));
+    /// Notes a peer's newest report, which arrived then.
+    pub(crate) fn note_peer(&self, report: NodeReport, at: Instant) {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).insert(report.node.clone(), (at, report));
     }
 
     /// A peer's newest report, however old it is.

@@ -37,7 +37,7 @@ pub(super) fn read(inbound: &Inbound, context: &Context) -> Option<Input> {
         Ok(Message::Report { report })
             if report.node == inbound.from && report.node != context.config.node =>
         {
-            context.hands.note_peer((*report).clone());
+            context.hands.note_peer((*report).clone(), inbound.at);
             Some(Input::Report { report: report.into() })
         }
         Ok(Message::Report { .. }) => {

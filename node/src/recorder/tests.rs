@@ -49,6 +49,26 @@ fn ring_is_bounded_and_every_file_begins_with_the_header() {
 }
 
 #[test]
+fn what_led_to_something_is_written_long_before_the_next_look() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(dir.path(), &header()).unwrap();
+    let file = || std::fs::read(files(dir.path()).unwrap().remove(0)).unwrap();
+    let hastened = (0..20u64).any(|number| {
+        assert!(recorder.flush(PATIENCE));
+        let before = file().len();
+        recorder.record(&number);
+        recorder.hasten();
+        let began = std::time::Instant::now();
+        while file().len() == before {
+            assert!(began.elapsed() < PATIENCE, "it is never written");
+            std::thread::yield_now();
+        }
+        began.elapsed() < EVERY / 2
+    });
+    assert!(hastened, "each was written with the next look only");
+}
+
+#[test]
 fn restart_goes_on_after_a_torn_line() {
     let dir = tempfile::tempdir().unwrap();
     let first = Recorder::start(dir.path(), &header()).unwrap();

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use baton_consensus::PATIENCE_HEARTBEATS;
+use baton_runbooks::agent::TICK_MAX_MS;
 use baton_runbooks::ledger::Complete;
 use baton_runbooks::model::{Epoch, NodeId};
 use baton_runbooks::observe::{Flavour, ResyncPhase};
@@ -166,10 +168,12 @@ fn not_stopped(resync: &Resync, is_own: bool, error: anyhow::Error) -> anyhow::E
     }
 }
 
-/// After this no leader counts on a report from before: the newest of them has arrived, and is too old.
+/// After this no leader counts on a report from before: the newest of them has left with a heartbeat, was taken at a tick, and is
+/// too old.
 fn report_max(context: &Context) -> Duration {
     let timing = &context.config.timing;
-    timing.rtt.duration() + Duration::from_millis(super::super::report_max_ms(&context.config))
+    let waits = timing.heartbeat.duration() * PATIENCE_HEARTBEATS + Duration::from_millis(TICK_MAX_MS);
+    waits + timing.rtt.duration() + Duration::from_millis(super::super::report_max_ms(&context.config))
 }
 
 fn is_in_sync(context: &Context) -> bool {
