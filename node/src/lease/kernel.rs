@@ -106,12 +106,12 @@ impl Kernel {
     /// milliseconds, the second time with clients waiting: what was voided is read back first, and nothing more if it is still so.
     pub(super) async fn void(&mut self, doors: &[Door]) -> Result<(), OrderError> {
         let Some(which) = which(doors) else { return Ok(()) };
-        let is_voided = if doors.iter().all(|door| self.voided.contains(door)) {
-            self.gate.is_void(which)
-        } else {
-            Ok(false)
-        };
-        match is_voided.and_then(|is_voided| if is_voided { Ok(()) } else { self.gate.void(which) }) {
+        let was_voided = doors.iter().all(|door| self.voided.contains(door));
+        // What cannot be read is voided anew.
+        if was_voided && self.gate.is_void(which).unwrap_or(false) {
+            return Ok(());
+        }
+        match self.gate.void(which) {
             Ok(()) => {
                 self.voided.extend(doors);
                 Ok(())
