@@ -284,6 +284,15 @@ mod tests {
         assert!(queue.try_recv().is_err(), "the refused message is in the queue all the same");
     }
 
+    /// Messages of this node wait for it.
+    #[tokio::test]
+    async fn a_heartbeat_that_is_taken_opens_the_outbox() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = node(dir.path(), mpsc::channel(1).0);
+        node.hear_leader();
+        tokio::time::timeout(Duration::from_secs(30), node.outbox.opened()).await.unwrap();
+    }
+
     /// The refusal has the version and the way out instead of a parser's words.
     #[tokio::test]
     async fn an_append_that_has_something_newer_is_refused_with_the_version() {

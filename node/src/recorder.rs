@@ -109,7 +109,7 @@ impl Recorder {
     /// # Errors
     /// See [`RecorderError`].
     pub fn start(dir: &Path, header: &impl Serialize) -> Result<Self, RecorderError> {
-        Self::start_with(dir, header, LIMITS, QUEUE_INPUTS)
+        Self::start_with(dir, header, LIMITS, QUEUE_INPUTS, EVERY)
     }
 
     fn start_with(
@@ -117,6 +117,7 @@ impl Recorder {
         header: &impl Serialize,
         limits: Limits,
         queue: usize,
+        every: Duration,
     ) -> Result<Self, RecorderError> {
         let header = serde_json::to_value(header).map_err(RecorderError::Header)?;
         let ring = Ring::open(dir, header, limits)
@@ -126,7 +127,7 @@ impl Recorder {
         let counter = Arc::clone(&dropped);
         let writer = std::thread::Builder::new()
             .name("recorder".to_owned())
-            .spawn(move || write_lines(ring, &messages, &counter))
+            .spawn(move || write_lines(ring, &messages, &counter, every))
             .map_err(RecorderError::Thread)?;
         Ok(Self { queue, dropped, writer: writer.thread().clone() })
     }
@@ -165,7 +166,7 @@ impl Recorder {
 }
 
 /// The recorder's thread. It ends soon after the last [`Recorder`].
-fn write_lines(mut ring: Ring, messages: &Receiver<Message>, dropped: &AtomicU64) {
+fn write_lines(mut ring: Ring, messages: &Receiver<Message>, dropped: &AtomicU64, every: Duration) {
     let mut noted = 0;
     let mut was_failing = false;
     loop {
@@ -179,7 +180,7 @@ fn write_lines(mut ring: Ring, messages: &Receiver<Message>, dropped: &AtomicU64
             }
             Err(TryRecvError::Empty) => {
                 let flushed = ring.flush();
-                std::thread::park_timeout(EVERY);
+                std::thread::park_timeout(every);
                 flushed
             }
             Err(TryRecvError::Disconnected) => {
