@@ -115,7 +115,7 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
         Err(error) => Err(error),
     };
     if let Err(error) = stopped {
-        return Err(not_stopped(resync, is_own, error));
+        return not_stopped(resync, &dir, is_own, error).await;
     }
     // A leader that had not heard of it may have chosen this node meanwhile, for what is about to be replaced.
     tokio::time::sleep_until(told).await;
@@ -159,13 +159,24 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
     }
 }
 
-/// Nothing is replaced by this one. The node's own database goes on as it was, if it still runs.
-fn not_stopped(resync: &Resync, is_own: bool, error: anyhow::Error) -> anyhow::Error {
+/// Nothing is replaced by this one. The node's own database goes on as it was, if it still runs; well, if the ledger's word that
+/// it is in sync came at the last moment.
+async fn not_stopped(
+    resync: &Resync,
+    dir: &DataDir,
+    is_own: bool,
+    error: anyhow::Error,
+) -> anyhow::Result<Option<String>> {
+    let by_itself = is_own && error.is::<InSync>();
     let error = error.context("the database is not stopped, and nothing was replaced");
-    match resync.let_go_if(is_own) {
-        Ok(()) => error,
-        Err(marker) => error.context(format!("the marker is not removed: {marker}")),
+    if let Err(marker) = resync.let_go_if(is_own) {
+        return Err(error.context(format!("the marker is not removed: {marker}")));
     }
+    if !by_itself {
+        return Err(error);
+    }
+    let _ = on_disk(dir, DataDir::drop_incoming).await;
+    Ok(Some(BY_ITSELF.to_owned()))
 }
 
 /// After this no leader counts on a report from before: the newest of them has left with a heartbeat, was taken at a tick, and is
@@ -304,4 +315,33 @@ pub(super) async fn on_disk<T: Send + 'static>(
 ) -> anyhow::Result<T> {
     let dir = dir.clone();
     Ok(tokio::task::spawn_blocking(move || work(&dir)).await??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_sync() -> anyhow::Error {
+        InSync(NodeId::from("db2")).into()
+    }
+
+    #[tokio::test]
+    async fn what_came_in_sync_at_the_last_moment_ends_well_and_is_let_go() {
+        for (is_own, error, ends_well) in
+            [(true, in_sync(), true), (true, anyhow!("it hangs"), false), (false, in_sync(), false)]
+        {
+            let state = tempfile::tempdir().unwrap();
+            let dir = DataDir::new(&state.path().join("data"));
+            let resync = Resync::open(state.path());
+            resync.hold_back(false).unwrap();
+            let said = error.to_string();
+            match not_stopped(&resync, &dir, is_own, error).await {
+                Ok(note) => assert!(ends_well && note.as_deref() == Some(BY_ITSELF), "{said}"),
+                Err(error) => assert!(!ends_well && format!("{error:#}").ends_with(&said), "{error:#}"),
+            }
+            // What may be a copy that does not know its place is attached by nobody.
+            assert_eq!(resync.holds_back(), !is_own, "{said}");
+            assert_eq!(state.path().join("resync").exists(), !is_own, "{said}");
+        }
+    }
 }
