@@ -96,6 +96,11 @@ async fn offsets_are_compared_over_the_network() {
     let mut to_new = remote(new.port);
     let source = old.hands().promote(None, D).await.unwrap();
     new.hands().follow("127.0.0.1", old.port, &source, EmptySource::Refuse, D).await.unwrap();
+    // A primary that never had a replica counts nothing.
+    eventually("the replica to be attached", || async {
+        new.hands().facts(D).await.ok()?.link_up.then_some(())
+    })
+    .await;
     old.client(&["SET", "a", "1"]).await.unwrap();
     let written = old.hands().stream(D).await.unwrap().unwrap();
     assert!(written.is_primary && written.offset > 0);
