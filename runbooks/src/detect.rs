@@ -114,7 +114,7 @@ pub enum DiskVerdict {
     Full,
     /// Mounted read-only.
     ReadOnly,
-    /// A write does not end.
+    /// A write does not end, or ends with an error that says neither full nor read-only.
     Stalled,
 }
 
@@ -329,16 +329,19 @@ impl Detector {
         match self.disk {
             None => DiskVerdict::Unknown,
             Some(facts) if facts.read_only => DiskVerdict::ReadOnly,
-            Some(facts) if facts.free_bytes < self.patience.disk_free_min => DiskVerdict::Full,
+            // Full is only what was seen to be full: a look that has not ended says nothing about room.
+            Some(facts) if facts.free_bytes.is_some_and(|free| free < self.patience.disk_free_min) => {
+                DiskVerdict::Full
+            }
             Some(facts) if facts.sync_ms.is_none() => DiskVerdict::Stalled,
             Some(_) => DiskVerdict::Healthy,
         }
     }
 
-    /// Free bytes on the data disk, when it was last looked at.
+    /// Free bytes on the data disk, when it was last looked at; 0 while nobody knows, and then the disk is not called full.
     #[must_use]
     pub fn disk_free(&self) -> u64 {
-        self.disk.map_or(0, |facts| facts.free_bytes)
+        self.disk.and_then(|facts| facts.free_bytes).unwrap_or(0)
     }
 
     /// Interfaces that bear a VIP and have no carrier.

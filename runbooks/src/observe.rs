@@ -173,11 +173,13 @@ impl RedisBoot {
 /// What the write probe of the data directory's disk saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskFacts {
-    /// Free bytes for unprivileged writers.
-    pub free_bytes: u64,
+    /// Free bytes for unprivileged writers; 0 when the disk refused a write for want of room. `None` while nobody knows: no look
+    /// has ended yet, or the file system could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
     /// The file system is mounted read-only or refused a write with EROFS.
     pub read_only: bool,
-    /// Time that a small write with fsync took, in milliseconds; `None` when it did not end within its deadline.
+    /// Time that a small write with fsync took, in milliseconds; `None` when it did not end well within its deadline.
     pub sync_ms: Option<u64>,
 }
 
@@ -436,4 +438,20 @@ pub struct Observed {
     pub at: Mono,
     /// What it saw.
     pub observation: Observation,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Recordings outlive the agent that wrote them.
+    #[test]
+    fn facts_of_a_disk_are_read_as_earlier_versions_wrote_them() {
+        let text = r#"{"free_bytes":12,"read_only":false,"sync_ms":null}"#;
+        let known = DiskFacts { free_bytes: Some(12), read_only: false, sync_ms: None };
+        assert_eq!(serde_json::from_str::<DiskFacts>(text).unwrap(), known);
+        let unknown = DiskFacts { free_bytes: None, ..known };
+        let text = serde_json::to_string(&unknown).unwrap();
+        assert_eq!(serde_json::from_str::<DiskFacts>(&text).unwrap(), unknown);
+    }
 }

@@ -281,7 +281,8 @@ pub enum Why {
     },
     /// The data disk is read-only. The kernel's log says why; mend or replace it.
     DiskReadOnly,
-    /// A write on the data disk does not end. The kernel's log says which device hangs.
+    /// A write on the data disk does not end, or fails. The kernel's log says which device hangs; a data directory that is missing
+    /// or not mounted looks the same.
     DiskStalled,
     /// The interface that bears the VIP has no carrier. Cable, port, switch.
     LinkDown {

@@ -84,8 +84,12 @@ impl Scene {
             "disk-stalled" => disk(1_000_000, false, None),
             "link-down" => Observation::Link { interface: "eth0".to_owned(), up: false },
             "link-up" => Observation::Link { interface: "eth0".to_owned(), up: true },
+            "disk-full-stalled" => disk(12, false, None),
             "vip-lost" => Observation::VipUnrestorable { detail: "removed again and again".to_owned() },
             "gap" => Observation::OwnGap { gap_ms: 900 },
+            "disk-unknown" => {
+                Observation::Disk { facts: DiskFacts { free_bytes: None, read_only: false, sync_ms: None } }
+            }
             "service-missing" => {
                 Observation::Service { name: "web".to_owned(), state: ServiceState::Missing }
             }
@@ -327,7 +331,7 @@ fn change(facts: &mut MysqlFacts, case: &mut TestCase) -> Result<(), String> {
 }
 
 const fn disk(free_bytes: u64, read_only: bool, sync_ms: Option<u64>) -> Observation {
-    Observation::Disk { facts: DiskFacts { free_bytes, read_only, sync_ms } }
+    Observation::Disk { facts: DiskFacts { free_bytes: Some(free_bytes), read_only, sync_ms } }
 }
 
 /// An open one, whose process has this name, if any.

@@ -318,7 +318,7 @@ impl World {
         let bad = at < self.nodes[node].disk_bad_until;
         if bad != self.nodes[node].disk_seen_bad {
             self.nodes[node].disk_seen_bad = bad;
-            let facts = DiskFacts { free_bytes: 1 << 30, read_only: bad, sync_ms: Some(1) };
+            let facts = DiskFacts { free_bytes: Some(1 << 30), read_only: bad, sync_ms: Some(1) };
             self.feed(node, Input::Observed { observation: Observation::Disk { facts } });
         }
         let observation = self.look_at_mysql(node);
