@@ -65,6 +65,9 @@ impl Scene {
             "mysql" => Observation::Mysql { facts: mysql(&server()).into() },
             "mysql-refused" => Observation::MysqlFailed { failure: ProbeFailure::Refused },
             "mysql-timeout" => Observation::MysqlFailed { failure: ProbeFailure::Timeout { after_ms: 300 } },
+            "mysql-error" => Observation::MysqlFailed {
+                failure: ProbeFailure::Error { message: "out of memory".to_owned() },
+            },
             "mysql-1040" => Observation::MysqlFailed { failure: ProbeFailure::TooManyConnections },
             "mysql-1045" => {
                 let message = "access denied".to_owned();
@@ -78,6 +81,7 @@ impl Scene {
             "redis" => Observation::Redis { facts: closed_redis(&detail) },
             "redis-open" => Observation::Redis { facts: redis_process(&detail) },
             "redis-refused" => Observation::RedisFailed { failure: ProbeFailure::Refused },
+            "redis-timeout" => Observation::RedisFailed { failure: ProbeFailure::Timeout { after_ms: 300 } },
             "disk-ok" => disk(1_000_000, false, Some(2)),
             "disk-full" => disk(12, false, Some(2)),
             "disk-read-only" => disk(1_000_000, true, None),
