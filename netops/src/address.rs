@@ -82,6 +82,21 @@ pub enum AddressError {
     List(#[source] NetworkError),
 }
 
+impl AddressError {
+    /// The kernel said no, and will say so again: no permission, no such interface. Otherwise the answer did not come, or the
+    /// kernel was short of something for a moment.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Interface { source: LinkError::NoSuchInterface(_), .. } | Self::Lifetime => true,
+            Self::Interface { source: LinkError::Query { source, .. }, .. }
+            | Self::Ensure { source, .. }
+            | Self::Remove { source, .. }
+            | Self::List(source) => source.is_refusal(),
+        }
+    }
+}
+
 impl Network {
     /// Adds `ip` to `interface` for `lifetime_s` seconds, or refreshes it in place. Two requests, about 0.2 ms,
     /// bounded by 1 s.

@@ -35,6 +35,12 @@ impl NetworkError {
             Self::Refused(_) | Self::Open(_) | Self::Late => None,
         }
     }
+
+    /// The kernel said no for a reason that does not pass by itself.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let passes = [libc::EAGAIN, libc::EBUSY, libc::EINTR, libc::ENOBUFS, libc::ENOMEM];
+        self.errno().is_some_and(|errno| !passes.contains(&errno))
+    }
 }
 
 /// Addresses, links, probes and announcements of the namespace in which it was opened.
@@ -70,4 +76,30 @@ pub(crate) async fn ask<T>(
     request: impl Future<Output = Result<T, rtnetlink::Error>>,
 ) -> Result<T, NetworkError> {
     timeout(REQUEST_LIMIT, request).await.map_err(|_| NetworkError::Late)?.map_err(NetworkError::Refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroI32;
+
+    use netlink_packet_core::ErrorMessage;
+
+    use super::*;
+
+    #[test]
+    fn a_late_answer_is_no_refusal() {
+        let said = |errno: i32| {
+            let mut message = ErrorMessage::default();
+            message.code = NonZeroI32::new(-errno);
+            NetworkError::Refused(rtnetlink::Error::NetlinkError(message))
+        };
+        for errno in [libc::EPERM, libc::ENODEV, libc::EINVAL] {
+            assert!(said(errno).is_refusal(), "{errno}");
+        }
+        for errno in [libc::EBUSY, libc::ENOBUFS] {
+            assert!(!said(errno).is_refusal(), "{errno}");
+        }
+        assert!(!NetworkError::Late.is_refusal());
+        assert!(!NetworkError::Refused(rtnetlink::Error::RequestFailed).is_refusal());
+    }
 }

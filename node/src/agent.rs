@@ -389,7 +389,7 @@ fn core_setup(context: &Context, boot: u64) -> Setup {
     }
 }
 
-/// How patient the detector is: all of it follows from the probe period, so that a fast profile judges fast.
+/// How patient the detector is: it follows from the probe period and the lease, so that a fast profile judges fast.
 fn patience(config: &Config) -> Patience {
     let probe = config.timing.probe.duration();
     Patience {
@@ -399,5 +399,8 @@ fn patience(config: &Config) -> Patience {
         disk_free_min: DISK_FREE_MIN,
         settle_ms: config.timing.lease.as_ms(),
         service_lost_ms: SERVICE_LOST_MS,
+        // A holder that is quite cut off is relieved when its lease ends: a quarter of that is early enough for the one that
+        // can still give its lease back by another interface.
+        link_lost_ms: config.timing.lease.as_ms() / 4,
     }
 }

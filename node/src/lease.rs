@@ -13,6 +13,7 @@
 //! Everything it opens, the kernel closes by itself. It decides nothing: which doors may open is the driver's order,
 //! and who is granted what is the ledger's word.
 
+mod address;
 mod kernel;
 mod links;
 mod pulse;

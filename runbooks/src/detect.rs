@@ -7,6 +7,7 @@
 //! ended is dead, *refused* twice is refusing, a deadline missed again and again is hung, "too many connections" and "wrong
 //! credentials" are neither, and a server that answers reads while writes do not end is stalled.
 
+mod bearer;
 mod peers;
 mod services;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use bearer::Bearer;
 pub use peers::Sight;
 pub use services::ServiceWatch;
 
@@ -37,6 +39,10 @@ pub struct Patience {
     /// Recordings of versions that gave up for no service do without it.
     #[serde(default = "never")]
     pub service_lost_ms: u64,
+    /// Milliseconds for which the VIP's interface must have no carrier before the holder is cut off. Recordings of versions that
+    /// gave up at once do without it.
+    #[serde(default)]
+    pub link_lost_ms: u64,
 }
 
 const fn never() -> u64 {
@@ -217,10 +223,9 @@ pub struct Detector {
     redis: Server,
     redis_facts: Option<(Mono, RedisFacts)>,
     disk: Option<DiskFacts>,
-    links_down: std::collections::BTreeSet<String>,
+    bearer: Bearer,
     /// Gateways that do not answer: since when, and when last asked.
     gateways: std::collections::BTreeMap<String, (Mono, Mono)>,
-    vip_lost: Option<(Mono, String)>,
     gap: Option<(Mono, u64)>,
 }
 
@@ -235,9 +240,8 @@ impl Detector {
             redis: Server::default(),
             redis_facts: None,
             disk: None,
-            links_down: std::collections::BTreeSet::new(),
+            bearer: Bearer::default(),
             gateways: std::collections::BTreeMap::new(),
-            vip_lost: None,
             gap: None,
         }
     }
@@ -269,19 +273,16 @@ impl Detector {
             }
             Observation::RedisFailed { failure } => self.redis.failed(failure.clone(), now),
             Observation::Disk { facts } => self.disk = Some(*facts),
-            Observation::Link { interface, up: true } => {
-                self.links_down.remove(interface);
-            }
-            Observation::Link { interface, up: false } => {
-                self.links_down.insert(interface.clone());
-            }
+            Observation::Link { interface, up } => self.bearer.link(interface, *up, now),
             Observation::Gateway { address, reachable: true } => {
                 self.gateways.remove(address);
             }
             Observation::Gateway { address, reachable: false } => {
                 self.gateways.entry(address.clone()).or_insert((now, now)).1 = now;
             }
-            Observation::VipUnrestorable { detail } => self.vip_lost = Some((now, detail.clone())),
+            Observation::VipUnheld { detail, left_ms } => self.bearer.unheld(detail, *left_ms, now),
+            Observation::VipHeld => self.bearer.held(),
+            Observation::VipUnrestorable { detail } => self.bearer.refused(detail, now),
             Observation::OwnGap { gap_ms } => self.gap = Some((now, *gap_ms)),
             Observation::Service { .. } => {}
         }
@@ -344,9 +345,15 @@ impl Detector {
         self.disk.and_then(|facts| facts.free_bytes).unwrap_or(0)
     }
 
-    /// Interfaces that bear a VIP and have no carrier.
+    /// Interfaces that bear a VIP and have no carrier now, for however short a time: nobody gives the baton to such a node.
     pub fn links_down(&self) -> impl Iterator<Item = &str> {
-        self.links_down.iter().map(String::as_str)
+        self.bearer.links_down()
+    }
+
+    /// An interface that bears a VIP and has had no carrier for so long that this is no blip.
+    #[must_use]
+    pub fn link_lost(&self, now: Mono) -> Option<&str> {
+        self.bearer.link_lost(now, self.patience.link_lost_ms)
     }
 
     /// A gateway that has not answered for `at_least_ms`.
@@ -360,11 +367,10 @@ impl Detector {
             .map(|(address, _)| address.as_str())
     }
 
-    /// Why the VIP cannot be restored, if so.
+    /// Why the VIP cannot be restored, if so: the kernel refused its address, or no refresh went well until its end.
     #[must_use]
     pub fn vip_lost(&self, now: Mono) -> Option<&str> {
-        let (at, detail) = self.vip_lost.as_ref()?;
-        (now.since_ms(*at) < STALE_MS).then_some(detail.as_str())
+        self.bearer.vip_lost(now)
     }
 
     /// This agent was stopped a moment ago and judges nobody yet: length of the gap and milliseconds left.

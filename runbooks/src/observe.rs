@@ -273,7 +273,16 @@ pub enum Observation {
         /// It answered.
         reachable: bool,
     },
-    /// Another program took the VIP away, or flushed our rules, and it could not be restored.
+    /// A refresh of the VIP's address failed. The kernel may still have it.
+    VipUnheld {
+        /// What was tried and what the kernel said.
+        detail: String,
+        /// Milliseconds for which the kernel keeps the address if no refresh goes well; 0: it is gone.
+        left_ms: u64,
+    },
+    /// The VIP's address was refreshed, after refreshes that had failed.
+    VipHeld,
+    /// The VIP's address cannot be restored: the kernel refuses it.
     VipUnrestorable {
         /// What was tried and what the kernel said.
         detail: String,

@@ -284,7 +284,8 @@ pub enum Why {
     /// A write on the data disk does not end, or fails. The kernel's log says which device hangs; a data directory that is missing
     /// or not mounted looks the same.
     DiskStalled,
-    /// The interface that bears the VIP has no carrier. Cable, port, switch.
+    /// The interface that bears the VIP has no carrier. Cable, port, switch. A holder gives the baton back for it only when the
+    /// carrier stays away for a quarter of the lease.
     LinkDown {
         /// Interface.
         interface: String,
@@ -294,8 +295,8 @@ pub enum Why {
         /// Its address.
         address: String,
     },
-    /// Another program takes the VIP away and it cannot be restored. Find it (`ip monitor address`): keepalived, networkd, a
-    /// script.
+    /// The VIP's address cannot be held: the kernel refuses it or did not refresh it in time, or another program took it away and
+    /// it cannot be put back. Find that program (`ip monitor address`): keepalived, networkd, a script.
     VipLost {
         /// What was tried.
         detail: String,

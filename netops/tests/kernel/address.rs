@@ -86,6 +86,7 @@ fn errors_name_what_failed() {
     lab.block_on(async {
         let network = Network::open().unwrap();
         let missing = network.ensure_address(ip(VIP), "nosuch", 1).await;
+        assert!(missing.as_ref().is_err_and(AddressError::is_refusal), "it will not come by itself");
         assert!(matches!(
             missing,
             Err(AddressError::Interface { source: LinkError::NoSuchInterface(name), .. }) if name == "nosuch"

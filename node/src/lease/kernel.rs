@@ -9,6 +9,16 @@ use baton_runbooks::lease::holder::Door;
 
 use super::OrderError;
 
+/// Why the VIP's addresses were not all refreshed.
+#[derive(Debug)]
+pub(super) struct NotHeld {
+    /// What was done, and the error with its causes.
+    pub(super) detail: String,
+    /// The kernel said no. Otherwise its answer did not come in time, or it was short of something: the next attempt may
+    /// go well.
+    pub(super) is_refusal: bool,
+}
+
 /// The kernel's side on a data node.
 pub(super) struct Kernel {
     gate: Gate,
@@ -155,17 +165,19 @@ impl Kernel {
     }
 
     /// Adds the VIP's addresses, or refreshes their lifetimes: for as long as the gate may let their packets pass, or for
-    /// what is configured.
-    pub(super) async fn hold_addresses(&self, open_ms: u64) -> Result<(), OrderError> {
+    /// what is configured. Answers for how many milliseconds they live now.
+    pub(super) async fn hold_addresses(&self, open_ms: u64) -> Result<u64, NotHeld> {
         let open_s = u32::try_from(open_ms.div_ceil(1000)).unwrap_or(u32::MAX);
         let lifetime_s = self.address_lifetime_s.max(open_s);
         for vip in &self.spec.vips {
-            self.network
-                .ensure_address(vip.ip, &vip.interface, lifetime_s)
-                .await
-                .map_err(|error| failed("hold the VIP's address", &error))?;
+            self.network.ensure_address(vip.ip, &vip.interface, lifetime_s).await.map_err(|error| {
+                NotHeld {
+                    detail: failed("hold the VIP's address", &error).to_string(),
+                    is_refusal: error.is_refusal(),
+                }
+            })?;
         }
-        Ok(())
+        Ok(u64::from(lifetime_s) * 1000)
     }
 
     /// Takes the VIP's addresses away.

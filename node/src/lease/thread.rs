@@ -23,6 +23,7 @@ use baton_runbooks::lease::holder::{Door, Holder};
 use baton_runbooks::model::{Mono, NodeId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::address::AddressLife;
 use super::kernel::Kernel;
 use super::links::{Arrived, Frame, IN_MAX, Links};
 use super::pulse::Pulse;
@@ -81,6 +82,7 @@ struct Thread {
     holder: Holder,
     granter: Granter,
     kernel: Option<Kernel>,
+    address: AddressLife,
     watcher: Option<Watcher>,
     links: Links,
     arrived: mpsc::Receiver<Arrived>,
@@ -148,6 +150,7 @@ impl Thread {
             holder: Holder::new(setup.me.clone(), setup.terms, setup.boot),
             granter: Granter::new(setup.me.clone(), setup.terms),
             kernel,
+            address: AddressLife::default(),
             watcher,
             links,
             arrived,

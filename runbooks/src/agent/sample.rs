@@ -30,6 +30,7 @@ pub(super) fn setup(me: &str) -> Setup {
             disk_free_min: 1,
             settle_ms: 1_200,
             service_lost_ms: 25_000,
+            link_lost_ms: 300,
         },
         sync_patience_ms: 1_400,
         redis: false,

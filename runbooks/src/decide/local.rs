@@ -245,7 +245,7 @@ fn cannot_serve(facts: &LocalFacts<'_>) -> Option<Why> {
         DiskVerdict::ReadOnly => return Some(Why::DiskReadOnly),
         DiskVerdict::Unknown | DiskVerdict::Healthy | DiskVerdict::Stalled => {}
     }
-    if let Some(interface) = detector.links_down().next() {
+    if let Some(interface) = detector.link_lost(facts.now) {
         return Some(Why::LinkDown { interface: interface.to_owned() });
     }
     if let Some(detail) = detector.vip_lost(facts.now) {

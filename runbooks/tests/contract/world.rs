@@ -273,6 +273,7 @@ impl World {
             disk_free_min: 1,
             settle_ms: 1,
             service_lost_ms: 1,
+            link_lost_ms: 1,
         };
         decide_local(&LocalFacts {
             now: Mono(0),

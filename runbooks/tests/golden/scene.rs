@@ -168,6 +168,7 @@ pub fn patience() -> Patience {
         disk_free_min: 1_000,
         settle_ms: 1_200,
         service_lost_ms: 25_000,
+        link_lost_ms: 300,
     }
 }
 

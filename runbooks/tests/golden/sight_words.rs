@@ -84,16 +84,18 @@ impl Scene {
             "redis-timeout" => Observation::RedisFailed { failure: ProbeFailure::Timeout { after_ms: 300 } },
             "disk-ok" => disk(1_000_000, false, Some(2)),
             "disk-full" => disk(12, false, Some(2)),
+            "disk-full-stalled" => disk(12, false, None),
             "disk-read-only" => disk(1_000_000, true, None),
             "disk-stalled" => disk(1_000_000, false, None),
-            "link-down" => Observation::Link { interface: "eth0".to_owned(), up: false },
-            "link-up" => Observation::Link { interface: "eth0".to_owned(), up: true },
-            "disk-full-stalled" => disk(12, false, None),
-            "vip-lost" => Observation::VipUnrestorable { detail: "removed again and again".to_owned() },
-            "gap" => Observation::OwnGap { gap_ms: 900 },
             "disk-unknown" => {
                 Observation::Disk { facts: DiskFacts { free_bytes: None, read_only: false, sync_ms: None } }
             }
+            "link-down" => Observation::Link { interface: "eth0".to_owned(), up: false },
+            "link-up" => Observation::Link { interface: "eth0".to_owned(), up: true },
+            "vip-unheld" => Observation::VipUnheld { detail, left_ms: arg(case, "left-ms")? },
+            "vip-held" => Observation::VipHeld,
+            "vip-lost" => Observation::VipUnrestorable { detail: "removed again and again".to_owned() },
+            "gap" => Observation::OwnGap { gap_ms: 900 },
             "service-missing" => {
                 Observation::Service { name: "web".to_owned(), state: ServiceState::Missing }
             }

@@ -249,6 +249,7 @@ fn setup(me: NodeId, index: usize, boot: u64, noted: Noted, redis: bool) -> Setu
             disk_free_min: 1,
             settle_ms: 1_200,
             service_lost_ms: 25_000,
+            link_lost_ms: 300,
         },
         sync_patience_ms: 1_400,
         redis,
@@ -286,5 +287,6 @@ mod tests {
         assert_eq!(setup.patience.hung_ms, 5 * timing.probe.0);
         assert_eq!(setup.patience.stalled_ms, 8 * timing.probe.0);
         assert_eq!(setup.patience.settle_ms, timing.lease.0);
+        assert_eq!(setup.patience.link_lost_ms, timing.lease.0 / 4);
     }
 }

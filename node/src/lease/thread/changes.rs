@@ -13,6 +13,10 @@ use crate::chain::chain;
 /// so that what was deleted meanwhile is back before anybody can take over.
 const QUIET: Duration = Duration::from_millis(200);
 
+/// A refresh of the VIP's address that failed is tried again after this long: with the usual period before it, one
+/// more attempt and both deadlines fit into a lifetime of 2 s. Long enough for renewals between two attempts that hang.
+const REFRESH_AGAIN: Duration = Duration::from_millis(200);
+
 /// A watcher that failed is not asked again for this long.
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
@@ -23,10 +27,26 @@ impl Thread {
             return;
         }
         let Some(kernel) = &self.kernel else { return };
-        if let Err(error) = kernel.hold_addresses(self.long_ms()).await {
-            tracing::error!(%error, "the VIP's address is not held");
-            let _ =
-                self.setup.observations.try_send(Observation::VipUnrestorable { detail: error.to_string() });
+        let asked_at = self.setup.clock.now();
+        match kernel.hold_addresses(self.long_ms()).await {
+            Ok(lifetime_ms) => {
+                if self.address.refreshed(asked_at, lifetime_ms)
+                    && self.setup.observations.try_send(Observation::VipHeld).is_ok()
+                {
+                    tracing::warn!("the VIP's address is held again");
+                    self.address.heard();
+                }
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = error.detail,
+                    refused = error.is_refusal,
+                    "the VIP's address is not refreshed"
+                );
+                self.refresh_at = Instant::now() + REFRESH_AGAIN;
+                let seen = self.address.failed(self.setup.clock.now(), &error);
+                let _ = self.setup.observations.try_send(seen);
+            }
         }
     }
 
@@ -58,7 +78,9 @@ impl Thread {
             Event::AddressGone { ip, .. } => {
                 let ours = self.kernel.as_ref().is_some_and(|kernel| kernel.is_vip(ip));
                 if ours && self.holder.is_open(Door::Vip) && self.holder.is_valid(self.setup.clock.now()) {
-                    tracing::warn!(%ip, "another program removed the VIP; putting it back");
+                    // Or its life has ended while refreshes failed.
+                    tracing::warn!(%ip, "the VIP was removed; putting it back");
+                    self.address.gone(self.setup.clock.now());
                     if let Some(kernel) = &mut self.kernel {
                         kernel.repairs += 1;
                     }

@@ -149,6 +149,9 @@ impl Thread {
         }
         self.pausing.unbound &= !doors.contains(&Door::Ports);
         self.opening.retain(|(door, _)| !doors.contains(door));
+        if doors.contains(&Door::Vip) {
+            self.address.dropped();
+        }
         let Some(kernel) = &mut self.kernel else { return Ok(()) };
         kernel.void(doors).await?;
         if doors.contains(&Door::Vip) {
