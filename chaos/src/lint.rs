@@ -67,6 +67,14 @@ pub fn refuses(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.severity == Severity::Error)
 }
 
+/// What is said before a drill runs that is not refused.
+#[must_use]
+pub fn warnings(source: &Source) -> Vec<Finding> {
+    let mut found = lint(source);
+    found.retain(|finding| finding.severity == Severity::Warning);
+    found
+}
+
 /// Everything that is wrong with a drill, in the order of its lines.
 #[must_use]
 pub fn lint(source: &Source) -> Vec<Finding> {

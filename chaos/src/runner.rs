@@ -23,7 +23,7 @@ pub mod pulse;
 mod record;
 mod rehearsal;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod screen;
 pub mod steps;
 pub mod stop;
@@ -247,7 +247,7 @@ impl Drill<'_> {
             shared: shared.clone(),
             bearing,
             faults: Vec::new(),
-            events: Vec::new(),
+            events: drawing::warned(&self.options.source, self.origin),
             waits: Vec::new(),
             fence_hook: self.options.config.fence_hook.as_ref().map(|hook| hook.program.clone()),
             whole_ms: 0,

@@ -10,7 +10,7 @@ use super::{Failure, Global, Output, complain, json, say, source};
 use crate::evidence::{Record, Store, Stored};
 use crate::experiment::plan::{Roles, plan as plan_text};
 use crate::experiment::{Experiment, Role, Source};
-use crate::lint::{Severity, lint};
+use crate::lint::{Severity, lint, warnings};
 use crate::report;
 use crate::runner::agents::{Agents, cast};
 use crate::runner::{self, Keeper, Options, RunError};
@@ -44,9 +44,10 @@ pub(super) async fn plan_asking(global: &Global, source: &Source) -> Result<u8, 
     let agents = Agents { client: global.client()?, by: "operator".into() };
     let seen = runner::preflight(&agents, source).await?;
     if global.output == Output::Json {
+        warn(source);
         say(&json(&seen.checks)?);
     } else {
-        say(&plan_text(&source.experiment, Some(&roles(&source.experiment, &seen.status))));
+        say(&plan_words(source, &seen.status));
         say("\nthe gate:");
         for check in &seen.checks {
             say(&runner::check_line(check));
@@ -60,6 +61,7 @@ pub(super) async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> 
     if args.dry_run {
         return plan_asking(global, &source).await;
     }
+    warn(&source);
     let config = global.config()?;
     let agents = Agents { client: global.client()?, by: args.by.clone() };
     let store = Store::open(&config.drill.evidence).map_err(|error| Failure::usage(chain(&error)))?;
@@ -109,6 +111,22 @@ pub(super) fn sound(global: &Global, which: &str) -> Result<Source, Failure> {
         .map(ToString::to_string)
         .collect();
     if wrong.is_empty() { Ok(source) } else { Err(Failure::usage(wrong.join("\n"))) }
+}
+
+/// The plan with the nodes that are meant now, and what the linter warns of.
+fn plan_words(source: &Source, status: &Status) -> String {
+    let mut text = plan_text(&source.experiment, Some(&roles(&source.experiment, status)));
+    for finding in warnings(source) {
+        text.push_str(&format!("\n{finding}"));
+    }
+    text
+}
+
+/// What the linter warns of, on standard error: standard output is for results.
+fn warn(source: &Source) {
+    for finding in warnings(source) {
+        complain(&finding.to_string());
+    }
 }
 
 fn roles(experiment: &Experiment, status: &Status) -> Roles {
@@ -224,4 +242,21 @@ pub(super) fn keep_left(store: &Store) -> Result<(), Failure> {
         record.started, record.judgement.verdict
     ));
     store.append(record).map(drop).map_err(|error| Failure::usage(chain(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::shipped;
+    use crate::runner::sample::status;
+
+    #[test]
+    fn a_plan_of_a_drill_that_the_linter_warns_of_says_so() {
+        let plan = |id: &str| plan_words(&shipped::named(id).unwrap(), &status());
+        let text = plan("power-cut");
+        assert!(text.contains("db1"), "the node that is meant: {text}");
+        assert!(text.contains("warning[lab-only]: power-off is for a lab"), "{text}");
+        assert!(text.contains("warning[no-heal]: nothing heals power-off by itself"), "{text}");
+        assert!(!plan("mysqld-killed").contains("warning["));
+    }
 }

@@ -245,7 +245,7 @@ impl PhaseRecord {
 pub struct Event {
     /// When.
     pub at_ms: u64,
-    /// Who saw it: `runner`, `ledger`, `client`, a node's name.
+    /// Who saw it: `runner`, `ledger`, `client`, `linter`, a node's name.
     pub source: String,
     /// What, for people.
     pub what: String,

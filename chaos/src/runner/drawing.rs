@@ -5,8 +5,10 @@ use jiff::Timestamp;
 
 use super::steps::Stage;
 use super::{Acted, Drill, certificates, record};
-use crate::evidence::{Ending, ExperimentRef, Record, Who};
-use crate::experiment::Level;
+use crate::evidence::{Ending, Event, ExperimentRef, Record, Who};
+use crate::experiment::{Level, Source};
+use crate::history::Origin;
+use crate::lint::warnings;
 use crate::verdict::judge;
 
 impl Drill<'_> {
@@ -110,5 +112,38 @@ impl Drill<'_> {
             reason: self.options.reason.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+}
+
+/// What the linter warned of, for the record: who reads that a drill passed is to know what was allowed.
+pub(super) fn warned(source: &Source, origin: Origin) -> Vec<Event> {
+    let at_ms = origin.now_us() / 1_000;
+    let event = |code: &str, says: &str| Event {
+        at_ms,
+        source: "linter".to_owned(),
+        what: format!("warning[{code}]: {says}"),
+    };
+    warnings(source).iter().map(|finding| event(finding.code, &finding.says)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::shipped;
+
+    #[test]
+    fn what_the_linter_warned_of_stands_in_the_record() {
+        let noted = |id: &str| warned(&shipped::named(id).unwrap(), Origin::new());
+        let events = noted("power-cut");
+        let said: Vec<&str> = events.iter().map(|event| event.what.as_str()).collect();
+        assert_eq!(
+            said,
+            [
+                "warning[lab-only]: power-off is for a lab",
+                "warning[no-heal]: nothing heals power-off by itself"
+            ]
+        );
+        assert!(events.iter().all(|event| event.source == "linter"), "{events:?}");
+        assert_eq!(noted("mysqld-killed"), []);
     }
 }
