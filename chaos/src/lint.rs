@@ -276,6 +276,8 @@ fn steady_state(experiment: &Experiment, notes: &mut Notes<'_>) {
 
 fn stop_when(experiment: &Experiment, notes: &mut Notes<'_>) {
     use crate::experiment::Stop;
+    // The condition counts each database by itself.
+    let outage = experiment.slo.outage.redis.unwrap_or_default().max(experiment.slo.outage.mysql);
     for (index, stop) in experiment.stop_when.iter().enumerate() {
         let path = format!("stop_when[{index}].longer_than");
         match (stop.condition.has_length(), stop.longer_than) {
@@ -290,11 +292,8 @@ fn stop_when(experiment: &Experiment, notes: &mut Notes<'_>) {
                     "remove longer_than",
                 );
             }
-            (true, Some(length))
-                if stop.condition == Stop::Outage && length <= experiment.slo.outage.mysql =>
-            {
-                let says =
-                    format!("it stops after {length}, the outage may be {}", experiment.slo.outage.mysql);
+            (true, Some(length)) if stop.condition == Stop::Outage && length <= outage => {
+                let says = format!("it stops after {length}, the outage may be {outage}");
                 notes.warn("stop-before-slo", &path, says, "it would be aborted while it can still pass");
             }
             (true, Some(_)) | (false, None) => {}

@@ -85,7 +85,7 @@ fn slo(experiment: &Experiment, text: &mut String) {
 fn stopping(condition: Stop, longer_than: Option<Span>) -> String {
     let length = longer_than.unwrap_or_default();
     match condition {
-        Stop::Outage => format!("no write is acknowledged for {length}"),
+        Stop::Outage => format!("one of the databases acknowledges no write for {length}"),
         Stop::TwoHolders => {
             "two machines answer ARP for the virtual IP, or two nodes say for longer than 1s that they serve"
                 .into()

@@ -135,7 +135,7 @@ pub struct StopWhen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stop {
-    /// No write through the virtual IP was acknowledged; has a length.
+    /// No write to one of the databases was acknowledged through the virtual IP, whatever the other did; has a length.
     Outage,
     /// Two machines answer ARP requests for the virtual IP, where they are asked, or two nodes say for longer than a second
     /// that they serve.

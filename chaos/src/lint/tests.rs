@@ -131,6 +131,7 @@ const CASES: &[Case] = {
         ("mysqld-killed", "a takeover would work", "every agent is heard", "name", Error, "every agent"),
         ("mysqld-killed", "longer_than = \"45s\"", "", "stop", Error, "[[stop_when]]"),
         ("mysqld-killed", "longer_than = \"45s\"", "longer_than = \"9s\"", "stop-before-slo", Warning, "9s"),
+        ("mysqld-killed", "redis = \"10s\"", "redis = \"50s\"", "stop-before-slo", Warning, "45s"),
         (
             "mysqld-killed",
             "condition = \"two-holders\"",

@@ -196,7 +196,12 @@ impl Meter {
     /// Acknowledged so far, the database that has fewest.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
-        self.kinds.iter().map(|kind| self.load.acknowledged(*kind)).min().unwrap_or(0)
+        self.counts().map(|(_, count)| count).min().unwrap_or(0)
+    }
+
+    /// Acknowledged so far, each database by itself.
+    pub fn counts(&self) -> impl Iterator<Item = (Kind, u64)> {
+        self.kinds.iter().map(|kind| (*kind, self.load.acknowledged(*kind)))
     }
 
     /// Whether ARP is asked.

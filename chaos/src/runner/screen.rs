@@ -26,9 +26,9 @@ pub struct Panel {
     pub doing: String,
     /// Milliseconds of each phase so far, and whether it is over.
     pub phases: Vec<(Phase, u64, bool)>,
-    /// Milliseconds since the last acknowledged write.
+    /// Milliseconds since the last acknowledged write, of the database that has been quiet for longest.
     pub quiet_ms: u64,
-    /// Acknowledged writes.
+    /// Acknowledged writes, of the database that has fewest.
     pub acknowledged: u64,
     /// Who holds the baton.
     pub holder: String,

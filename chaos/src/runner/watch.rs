@@ -16,6 +16,7 @@ use super::stop::Stops;
 use super::timeline;
 use crate::evidence::Ending;
 use crate::experiment::{Experiment, Probe, Stop};
+use crate::history::Kind;
 
 /// Time between two looks.
 const EVERY: Duration = Duration::from_millis(200);
@@ -50,7 +51,8 @@ pub struct Watched {
     /// Two machines that answered ARP requests for the virtual IP at the same time.
     answered: Option<[String; 2]>,
     silent_since: BTreeMap<NodeId, Instant>,
-    acknowledged: (u64, Option<Instant>),
+    /// Writes that each database has acknowledged, and when it was seen to acknowledge one last.
+    acknowledged: BTreeMap<Kind, (u64, Instant)>,
 }
 
 /// Shared between the eye and the one who acts.
@@ -74,7 +76,7 @@ impl Shared {
         self.lock().doing = what.into();
     }
 
-    /// Milliseconds since a write was acknowledged.
+    /// Since a write was acknowledged, by the database that has been quiet for longest.
     #[must_use]
     pub fn quiet(&self) -> Duration {
         self.lock().quiet()
@@ -83,7 +85,14 @@ impl Shared {
 
 impl Watched {
     fn quiet(&self) -> Duration {
-        self.acknowledged.1.map_or(Duration::ZERO, |at| at.elapsed())
+        self.quietest().map_or(Duration::ZERO, |(_, quiet)| quiet)
+    }
+
+    /// The database that has acknowledged nothing for longest, and for how long. Each counts by itself: one that goes on says
+    /// nothing of the other.
+    fn quietest(&self) -> Option<(Kind, Duration)> {
+        let each = self.acknowledged.iter().map(|(kind, (_, at))| (*kind, at.elapsed()));
+        each.max_by_key(|(_, quiet)| *quiet)
     }
 
     /// Starts to count from this status.
@@ -161,9 +170,11 @@ impl Watched {
         for stop in &experiment.stop_when {
             let length = stop.longer_than.unwrap_or_default().duration();
             match stop.condition {
-                Stop::Outage if self.quiet() > length => {
-                    let quiet = self.quiet().as_millis();
-                    return aborted("outage", format!("no write was acknowledged for {quiet} ms"));
+                Stop::Outage => {
+                    if let Some((kind, quiet)) = self.quietest().filter(|(_, quiet)| *quiet > length) {
+                        let ms = quiet.as_millis();
+                        return aborted("outage", format!("no write of {kind} was acknowledged for {ms} ms"));
+                    }
                 }
                 Stop::TwoHolders => {
                     if let Some(why) = self.two_holders() {
@@ -182,7 +193,7 @@ impl Watched {
                         return aborted("needs-operator", format!("run {} needs an operator", run.number));
                     }
                 }
-                Stop::Outage | Stop::UnplannedRun => {}
+                Stop::UnplannedRun => {}
             }
         }
         None
@@ -231,7 +242,7 @@ impl Eye {
                 let panel = {
                     let mut watched = shared.lock();
                     if let Some(meter) = &meter {
-                        note_acknowledged(&mut watched, meter.acknowledged());
+                        note_acknowledged(&mut watched, meter.counts());
                         watched.answered = meter.two_holders();
                     }
                     if let Some(ending) = watched.stop(&experiment) {
@@ -252,9 +263,12 @@ impl Eye {
     }
 }
 
-fn note_acknowledged(watched: &mut Watched, acknowledged: u64) {
-    if watched.acknowledged.1.is_none() || watched.acknowledged.0 != acknowledged {
-        watched.acknowledged = (acknowledged, Some(Instant::now()));
+/// `counts`: what each database has acknowledged so far.
+fn note_acknowledged(watched: &mut Watched, counts: impl Iterator<Item = (Kind, u64)>) {
+    for (kind, count) in counts {
+        if watched.acknowledged.get(&kind).is_none_or(|(known, _)| *known != count) {
+            watched.acknowledged.insert(kind, (count, Instant::now()));
+        }
     }
 }
 
@@ -284,7 +298,7 @@ fn panel(watched: &Watched, title: &str) -> Panel {
         doing: watched.doing.clone(),
         phases: watched.runs.last().map(timeline::progress).unwrap_or_default(),
         quiet_ms: u64::try_from(watched.quiet().as_millis()).unwrap_or(u64::MAX),
-        acknowledged: watched.acknowledged.0,
+        acknowledged: watched.acknowledged.values().map(|(count, _)| *count).min().unwrap_or(0),
         holder: holder.map_or_else(|| "nobody".into(), |holder| holder.to_string()),
     }
 }
@@ -357,7 +371,28 @@ mod tests {
         assert_eq!(by(watched.stop(&experiment())), "agent-silent");
         watched.hit.insert("db2".into());
         assert_eq!(watched.stop(&experiment()), None);
-        watched.acknowledged = (9, Some(long));
+        watched.acknowledged.insert(Kind::Mysql, (9, long));
         assert_eq!(by(watched.stop(&experiment())), "outage");
     }
 }
+
+    #[test]
+    fn the_outage_of_one_database_stops_while_the_other_one_goes_on() {
+        let long =
+            Instant::now().checked_sub(Duration::from_secs(60)).expect("the machine has run for a minute");
+        for (quiet, busy) in [(Kind::Mysql, Kind::Redis), (Kind::Redis, Kind::Mysql)] {
+            // The one that is quiet had more: what both have at least goes on growing.
+            let acknowledged = BTreeMap::from([(quiet, (1_000, long)), (busy, (10, long))]);
+            let mut watched = Watched { acknowledged, ..Watched::default() };
+            note_acknowledged(&mut watched, [(quiet, 1_000), (busy, 11)].into_iter());
+            let ending = watched.stop(&experiment());
+            let says = format!("no write of {quiet} was acknowledged for 6");
+            let is_it = |why: &String| why.starts_with(&says);
+            assert!(
+                matches!(&ending, Some(Ending::Aborted { by, why }) if by == "outage" && is_it(why)),
+                "{ending:?}"
+            );
+            note_acknowledged(&mut watched, [(quiet, 1_001), (busy, 11)].into_iter());
+            assert_eq!(watched.stop(&experiment()), None, "both go on");
+        }
+    }
