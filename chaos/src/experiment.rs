@@ -190,7 +190,9 @@ pub struct Method {
     pub duration: Span,
     /// That it took effect.
     pub verify: VerifyEffect,
-    /// When it begins.
+    /// When it begins: `healed`, which it is if nothing stands here, or `standing`, while what is before it stands. `healed` is
+    /// when everything before it is healed and redundancy is back; where that takes longer than `after.wait_redundancy`, this
+    /// method and all after it are left out, and the drill fails.
     #[serde(default)]
     pub start: Start,
     /// Pause before it begins, after what `start` names.
@@ -228,7 +230,7 @@ pub struct VerifyEffect {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
-    /// When everything before it is healed, and its redundancy is back.
+    /// When everything before it is healed, and its redundancy is back. If it is not back in time, it does not begin.
     #[default]
     Healed,
     /// While what is before it stands: a double fault.

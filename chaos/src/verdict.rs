@@ -85,7 +85,8 @@ impl Verdict {
             Self::Degraded => "nothing was broken, but a phase took longer than its budget, or is not known",
             Self::Fail => {
                 "an acknowledged write was lost, two machines had the virtual IP, an outage or another figure that has a limit \
-                 was too long, the hypothesis did not hold, redundancy did not come back, or a fault was not seen healed"
+                 was too long, the hypothesis did not hold, redundancy did not come back before the next fault (which is left out \
+                 then) or at the end, or a fault was not seen healed"
             }
             Self::Inconclusive => {
                 "a fault was not seen to take effect, something could not be measured, or the runner itself was late"

@@ -145,7 +145,8 @@ pub struct GateCheck {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ending {
-    /// Everything that was to be done was done.
+    /// Nobody ended it. A method that was left out, since what comes before it had no effect or redundancy was not back, is
+    /// among the events.
     Completed {},
     /// The gate refused it; nothing was done.
     Refused {

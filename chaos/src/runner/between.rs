@@ -10,7 +10,7 @@ use super::agents::is_redundant;
 use super::effects::SILENT_MS;
 use super::steps::{LOOK, Stage};
 use crate::evidence::{Ending, FaultRecord};
-use crate::experiment::{Fault, Level};
+use crate::experiment::{Fault, Level, Method};
 
 /// For so long it is tried to ask whether a fault still bites.
 const SAID_WITHIN: Duration = Duration::from_secs(3);
@@ -41,6 +41,22 @@ impl Stage {
         Ok(())
     }
 
+    /// Before a method that begins when everything is healed: heals, and waits for redundancy. False: it is not back in time, and
+    /// `next`, that method and those after it, are left out.
+    ///
+    /// # Errors
+    /// A fault is not seen to be healed.
+    pub(super) async fn is_ready_for(&mut self, next: &[Method]) -> Result<bool, Ending> {
+        self.heal_standing().await?;
+        let is_whole = self.whole().await;
+        if !is_whole {
+            for method in next {
+                self.note("runner", format!("{} is left out: redundancy is not back", method.fault));
+            }
+        }
+        Ok(is_whole)
+    }
+
     pub(super) async fn heal_standing(&mut self) -> Result<(), Ending> {
         for place in 0..self.faults.len() {
             let fault = &self.faults[place];
@@ -52,10 +68,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until every agent is heard and the backup is in sync.
-    pub(super) async fn whole(&mut self) {
+    /// Waits until every agent is heard and the backup is in sync. False: it was not so in time. A drill that breaks nothing
+    /// waits for nothing.
+    pub(super) async fn whole(&mut self) -> bool {
         if self.experiment.level <= Level::L1 {
-            return;
+            return true;
         }
         let healed_ms = self.faults.iter().filter_map(|fault| fault.healed_ms).max();
         let until = Instant::now() + self.experiment.after.wait_redundancy.duration();
@@ -69,11 +86,12 @@ impl Stage {
                 self.waits[wait] = Some(took);
                 self.whole_ms += took;
                 self.note("ledger", format!("redundancy is back {took} ms after the heal"));
-                return;
+                return true;
             }
             self.pass(LOOK).await;
         }
         self.note("ledger", "redundancy is not back in time");
+        false
     }
 
     /// The longest that redundancy took; `None`: it was not waited for, or was once not back in time.

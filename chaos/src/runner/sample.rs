@@ -3,6 +3,8 @@
 use baton_node::api::drill::DrillView;
 use baton_node::api::types::Status;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 
 /// db1 holds and db2 is in sync; mon is asked, and leads.
 pub fn status() -> Status {
@@ -30,4 +32,22 @@ pub fn view(node: &str) -> DrillView {
         "duration_max_ms": 120_000, "drills": 0,
     });
     serde_json::from_value(view).expect("the form of an older agent's view")
+}
+
+/// One request to an agent, whole, in small letters.
+pub async fn request(stream: &mut UnixStream) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let mut some = [0; 4_096];
+        let read = stream.read(&mut some).await.unwrap();
+        bytes.extend_from_slice(&some[..read]);
+        let text = String::from_utf8_lossy(&bytes).to_lowercase();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse::<usize>().unwrap()) {
+                return text;
+            }
+        }
+        assert_ne!(read, 0, "half a request: {text}");
+    }
 }

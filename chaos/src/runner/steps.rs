@@ -73,16 +73,18 @@ impl Stage {
         self.events.push(Event { at_ms: self.now_ms(), source: source.to_owned(), what });
     }
 
-    /// Does every method, in their order, and waits for redundancy at the end.
+    /// Does every method, in their order, and waits for redundancy at the end. A fault must never meet a group that could not
+    /// bear one: where redundancy is not back before a method, that one and all after it are left out, and the drill is over.
+    /// That redundancy was missing is in `waits`, and fails it.
     ///
     /// # Errors
     /// The drill ends early, and why.
     pub async fn act(&mut self) -> Result<(), Ending> {
         let methods = self.experiment.method.clone();
         for (index, method) in methods.iter().enumerate() {
-            if method.start == Start::Healed && index > 0 {
-                self.heal_standing().await?;
-                self.whole().await;
+            let waits = method.start == Start::Healed && index > 0;
+            if waits && !self.is_ready_for(&methods[index..]).await? {
+                return Ok(());
             }
             self.pass(method.delay.duration()).await;
             let stays = methods.get(index + 1).is_some_and(|next| next.start == Start::Standing);

@@ -142,6 +142,12 @@ const CASES: &[Case] = &[
     ),
     ("redundancy", |r| r.redundancy_ms = None, Verdict::Fail, "redundancy was not back"),
     (
+        "redundancy, and so the next method was left out",
+        |r| (r.redundancy_ms, r.experiment.methods) = (None, 2),
+        Verdict::Fail,
+        "redundancy was not back",
+    ),
+    (
         "late clock hides an outage",
         |r| {
             r.clients[0].outage_ms = 99_000;

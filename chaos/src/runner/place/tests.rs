@@ -7,8 +7,8 @@ use baton_node::api::client::Client;
 use baton_node::config::{Config, example};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixListener;
 
 use super::*;
 use crate::evidence::Store;
@@ -65,29 +65,11 @@ impl Keeper for Kept {
     }
 }
 
-/// One request, whole.
-async fn request(stream: &mut UnixStream) -> String {
-    let mut bytes = Vec::new();
-    loop {
-        let mut some = [0; 4_096];
-        let read = stream.read(&mut some).await.unwrap();
-        bytes.extend_from_slice(&some[..read]);
-        let text = String::from_utf8_lossy(&bytes).to_lowercase();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            if body.len() >= length.map_or(0, |length| length.parse::<usize>().unwrap()) {
-                return text;
-            }
-        }
-        assert_ne!(read, 0, "half a request: {text}");
-    }
-}
-
 async fn agent(listener: UnixListener, answer: Answer, experiment: String, log: Log) {
     let mut view = serde_json::to_value(sample::view("mon")).unwrap();
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let asked = request(&mut stream).await;
+        let asked = sample::request(&mut stream).await;
         let is_begin = asked.contains("\"order\":\"begin\"");
         if is_begin {
             log.lock().unwrap().push("order to begin".into());

@@ -1,9 +1,17 @@
-//! What a method that was not done makes of its drill.
+//! What a method that was not done makes of its drill; and what comes after one, with an agent that answers as it is told.
 
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use baton_node::api::client::Client;
 use baton_node::api::types::{ErrorBody, ErrorCode};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixListener;
 
 use super::*;
 use crate::evidence::sample::passed;
+use crate::experiment::{Span, shipped};
+use crate::runner::sample;
 
 /// The faults of a drill: those that were done, and the one that was to be done now.
 fn faults(done: usize) -> Vec<FaultRecord> {
@@ -39,4 +47,86 @@ fn a_move_of_which_nobody_knows_whether_it_began_is_not_called_refused() {
         let ending = not_moved(&faults(0), &error);
         assert_eq!(ending, Ending::Aborted { by: "switchover".into(), why: error.to_string() });
     }
+}
+
+/// What an agent says of the cluster now.
+type Says = Arc<Mutex<Status>>;
+/// What it was asked, in its order.
+type Asked = Arc<Mutex<Vec<String>>>;
+
+/// Answers questions with what it is to say, and whatever is ordered with the view of a node that bears nothing.
+async fn agent(listener: UnixListener, says: Says, asked: Asked) {
+    let view = serde_json::to_value(sample::view("db1")).unwrap();
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let request = sample::request(&mut stream).await;
+        let is_question = request.starts_with("get /v1/status ");
+        asked.lock().unwrap().push(request);
+        let status = serde_json::to_value(&*says.lock().unwrap()).unwrap();
+        let body = if is_question { status.to_string() } else { view.to_string() };
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    }
+}
+
+fn stage(socket: &Path, experiment: Experiment) -> Stage {
+    let origin = Origin::new();
+    Stage {
+        agents: Agents { client: Client::new(socket.to_owned()), by: "ann".into() },
+        experiment,
+        number: DrillId(1),
+        origin,
+        screen: Screen::new(origin),
+        shared: Shared::default(),
+        bearing: Bearing::default(),
+        faults: Vec::new(),
+        events: Vec::new(),
+        waits: Vec::new(),
+        fence_hook: None,
+        whole_ms: 0,
+    }
+}
+
+/// A stage beside such an agent; what this one is to say; what it was asked; and the directory of its socket.
+async fn beside(experiment: Experiment, says: Status) -> (Stage, Says, Asked, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("baton.sock");
+    let (says, asked) = (Arc::new(Mutex::new(says)), Asked::default());
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(agent(listener, Arc::clone(&says), Arc::clone(&asked)));
+    (stage(&socket, experiment), says, asked, dir)
+}
+
+/// A rehearsal, which needs nothing, and then the holder's database is killed.
+fn two_methods() -> Experiment {
+    let mut experiment = shipped::named("mysqld-killed").unwrap().experiment;
+    let first = shipped::named("rehearsal").unwrap().experiment.method.swap_remove(0);
+    experiment.method.insert(0, first);
+    experiment.method[1].duration = Span::from_ms(300);
+    experiment.after.wait_redundancy = Span::from_ms(300);
+    experiment
+}
+
+#[tokio::test]
+async fn no_fault_is_injected_into_a_group_whose_redundancy_is_not_back() {
+    let alone = Status { ok: false, ..sample::status() };
+    let (mut stage, _says, asked, _dir) = beside(two_methods(), alone).await;
+    assert_eq!(stage.act().await, Ok(()));
+    let done: Vec<Fault> = stage.faults.iter().map(|fault| fault.fault).collect();
+    assert_eq!(done, [Fault::Rehearsal]);
+    assert_eq!(stage.redundancy_ms(), None, "which fails the drill");
+    let orders = asked.lock().unwrap().iter().filter(|asked| asked.contains("\"order\":")).count();
+    assert_eq!(orders, 0, "{asked:?}");
+    let said = |what: &str| stage.events.iter().any(|event| event.what == what);
+    assert!(said("mysqld-kill is left out: redundancy is not back"), "{:?}", stage.events);
+}
+
+#[tokio::test]
+async fn the_next_fault_is_for_a_group_that_is_whole_again() {
+    let (mut stage, _says, asked, _dir) = beside(two_methods(), sample::status()).await;
+    assert_eq!(stage.act().await, Ok(()));
+    let done: Vec<Fault> = stage.faults.iter().map(|fault| fault.fault).collect();
+    assert_eq!(done, [Fault::Rehearsal, Fault::MysqldKill]);
+    let is_armed = asked.lock().unwrap().iter().any(|asked| asked.contains("\"order\":\"arm\""));
+    assert!(is_armed, "{asked:?}");
 }
