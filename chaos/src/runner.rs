@@ -14,6 +14,7 @@ pub mod agents;
 mod between;
 pub mod cast;
 pub mod certificates;
+mod comeback;
 mod drawing;
 mod effects;
 pub mod gate;

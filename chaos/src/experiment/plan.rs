@@ -142,6 +142,12 @@ fn steps(experiment: &Experiment, method: &Method, roles: Option<&Roles>, text: 
     let heal = match (fault.stands(), fault) {
         (true, _) => format!("after {}, and it is seen that nothing is left", method.duration),
         (false, Fault::Rehearsal | Fault::CertificateExpiring) => "nothing to heal".into(),
+        (false, Fault::ContainerKill) => {
+            format!(
+                "nothing stands; the service must be healthy again, which is waited for, up to {}",
+                method.duration
+            )
+        }
         (false, _) => format!("nothing stands; its outcome is waited for, up to {}", method.duration),
     };
     line(text, "heal", &heal);

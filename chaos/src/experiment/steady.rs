@@ -40,7 +40,7 @@ pub enum Probe {
     InSync,
     /// A takeover would work now, says the leader: 1 or 0.
     Ready,
-    /// Role-bound services on the holder that are not healthy.
+    /// Role-bound services of the holder that are not healthy: stopped, still starting, unhealthy, missing or not seen.
     UnhealthyServices,
     /// Age of what the replica has not applied, milliseconds.
     ReplicationLag,

@@ -2,7 +2,7 @@
 
 use baton_node::api::client::{Client, ClientError};
 use baton_node::api::drill::{DrillOrder, DrillRequest, DrillView};
-use baton_node::api::types::{NodeRow, Role as NodeRole, Status, Sync};
+use baton_node::api::types::{NodeRow, Role as NodeRole, ServiceRow, Status, Sync};
 use baton_node::config::{NodeId, NodeKind};
 
 use crate::experiment::Role;
@@ -73,6 +73,19 @@ pub fn role_of(status: &Status, node: &NodeId) -> Role {
 #[must_use]
 pub fn heard(status: &Status) -> usize {
     status.nodes.iter().filter(|row| !row.silent).count()
+}
+
+/// The role-bound services that are to run on the holder; `None`: nobody holds the baton, or the holder is not heard.
+#[must_use]
+pub fn services(status: &Status) -> Option<&[ServiceRow]> {
+    let holder = status.holder.as_ref()?;
+    status.nodes.iter().find(|row| row.name == *holder)?.services.as_deref()
+}
+
+/// How many of them are not healthy. One that starts, or was not seen yet, is not.
+#[must_use]
+pub fn unhealthy_services(status: &Status) -> Option<usize> {
+    Some(services(status)?.iter().filter(|service| !service.is_healthy()).count())
 }
 
 /// The replica has every acknowledged write, or there is nothing to have.

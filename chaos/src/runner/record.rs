@@ -197,11 +197,7 @@ pub fn of_status(probe: Probe, status: &Status) -> Option<f64> {
         Probe::InSync => yes(super::agents::is_in_sync(status)),
         Probe::Ready => yes(status.ok),
         Probe::VipOwners => Some(count(status.nodes.iter().filter(|row| row.serving).count())),
-        Probe::UnhealthyServices => {
-            let of_holder = status.nodes.iter().filter(|row| Some(&row.name) == status.holder.as_ref());
-            let named = |text: &&String| text.contains("service");
-            Some(count(of_holder.flat_map(|row| row.obstacles.iter().filter(named)).count()))
-        }
+        Probe::UnhealthyServices => super::agents::unhealthy_services(status).map(count),
         Probe::ReplicationLag => {
             let lag = status.nodes.iter().filter_map(|row| row.lag_ms).max()?;
             Some(count(usize::try_from(lag).unwrap_or(usize::MAX)))
@@ -328,6 +324,7 @@ pub fn invariants(
 mod tests {
     use super::*;
     use crate::evidence::sample::passed;
+    use crate::runner::sample::with_services;
 
     fn one_holder(fault: Fault, worst: f64) -> Option<bool> {
         let mut faults = passed().faults;
@@ -346,5 +343,29 @@ mod tests {
             assert_eq!(one_holder(fault, 1.0), None, "{fault}");
             assert_eq!(one_holder(fault, 2.0), Some(false), "{fault}");
         }
+    }
+
+    /// The value of the probe when db1, which holds, says this of its services; empty: it has none.
+    fn unhealthy(states: &[&str]) -> Option<f64> {
+        of_status(Probe::UnhealthyServices, &with_services(states))
+    }
+
+    #[test]
+    fn a_service_that_is_not_seen_to_be_healthy_counts_as_unhealthy() {
+        assert_eq!(unhealthy(&[]), Some(0.0));
+        assert_eq!(unhealthy(&["healthy", "healthy"]), Some(0.0));
+        for state in ["starting", "unhealthy", "stopped", "missing", "unknown", "not-seen", "another word"] {
+            assert_eq!(unhealthy(&["healthy", state]), Some(1.0), "{state}");
+            assert_eq!(unhealthy(&[state, state]), Some(2.0), "{state}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_of_services_without_a_holder_that_says_it() {
+        let mut status = with_services(&["stopped"]);
+        status.holder = Some("db2".into());
+        assert_eq!(of_status(Probe::UnhealthyServices, &status), None, "it has not said it yet");
+        status.holder = None;
+        assert_eq!(of_status(Probe::UnhealthyServices, &status), None);
     }
 }

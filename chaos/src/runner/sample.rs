@@ -1,7 +1,7 @@
 //! A whole cluster as its agents describe it, for tests of the runner's pure parts.
 
 use baton_node::api::drill::DrillView;
-use baton_node::api::types::Status;
+use baton_node::api::types::{ServiceRow, Status};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -23,6 +23,17 @@ pub fn status() -> Status {
         "run": Value::Null, "alarms": [], "ok": true, "sentence": "A takeover would work now.",
     });
     serde_json::from_value(status).expect("the form of a status")
+}
+
+/// The same; db1 says of each of its services, `web0` and so on, how it is.
+pub fn with_services(states: &[&str]) -> Status {
+    let row = |(index, state): (usize, &&str)| ServiceRow {
+        name: format!("web{index}"),
+        state: (*state).to_owned(),
+    };
+    let mut status = status();
+    status.nodes[0].services = Some(states.iter().enumerate().map(row).collect());
+    status
 }
 
 /// What a node says that allows everything.

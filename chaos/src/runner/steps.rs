@@ -10,6 +10,7 @@ use baton_node::config::NodeId;
 
 use super::agents::{Agents, role_of};
 use super::cast::{Aim, aim};
+use super::comeback::is_back;
 use super::gate::{forbids_switchover, may_cost_the_baton};
 use super::place::is_unclear;
 use super::pulse::Bearing;
@@ -270,7 +271,7 @@ impl Stage {
         if bites {
             self.stand(method, began).await;
         }
-        let stood = self.heal(place, self.patience(method.fault)).await?;
+        let stood = self.heal(place, self.patience(method.fault)).await.map_err(unhealed)?;
         self.faults[place].stood_ms = stood.filter(|_| bites && method.fault.stands());
         Ok(bites)
     }
@@ -301,6 +302,7 @@ impl Stage {
             let status = self.shared.status();
             let serves = status.is_some_and(|status| {
                 status.run.is_none()
+                    && is_back(method, &status)
                     && status.nodes.iter().any(|row| row.serving && Some(&row.name) == status.holder.as_ref())
             });
             let is_steady = serves && self.shared.quiet() < STEADY_FOR / 10;
@@ -312,28 +314,36 @@ impl Stage {
         }
     }
 
-    /// Heals one fault, and sees that nothing of it is left. Returns for how long it stood, by the node's clock.
+    /// Heals one fault, and sees that nothing of it is left; a service that was killed must be healthy again. Returns for how
+    /// long it stood, by the node's clock.
     ///
     /// # Errors
-    /// It is not seen to be healed.
-    pub(super) async fn heal(&mut self, place: usize, within: Duration) -> Result<Option<u64>, Ending> {
+    /// It is not seen to be healed, and why.
+    pub(super) async fn heal(&mut self, place: usize, within: Duration) -> Result<Option<u64>, String> {
         let fault = self.faults[place].clone();
         let node = NodeId::new(fault.node.as_str());
         self.shared.doing(format!("healing {} on {node}", fault.fault));
         if fault.fault.heal() == Heal::Site {
             self.note(node.as_str(), "somebody has to switch it on again; it is waited for");
         }
-        match self.healed(&node, fault.duration_ms, within).await {
+        let healed = match self.healed(&node, fault.duration_ms, within).await {
             Ok((words, stood_ms)) => {
+                self.service_back(place, within).await.map(|back| (words, back, stood_ms))
+            }
+            Err(why) => Err(why),
+        };
+        match healed {
+            Ok((words, back, stood_ms)) => {
+                let back = back.map_or_else(String::new, |back| format!("; {back}"));
                 let now = self.now_ms();
                 (self.faults[place].healed_ms, self.faults[place].heal_verified_ms) = (Some(now), Some(now));
                 self.bearing.remove(&node);
-                self.note(node.as_str(), format!("{} is healed: {words}", fault.fault));
+                self.note(node.as_str(), format!("{} is healed: {words}{back}", fault.fault));
                 Ok(stood_ms)
             }
             Err(why) => {
                 self.note(node.as_str(), format!("{} is not seen to be healed: {why}", fault.fault));
-                Err(Ending::Aborted { by: "runner".into(), why })
+                Err(why)
             }
         }
     }
@@ -355,9 +365,9 @@ impl Stage {
             if fault.armed_ms.is_some()
                 && fault.heal_verified_ms.is_none()
                 && fault.fault.heal() != Heal::Nothing
-                && self.heal(place, HEALED_WITHIN).await.is_err()
+                && let Err(why) = self.heal(place, HEALED_WITHIN).await
             {
-                left.push(format!("{} on {}", self.faults[place].fault, self.faults[place].node));
+                left.push(format!("{} on {}: {why}", self.faults[place].fault, self.faults[place].node));
             }
         }
         left
@@ -395,6 +405,11 @@ impl Stage {
         let asked = self.agents.status().await;
         asked.map_err(|error| Ending::Interrupted { why: error.to_string() })
     }
+}
+
+/// A fault that is not seen to be healed ends the drill.
+pub(super) fn unhealed(why: String) -> Ending {
+    Ending::Aborted { by: "runner".into(), why }
 }
 
 /// Who refuses before anything was done refuses the drill.

@@ -8,7 +8,7 @@ use baton_node::api::types::{NodeRow, RunRecord, RunResult, Status};
 use baton_node::config::NodeId;
 use tokio::task::JoinHandle;
 
-use super::agents::{Agents, heard, is_in_sync};
+use super::agents::{Agents, heard, is_in_sync, unhealthy_services};
 use super::certificates;
 use super::meter::Meter;
 use super::screen::{Panel, Screen};
@@ -114,6 +114,7 @@ impl Watched {
             (Probe::InSync, Some(f64::from(u8::from(is_in_sync(status)))), true),
             (Probe::Ready, Some(f64::from(u8::from(status.ok))), true),
             (Probe::ReplicationLag, lag(status), false),
+            (Probe::UnhealthyServices, unhealthy_services(status).map(count), false),
         ];
         for (probe, value, low) in samples {
             if let Some(value) = value {
@@ -307,6 +308,7 @@ fn panel(watched: &Watched, title: &str) -> Panel {
 mod tests {
     use super::*;
     use crate::experiment::shipped;
+    use crate::runner::sample::{status, with_services};
     use crate::runner::timeline::tests::run;
 
     fn experiment() -> Experiment {
@@ -374,7 +376,6 @@ mod tests {
         watched.acknowledged.insert(Kind::Mysql, (9, long));
         assert_eq!(by(watched.stop(&experiment())), "outage");
     }
-}
 
     #[test]
     fn the_outage_of_one_database_stops_while_the_other_one_goes_on() {
@@ -396,3 +397,16 @@ mod tests {
             assert_eq!(watched.stop(&experiment()), None, "both go on");
         }
     }
+
+    #[test]
+    fn the_worst_that_was_seen_of_services_is_kept() {
+        let mut watched = Watched::default();
+        for states in [["healthy", "healthy"], ["healthy", "stopped"], ["healthy", "healthy"]] {
+            watched.sample(&with_services(&states));
+        }
+        assert_eq!(watched.worst.get(&Probe::UnhealthyServices), Some(&1.0));
+        let mut unknown = Watched::default();
+        unknown.sample(&status());
+        assert_eq!(unknown.worst.get(&Probe::UnhealthyServices), None, "nobody says it");
+    }
+}

@@ -1,6 +1,7 @@
 //! What readers see: the driver publishes a view, the API serves it.
 
 mod mend;
+mod services;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -259,6 +260,11 @@ fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRo
         redis_behind: redis_behind(core, node),
         mysql_read_only: mysql(report).map(|facts| facts.read_only),
         obstacles: report.map(|report| report.obstacles.clone()).unwrap_or_default(),
+        services: services::rows(
+            role,
+            &context.config.services,
+            report.filter(|_| !silent).map(|report| &report.services),
+        ),
         heard_ms_ago,
         silent,
         unheard_by: unheard_by(core, node, now),

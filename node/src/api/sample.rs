@@ -34,6 +34,7 @@ fn row(name: &str, kind: NodeKind, role: Role, state: &str, heard: u64) -> NodeR
         redis_behind: (role == Role::Replica).then_some(Exposure { bytes: 0, ms: 0 }),
         mysql_read_only: None,
         obstacles: Vec::new(),
+        services: None,
         heard_ms_ago: Some(heard),
         silent: false,
         version: "0.1.0".to_owned(),

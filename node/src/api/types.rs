@@ -169,6 +169,10 @@ pub struct NodeRow {
     pub mysql_read_only: Option<bool>,
     /// Reasons why it could not hold the baton now; empty: it could.
     pub obstacles: Vec<String>,
+    /// Of the holder: the role-bound services that are to run on it, in the order of the configuration. `None`: it is not the
+    /// holder, or it is silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<Vec<ServiceRow>>,
     /// Milliseconds since this node last heard from it, 0 for itself; `None`: never.
     pub heard_ms_ago: Option<u64>,
     /// It has been silent for longer than its reports may take.
@@ -180,6 +184,29 @@ pub struct NodeRow {
     pub version: String,
     /// Its configuration has the same values as this node's.
     pub config_matches: bool,
+}
+
+/// A role-bound service as its node's agent last saw it. Agents look once a second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `healthy`; `starting`: its health is not known yet; `unhealthy`, `stopped`, `missing`; `unknown`: the container engine
+    /// did not answer; `not-seen`: the agent has not looked yet. Others may come.
+    pub state: String,
+}
+
+impl ServiceRow {
+    /// Runs, and its health check, if it has one, passes.
+    pub const HEALTHY: &'static str = "healthy";
+    /// The agent has not looked yet.
+    pub const NOT_SEEN: &'static str = "not-seen";
+
+    /// Runs, and its health check, if it has one, passes. Nothing else counts as healthy.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.state == Self::HEALTHY
+    }
 }
 
 /// Something that an operator should mend.

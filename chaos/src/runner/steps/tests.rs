@@ -130,3 +130,32 @@ async fn the_next_fault_is_for_a_group_that_is_whole_again() {
     let is_armed = asked.lock().unwrap().iter().any(|asked| asked.contains("\"order\":\"arm\""));
     assert!(is_armed, "{asked:?}");
 }
+
+/// A container that was killed, as long ago as any look takes; it was to come back at once.
+fn container_killed() -> FaultRecord {
+    FaultRecord {
+        fault: Fault::ContainerKill,
+        duration_ms: 0,
+        injected_ms: Some(0),
+        healed_ms: None,
+        heal_verified_ms: None,
+        ..passed().faults.swap_remove(0)
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_was_killed_is_healed_when_its_service_is_healthy_again() {
+    let experiment = shipped::named("container-killed").unwrap().experiment;
+    let (mut stage, says, _asked, _dir) = beside(experiment, sample::with_services(&["stopped"])).await;
+    stage.faults.push(container_killed());
+    // The node has nothing to heal, and says so at once.
+    let healed = stage.heal(0, Duration::ZERO).await;
+    assert_eq!(healed, Err("web0 is stopped, not healthy again".to_owned()));
+    assert_eq!((stage.faults[0].healed_ms, stage.faults[0].heal_verified_ms), (None, None));
+    *says.lock().unwrap() = sample::with_services(&["healthy"]);
+    assert_eq!(stage.heal(0, Duration::from_secs(20)).await, Ok(None));
+    let healed_ms = stage.faults[0].heal_verified_ms.expect("it was seen");
+    assert!(healed_ms >= 3_000, "{healed_ms} ms: a look of before the kill may have said so");
+    let last = &stage.events.last().expect("it is noted").what;
+    assert!(last.ends_with("; web0 is healthy"), "{last}");
+}
