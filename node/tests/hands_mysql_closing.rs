@@ -27,6 +27,7 @@ on_both!(
     closing_while_a_canary_waits_for_the_replica,
     a_server_that_waits_to_close_is_open,
     a_closed_primary_sends_to_nobody_any_more,
+    a_transaction_is_as_old_in_every_time_zone,
 );
 
 async fn closing_is_bounded_with_writers_in_the_way(flavour: Flavour) {
@@ -94,6 +95,36 @@ async fn a_closed_primary_sends_to_nobody_any_more(flavour: Flavour) {
     assert_eq!(pair.on_primary.end_old_dump_threads(D).await.unwrap(), 0);
     pair.replica.process().thaw();
     pair.replica.kill();
+}
+
+/// InnoDB tells its beginning in the zone of the host, and `NOW()` is in that of the session.
+async fn a_transaction_is_as_old_in_every_time_zone(flavour: Flavour) {
+    const BEGIN: &str = "BEGIN; INSERT INTO t (v) VALUES (1)";
+    let db = Database::start(flavour, 1, &[]).await;
+    db.as_primary().await;
+    for zone in ["SYSTEM", "+09:00", "-09:00"] {
+        db.root().await.query_drop(format!("SET GLOBAL time_zone='{zone}'")).await.unwrap();
+        // A session has the zone that the server had when it began.
+        let hands = db.hands();
+        // The server counts whole seconds: one that spans the turn of two may be long or not.
+        let counted = eventually("a transaction begins and is counted within one second", || async {
+            let second = db.value("SELECT UNIX_TIMESTAMP()").await;
+            let mut fresh = db.app().await;
+            // What InnoDB tells may be a tenth of a second old.
+            fresh.query_drop("DO SLEEP(0.15)").await.unwrap();
+            fresh.query_drop(BEGIN).await.unwrap();
+            let counted = hands.long_transactions(D).await.unwrap();
+            fresh.query_drop("ROLLBACK").await.unwrap();
+            (db.value("SELECT UNIX_TIMESTAMP()").await == second).then_some(counted)
+        })
+        .await;
+        assert_eq!(counted, 0, "{zone}: it has just begun");
+        let mut long = db.app().await;
+        long.query_drop(BEGIN).await.unwrap();
+        long.query_drop("DO SLEEP(2)").await.unwrap();
+        assert_eq!(hands.long_transactions(D).await.unwrap(), 1, "{zone}: it is two seconds old");
+        long.query_drop("ROLLBACK").await.unwrap();
+    }
 }
 
 /// Of a client, beside a replica that is frozen.

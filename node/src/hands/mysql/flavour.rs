@@ -48,13 +48,14 @@ pub fn identifier(name: &str) -> String {
 /// What each session sets first; its last answer has a column `version`.
 ///
 /// A metadata or row lock must never hold an agent's statement for the server's defaults of a day and 50 s, and
-/// while `SET GLOBAL read_only` waits for a lock it blocks every new writer.
+/// while `SET GLOBAL read_only` waits for a lock it blocks every new writer. The zone is the host's, whatever
+/// `default_time_zone` says: in that zone InnoDB tells when a transaction began.
 #[must_use]
 pub fn session_setup(binlogged: bool) -> String {
     let log = if binlogged { "" } else { ", SESSION sql_log_bin=0" };
     format!(
-        "SET SESSION sql_mode='', SESSION lock_wait_timeout=1, SESSION innodb_lock_wait_timeout=1{log}; \
-         SELECT VERSION() AS version"
+        "SET SESSION sql_mode='', SESSION time_zone='SYSTEM', SESSION lock_wait_timeout=1, \
+         SESSION innodb_lock_wait_timeout=1{log}; SELECT VERSION() AS version"
     )
 }
 

@@ -32,6 +32,9 @@ impl Mysql {
     /// Transactions of clients that have been open for a second or longer. Shorter ones end by themselves sooner than they
     /// could be waited for; on a busy server there is always one.
     ///
+    /// InnoDB tells in whole seconds, and in the zone of the host, when a transaction began; the zone of this session, in which
+    /// `NOW()` is, is set to that one ([`flavour::session_setup`]).
+    ///
     /// # Errors
     /// [`MysqlError`].
     pub async fn long_transactions(&self, deadline: Duration) -> Result<u64, MysqlError> {
