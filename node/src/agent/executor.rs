@@ -6,6 +6,7 @@
 //! the number of the wish with which the step began: a later wish that closes them wins over a step that comes late.
 
 mod act;
+mod draining;
 mod failpoint;
 mod handover;
 

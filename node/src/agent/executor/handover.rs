@@ -1,4 +1,4 @@
-//! The steps that only a switchover has.
+//! The steps that only a switchover has. What comes before the closing on the holder is in `draining.rs`.
 //!
 //! ```text
 //!  holder: drain_holder ─ close_holder ── position ──▶ ledger
@@ -7,37 +7,36 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use baton_runbooks::lease::holder::Door;
 use baton_runbooks::observe::{Flavour, RedisFacts, ReplicationFacts, ServiceState};
 use baton_runbooks::plan::Step;
-use baton_runbooks::run::{Run, StepStatus};
+use baton_runbooks::run::{Run, StepStatus, switchover};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::{Instant, sleep};
 
-use super::super::local_state::Events;
 use super::super::part_from_clients;
 use super::super::settlement::Settlement;
 use super::act::{DRAIN_STILL_MAX, STATEMENT, fact};
 use super::{Executor, Facts};
-use crate::config::RunsOn;
-use crate::hands::mysql::Mysql;
 use crate::hands::mysql::close::Closing;
 use crate::hands::mysql::gtid;
-use crate::hands::mysql::promote::Drained;
-use crate::hands::mysql::semisync::Switch;
+use crate::hands::mysql::promote::{DrainProgress, Drained};
 use crate::hands::redis::{Clients, Redis};
 
 /// Deadline of one Redis command.
 const COMMAND: Duration = Duration::from_secs(1);
 /// How often a wait without a notice looks again: draining, attaching, opening again.
-const LOOK: Duration = Duration::from_millis(25);
+pub(super) const LOOK: Duration = Duration::from_millis(25);
 /// How long closing waits for whoever switches semi-sync or commits a canary. Both take milliseconds on a healthy pair.
 const ALONE_MAX: Duration = Duration::from_millis(700);
 /// How often a waiting target looks whether its own servers are still there.
 const TARGET_LOOK: Duration = Duration::from_millis(250);
+/// The target must have what the closed holder noted within this time: nobody is served meanwhile.
+const CAUGHT_UP_MAX: Duration = Duration::from_millis(switchover::CATCH_UP_MS);
 /// How long the target tries to be read-only again before the old holder opens.
 const UNDO_MAX: Duration = Duration::from_secs(2);
 /// How often Redis' offset is looked at while the service is closed: it is there within a millisecond or two.
@@ -69,27 +68,6 @@ impl Executor {
                 .map(|(name, _)| name.as_str())
                 .collect();
             ensure!(missing.is_empty(), "services are not created here: {}", missing.join(", "));
-        }
-        Ok(facts)
-    }
-
-    /// The holder's services end while their database is still there; transactions under way have their time.
-    pub(super) async fn drain_holder(&self) -> anyhow::Result<Facts> {
-        let mut facts = Facts::new();
-        if let Some(services) = &self.context.hands.services {
-            services.stop(RunsOn::Holder).await.context("stop the holder's services")?;
-        }
-        if let Some(mysql) = &self.context.hands.mysql {
-            facts.push(fact("events", self.stop_events(mysql).await?));
-            let patience = Duration::from_millis(self.current_run()?.plan.drain_patience_ms);
-            let until = Instant::now() + patience;
-            let mut left = mysql.long_transactions(STATEMENT).await?;
-            while left > 0 && Instant::now() < until {
-                self.check_going_on()?;
-                sleep(LOOK).await;
-                left = mysql.long_transactions(STATEMENT).await?;
-            }
-            facts.push(fact("transactions_left", left));
         }
         Ok(facts)
     }
@@ -219,12 +197,18 @@ impl Executor {
         Ok(facts)
     }
 
-    /// MySQL has what the closed holder noted, no more and no less: seen twice, with the cut in between.
+    /// MySQL has what the closed holder noted, no more and no less: seen twice, with the cut in between. Not waited for as long as
+    /// there is progress: until the old holder is open again nobody is served. It was seen to be near before the closing.
     async fn mysql_caught_up(&self, run: &Run) -> anyhow::Result<()> {
         let Some(mysql) = &self.context.hands.mysql else { return Ok(()) };
         let position = run.fact(Step::CloseHolder, "position").context("the holder noted no position")?;
-        reached(mysql.drain(position, DRAIN_STILL_MAX, |_| {}).await?)?;
-        let seen = mysql.standing(STATEMENT).await?;
+        let left = AtomicU64::new(0);
+        let caught_up = async {
+            let note = |now: &DrainProgress| left.store(now.backlog, Ordering::Relaxed);
+            reached(mysql.drain(position, DRAIN_STILL_MAX, note).await?)?;
+            anyhow::Ok(mysql.standing(STATEMENT).await?)
+        };
+        let seen = in_time(CAUGHT_UP_MAX, &left, caught_up).await?;
         equal(seen.flavour, position, &seen.position)?;
         let (peer, port) = self.peer_mysql()?;
         self.check_current()?;
@@ -296,7 +280,7 @@ impl Executor {
     }
 
     /// The run, if this step of it is still wanted.
-    fn check_going_on(&self) -> anyhow::Result<Run> {
+    pub(super) fn check_going_on(&self) -> anyhow::Result<Run> {
         self.check_current()?;
         let run = self.current_run()?;
         match &run.aborting {
@@ -326,22 +310,6 @@ impl Executor {
             }
         }
         Ok(Facts::new())
-    }
-
-    /// Stops the event scheduler if it runs and the agent may; says what became of it. Noted on disk before: the reconciler
-    /// starts it again, whatever becomes of the run and of this agent.
-    async fn stop_events(&self, mysql: &Mysql) -> anyhow::Result<&'static str> {
-        if !mysql.events_run(STATEMENT).await? {
-            return Ok("off");
-        }
-        self.context.local.note_events(Events::Stopped).await.context("note that events are stopped")?;
-        match mysql.event_scheduler(Switch::Off, STATEMENT).await {
-            Ok(()) => Ok("stopped"),
-            Err(error) => {
-                tracing::warn!(error = crate::chain::chain(&error), "the event scheduler is not stopped");
-                Ok("not stopped: the agent lacks the privilege")
-            }
-        }
     }
 }
 
@@ -375,6 +343,22 @@ pub(super) fn reached(drained: Drained) -> anyhow::Result<()> {
     }
 }
 
+/// What `work` brings within `max`; `left` is how many transactions it still waits for.
+async fn in_time<T>(
+    max: Duration,
+    left: &AtomicU64,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    match tokio::time::timeout(max, work).await {
+        Ok(end) => end,
+        Err(_) => bail!(
+            "{} ms after the holder had closed {} transactions are not applied here",
+            max.as_millis(),
+            left.load(Ordering::Relaxed)
+        ),
+    }
+}
+
 fn equal(flavour: Flavour, noted: &str, now: &str) -> anyhow::Result<()> {
     let same = gtid::is_same(flavour, noted, now)?;
     ensure!(same, "the positions differ: the closed holder noted {noted}, here is {now}");
@@ -391,5 +375,22 @@ async fn offset_reached(redis: &Redis, offset: u64) -> anyhow::Result<RedisFacts
         let behind = offset.saturating_sub(seen.offset);
         ensure!(Instant::now() < until, "Redis is {behind} bytes behind the closed holder");
         sleep(OFFSET_LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_target_that_goes_on_applying_does_not_keep_everybody_waiting() {
+        let left = AtomicU64::new(0);
+        let applying = async {
+            left.store(7, Ordering::Relaxed);
+            std::future::pending::<anyhow::Result<()>>().await
+        };
+        let late = in_time(Duration::from_millis(20), &left, applying).await.unwrap_err();
+        assert_eq!(late.to_string(), "20 ms after the holder had closed 7 transactions are not applied here");
+        assert_eq!(in_time(CAUGHT_UP_MAX, &left, async { Ok(3) }).await.unwrap(), 3);
     }
 }

@@ -1,0 +1,184 @@
+//! The holder's last step before it closes: what its clients have begun ends, and the target has what came of it.
+//!
+//! ```text
+//!  services stop ─ events off ─┬─▶ clients' transactions end, or their patience does ─▶ the target applies what is there now ─┬─▶ close
+//!                              └───────────────────────────── it took long: clients have written meanwhile ◀──────────────────┘
+//! ```
+//!
+//! Clients are served all the while. What is still to be applied when the ports close is applied while nobody is served.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use baton_consensus::PATIENCE_HEARTBEATS;
+use baton_runbooks::agent::TICK_MAX_MS;
+use baton_runbooks::model::{NodeId, NodeKind};
+use baton_runbooks::observe::Flavour;
+use tokio::time::{Instant, sleep};
+
+use super::super::local_state::Events;
+use super::act::{STATEMENT, fact};
+use super::handover::LOOK;
+use super::{Executor, Facts};
+use crate::config::{Config, RunsOn};
+use crate::hands::mysql::Mysql;
+use crate::hands::mysql::gtid::{self, BadSet};
+use crate::hands::mysql::semisync::Switch;
+
+/// The target has what the holder wrote within this time, or it is behind: less than it is given once the holder is closed.
+const APPLIED_WITHIN: Duration = Duration::from_secs(1);
+/// A target that is behind is waited for no longer than until this much before the step's limit, so that it is said why.
+const SAY_WHY: Duration = Duration::from_millis(250);
+
+impl Executor {
+    /// The holder's services end while their database is still there; transactions under way have their time. Then the target
+    /// must have applied what was written: a statement that ran for long here runs as long there, and begins when it is
+    /// committed here.
+    pub(super) async fn drain_holder(&self) -> anyhow::Result<Facts> {
+        let give_up = Instant::now() + self.limit.saturating_sub(SAY_WHY);
+        let mut facts = Facts::new();
+        if let Some(services) = &self.context.hands.services {
+            services.stop(RunsOn::Holder).await.context("stop the holder's services")?;
+        }
+        let Some(mysql) = &self.context.hands.mysql else { return Ok(facts) };
+        facts.push(fact("events", self.stop_events(mysql).await?));
+        let patience = Duration::from_millis(self.current_run()?.plan.drain_patience_ms);
+        let until = Instant::now() + patience;
+        let soon = applied_within(&self.context.config);
+        loop {
+            let left = self.clients_ended(mysql, until).await?;
+            let took = self.target_has_applied(mysql, give_up).await?;
+            // Otherwise as much again may have been written meanwhile.
+            if took <= soon {
+                facts.push(fact("transactions_left", left));
+                facts.push(fact("applied_after_ms", took.as_millis()));
+                return Ok(facts);
+            }
+        }
+    }
+
+    /// Waits for clients' transactions; how many are left at the end of their patience.
+    async fn clients_ended(&self, mysql: &Mysql, until: Instant) -> anyhow::Result<u64> {
+        let mut left = mysql.long_transactions(STATEMENT).await?;
+        while left > 0 && Instant::now() < until {
+            self.check_going_on()?;
+            sleep(LOOK).await;
+            left = mysql.long_transactions(STATEMENT).await?;
+        }
+        Ok(left)
+    }
+
+    /// Waits until the target says that it has applied what is written here now; how long that took.
+    async fn target_has_applied(&self, mysql: &Mysql, give_up: Instant) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let here = mysql.standing(STATEMENT).await?;
+        let target = self.target()?;
+        let report_max = self.context.config.timing.lease.duration();
+        applied(give_up, || {
+            self.check_going_on()?;
+            let report = self.context.hands.peer_lately(target, report_max);
+            let theirs = report.and_then(|report| report.mysql);
+            let theirs = theirs.as_ref().map(|facts| (facts.position.as_str(), facts.apply_backlog));
+            let lacking = lacks(here.flavour, &here.position, theirs)?;
+            Ok(lacking.map(|what| format!("{target} is too far behind, and nothing was closed: {what}")))
+        })
+        .await?;
+        Ok(began.elapsed())
+    }
+
+    /// The other data node: a switchover has no other target.
+    fn target(&self) -> anyhow::Result<&NodeId> {
+        let config = &self.context.config;
+        let other = config.nodes.iter().find(|node| node.kind == NodeKind::Data && node.name != config.node);
+        other.map(|node| &node.name).context("no other data node")
+    }
+
+    /// Stops the event scheduler if it runs and the agent may; says what became of it. Noted on disk before: the reconciler
+    /// starts it again, whatever becomes of the run and of this agent.
+    async fn stop_events(&self, mysql: &Mysql) -> anyhow::Result<&'static str> {
+        if !mysql.events_run(STATEMENT).await? {
+            return Ok("off");
+        }
+        self.context.local.note_events(Events::Stopped).await.context("note that events are stopped")?;
+        match mysql.event_scheduler(Switch::Off, STATEMENT).await {
+            Ok(()) => Ok("stopped"),
+            Err(error) => {
+                tracing::warn!(error = crate::chain::chain(&error), "the event scheduler is not stopped");
+                Ok("not stopped: the agent lacks the privilege")
+            }
+        }
+    }
+}
+
+/// Within this time a target that applies at once says so: a probe sees it, and the report of it waits for its turn, for a heartbeat
+/// and for a tick.
+fn applied_within(config: &Config) -> Duration {
+    let timing = &config.timing;
+    let told = timing.probe.duration() + timing.report.duration() + timing.rtt.duration();
+    let waits = timing.heartbeat.duration() * PATIENCE_HEARTBEATS + Duration::from_millis(TICK_MAX_MS);
+    APPLIED_WITHIN + told + waits
+}
+
+/// Looks until nothing is lacking; at `give_up`, an error with what is.
+async fn applied(
+    give_up: Instant,
+    mut look: impl FnMut() -> anyhow::Result<Option<String>>,
+) -> anyhow::Result<()> {
+    while let Some(lacking) = look()? {
+        if Instant::now() >= give_up {
+            bail!("{lacking}");
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// What a target lacks of `position`, which tells its own position and what it has received and not applied; `None`: nothing.
+fn lacks(
+    flavour: Flavour,
+    position: &str,
+    theirs: Option<(&str, Option<u64>)>,
+) -> Result<Option<String>, BadSet> {
+    let Some((applied, backlog)) = theirs else {
+        return Ok(Some("it does not say what it has applied".to_owned()));
+    };
+    if gtid::contains(flavour, applied, position)? {
+        return Ok(None);
+    }
+    let left = gtid::backlog(flavour, position, applied)?;
+    let received = backlog.map_or_else(String::new, |backlog| format!("; {backlog} are received"));
+    Ok(Some(format!("it has {left} transactions yet to apply{received}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_lacks_what_it_has_not_applied_and_all_while_it_says_nothing() {
+        let of = |theirs| lacks(Flavour::Mariadb, "0-1-9", theirs).unwrap();
+        assert_eq!(of(Some(("0-1-9", Some(0)))), None);
+        assert_eq!(of(Some(("0-1-12", Some(3)))), None, "what came later is another matter");
+        let behind = "it has 2 transactions yet to apply; 1 are received";
+        assert_eq!(of(Some(("0-1-7", Some(1)))).as_deref(), Some(behind));
+        assert_eq!(of(Some(("0-1-7", None))).as_deref(), Some("it has 2 transactions yet to apply"));
+        assert!(of(None).is_some());
+        assert!(lacks(Flavour::Mariadb, "0-1-9", Some(("nonsense", None))).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_target_is_waited_for_until_it_has_all_and_no_longer_than_the_step_may_last() {
+        let mut looks = 0;
+        let later = Instant::now() + Duration::from_secs(3600);
+        let end = applied(later, || {
+            looks += 1;
+            Ok((looks < 3).then(|| "it has 1 transactions yet to apply".to_owned()))
+        });
+        end.await.unwrap();
+        assert_eq!(looks, 3);
+        let end = applied(Instant::now(), || Ok(Some("it has 5 transactions yet to apply".to_owned()))).await;
+        assert_eq!(end.unwrap_err().to_string(), "it has 5 transactions yet to apply");
+        let end = applied(later, || bail!("given up: an operator")).await;
+        assert_eq!(end.unwrap_err().to_string(), "given up: an operator");
+    }
+}
