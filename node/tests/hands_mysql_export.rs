@@ -5,7 +5,8 @@ mod support;
 
 use std::time::Duration;
 
-use baton_node::hands::mysql::export::{Export, RowCounts};
+use baton_node::hands::mysql::Mysql;
+use baton_node::hands::mysql::export::{Export, RowCounts, covers};
 use baton_node::hands::mysql::replica::{Attached, SourceServer};
 use baton_runbooks::observe::Flavour;
 use mysql_async::prelude::Queryable;
@@ -50,7 +51,7 @@ async fn extra_transactions_are_saved_once_and_counted(flavour: Flavour) {
         root.query_drop("SET GLOBAL super_read_only=1").await.unwrap();
     }
 
-    let Attached::Refused { extra } = on_old.attach(&source(both.executed), D).await.unwrap() else {
+    let Attached::Refused { extra } = on_old.attach(&source(both.executed.clone()), D).await.unwrap() else {
         panic!("it was attached");
     };
     let dir = tempfile::tempdir().unwrap();
@@ -82,6 +83,22 @@ async fn extra_transactions_are_saved_once_and_counted(flavour: Flavour) {
         let gone = on_old.export_extra("0-9-5..6", &into, &reader, LONG).await.unwrap();
         assert_eq!((gone.transactions, gone.transactions_max, gone.rows()), (0, 2, 0), "{gone:?}");
     }
+    what_comes_later_is_not_saved(&old, &on_old, &both.executed, &extra).await;
+}
+
+/// What is written after the export is found, whatever the server was asked before.
+async fn what_comes_later_is_not_saved(old: &Database, on_old: &Mysql, theirs: &str, saved: &str) {
+    let before = on_old.had(D).await.unwrap();
+    assert!(covers(old.flavour, saved, &before.extra(theirs).unwrap()).unwrap());
+    let (open, close) = match old.flavour {
+        Flavour::Mariadb => ("", ""),
+        Flavour::Mysql => ("SET GLOBAL super_read_only=0; ", "; SET GLOBAL super_read_only=1"),
+    };
+    let stray = format!("{open}INSERT INTO app.u VALUES (9){close}");
+    old.root().await.query_drop(stray).await.unwrap();
+    let extra = on_old.had(D).await.unwrap().extra(theirs).unwrap();
+    assert!(!covers(old.flavour, saved, &extra).unwrap(), "{extra} beside {saved}");
+    assert!(covers(old.flavour, saved, &before.extra(theirs).unwrap()).unwrap(), "it tells of its moment");
 }
 
 /// The SQL can be applied to the holder: there they are new transactions.

@@ -17,6 +17,7 @@ mod fetch;
 mod offer;
 mod preflight;
 mod run;
+mod unsaved;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -57,7 +57,8 @@ fn begin(context: &Context, looked: &Looked, wanted: &ResyncPlan, by: &str) -> A
         return Err("something has changed since the plan was made; look again".to_owned());
     }
     let (flavour, state) = (offer.flavour, offer.state.clone());
-    let job = Job { from: plan.from.clone(), epoch: plan.epoch, flavour, state, keep: looked.keep };
+    let saved = plan.extra.clone().unwrap_or_default();
+    let job = Job { from: plan.from.clone(), epoch: plan.epoch, flavour, state, saved, keep: looked.keep };
     tracing::warn!(by, from = %plan.from, extra = plan.extra, "resync: this node's database is replaced");
     run::start(context, plan, job).ok_or_else(|| "another resync of this node is under way".to_owned())
 }
@@ -190,7 +191,8 @@ fn commands(mysql: &MysqlConfig) -> Result<String, String> {
     }
 }
 
-async fn ask_holder(context: &Context, from: &NodeId, epoch: Epoch) -> Result<Offer, String> {
+/// What a copy of the holder would be, by its own agent.
+pub(super) async fn ask_holder(context: &Context, from: &NodeId, epoch: Epoch) -> Result<Offer, String> {
     let node = context.config.find(from).ok_or_else(|| format!("{from} is not in the configuration"))?;
     let address = context.config.copy_address(node);
     let asked = copy::order::<Answered<Offer>>(&context.tls, from, address, &Order::Offer { epoch }).await;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::super::Context;
 use super::preflight::CATCH_UP_MAX;
-use super::{Resync, STATEMENT, fetch};
+use super::{Resync, STATEMENT, fetch, unsaved};
 use crate::api::resync::ResyncPlan;
 use crate::copy::Progress;
 use crate::hands::hooks;
@@ -51,6 +51,8 @@ pub(super) struct Job {
     pub(super) flavour: Flavour,
     /// What it had executed before the copy is begun.
     pub(super) state: String,
+    /// The transactions that this node had and the holder lacked by then. All of them are saved; empty: there were none.
+    pub(super) saved: String,
     /// The old data are kept.
     pub(super) keep: bool,
 }
@@ -107,7 +109,14 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
     resync.enter(ResyncPhase::Stopping);
     // After an interrupted one, what stands in place may be a copy that does not know its place.
     let is_own = !resync.holds_back();
-    resync.hold_back(job.keep).context("the state directory refuses a write")?;
+    let keep = match unsaved::must_keep(context, mysql, job, is_own).await {
+        Ok(keep) => keep,
+        Err(error) => {
+            let _ = on_disk(&dir, DataDir::drop_incoming).await;
+            return Err(error.context("the database is not stopped, and nothing was replaced"));
+        }
+    };
+    resync.hold_back(keep).context("the state directory refuses a write")?;
     // In this order: from here on this node is nobody's candidate, and nothing may have made it one before.
     let told = Instant::now() + report_max(context);
     let stopped = match is_still_held(context, job) {
@@ -145,15 +154,20 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
     resync.let_go_if(true).context("the marker is not removed")?;
     resync.enter(ResyncPhase::CatchingUp);
     catch_up(context, job).await?;
-    if job.keep {
+    put_away(resync, &dir, keep).await
+}
+
+/// The old data are removed, or kept under a name that says so. A copy that is in sync does not fail any more.
+async fn put_away(resync: &Resync, dir: &DataDir, keep: bool) -> anyhow::Result<Option<String>> {
+    if keep {
         let number = resync.facts().map_or(0, |facts| facts.number);
-        let kept = on_disk(&dir, move |dir| dir.keep_before(number)).await;
+        let kept = on_disk(dir, move |dir| dir.keep_before(number)).await;
         return Ok(Some(match kept {
             Ok(kept) => format!("the old data are kept in {}", kept.display()),
             Err(error) => format!("the old data are kept in {}: {error:#}", dir.before().display()),
         }));
     }
-    match on_disk(&dir, |dir| dir.drop_before()).await {
+    match on_disk(dir, |dir| dir.drop_before()).await {
         Ok(()) => Ok(None),
         Err(error) => Ok(Some(format!("{error:#}; remove it by hand"))),
     }

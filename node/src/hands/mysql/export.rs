@@ -227,6 +227,18 @@ pub fn parts(extra: &str) -> (&str, bool) {
     }
 }
 
+/// True if an export of `saved` has everything that `extra` names; both as a refusal to attach names it.
+///
+/// # Errors
+/// [`BadSet`](gtid::BadSet) if one of the two cannot be read.
+pub fn covers(flavour: Flavour, saved: &str, extra: &str) -> Result<bool, gtid::BadSet> {
+    let received =
+        |text: &str| text.split_once("received ").map_or_else(String::new, |(_, set)| set.to_owned());
+    let logged = |text| gtid::errant(flavour, parts(text).0);
+    let is_logged = logged(saved)?.has_all(&logged(extra)?);
+    Ok(is_logged && gtid::contains(flavour, &received(saved), &received(extra))?)
+}
+
 fn write_sql(work: Work) -> io::Result<Counts> {
     let mut digest = Digest::new(work.flavour, work.wanted.clone());
     let sql = work.sql.clone();
@@ -318,5 +330,28 @@ fn keep(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Res
     match path.parent() {
         Some(dir) => File::open(dir)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_covers_what_it_was_made_of_and_nothing_later() {
+        let saved = "0-1-12..13; received 0-1-15";
+        for extra in ["", saved, "0-1-12..13", "received 0-1-15"] {
+            assert!(covers(Flavour::Mariadb, saved, extra).unwrap(), "{extra}");
+        }
+        for extra in ["0-1-12..14; received 0-1-15", "0-1-12..13; received 0-1-16", "0-2-1..1"] {
+            assert!(!covers(Flavour::Mariadb, saved, extra).unwrap(), "{extra}");
+        }
+        assert!(covers(Flavour::Mariadb, "", "").unwrap());
+        assert!(!covers(Flavour::Mariadb, "", "received 0-1-3").unwrap(), "nothing was saved");
+        let uuid = "01234567-89ab-cdef-0123-456789abcdef";
+        let saved = format!("{uuid}:3-5; received {uuid}:1-5");
+        assert!(covers(Flavour::Mysql, &saved, &format!("{uuid}:4")).unwrap());
+        assert!(!covers(Flavour::Mysql, &saved, &format!("{uuid}:3-6; received {uuid}:1-6")).unwrap());
+        covers(Flavour::Mariadb, "nonsense", "").unwrap_err();
     }
 }

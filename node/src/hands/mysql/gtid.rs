@@ -157,6 +157,15 @@ impl Errant {
         maria.saturating_add(self.set.count())
     }
 
+    /// True if each of `others` is one of these.
+    #[must_use]
+    pub fn has_all(&self, others: &Self) -> bool {
+        let has = |(place, (first, last)): (&(u32, u32), &(u64, u64))| {
+            self.ranges.get(place).is_some_and(|(from, to)| from <= first && last <= to)
+        };
+        others.ranges.iter().all(has) && others.set.minus(&self.set).is_empty()
+    }
+
     /// True if `gtid` is one of MariaDB's.
     #[must_use]
     pub fn has_mariadb(&self, gtid: &str) -> bool {

@@ -41,19 +41,42 @@ pub enum Attached {
     },
 }
 
+/// What a server has, to be compared with what another one says *after* that: what is in flight is extra otherwise.
+pub struct Had {
+    flavour: Flavour,
+    seen: Look,
+}
+
+impl Had {
+    /// Transactions that `theirs` (`MysqlFacts::executed`) does not have: executed, or received and not applied. Empty: none.
+    ///
+    /// # Errors
+    /// [`MysqlError::Answer`] if one of the sets cannot be read.
+    pub fn extra(&self, theirs: &str) -> Result<String, MysqlError> {
+        extra_of(self.flavour, &self.seen, theirs)
+    }
+}
+
 impl Mysql {
+    /// What this server has now.
+    ///
+    /// # Errors
+    /// [`MysqlError`].
+    pub async fn had(&self, deadline: Duration) -> Result<Had, MysqlError> {
+        let mut session = self.session(Purpose::Control, deadline).await?;
+        let out = look(&mut session, "look at what is here", deadline).await;
+        let flavour = session.flavour;
+        self.park(Purpose::Control, session);
+        Ok(Had { flavour, seen: out? })
+    }
+
     /// Transactions of this server that `theirs` (`MysqlFacts::executed`) does not have: executed, or received and
     /// not applied. Empty: none.
     ///
     /// # Errors
     /// [`MysqlError`]; [`MysqlError::Answer`] if one of the sets cannot be read.
     pub async fn extra_transactions(&self, theirs: &str, deadline: Duration) -> Result<String, MysqlError> {
-        let what = "extra transactions";
-        let mut session = self.session(Purpose::Control, deadline).await?;
-        let out = look(&mut session, what, deadline).await;
-        let flavour = session.flavour;
-        self.park(Purpose::Control, session);
-        extra_of(flavour, &out?, theirs)
+        self.had(deadline).await?.extra(theirs)
     }
 
     /// Makes this closed server a replica of `source`, without starting it. Refused when it has transactions that

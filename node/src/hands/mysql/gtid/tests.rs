@@ -156,3 +156,19 @@ fn errant_transactions_are_taken_apart() {
     let uuid = "01234567-89ab-cdef-0123-456789abcdef";
     assert_eq!(super::errant(Flavour::Mysql, &format!("{uuid}:3-5:9")).unwrap().count_max(), 4);
 }
+
+#[test]
+fn errant_transactions_are_all_among_others_or_not() {
+    let has_all = |flavour, these: &str, others: &str| {
+        errant(flavour, these).unwrap().has_all(&errant(flavour, others).unwrap())
+    };
+    for (others, among) in [("", true), ("0-1-12..13", true), ("0-1-13..13,0-2-7..7", true)] {
+        assert_eq!(has_all(M, "0-1-12..13,0-2-7..7", others), among, "{others}");
+    }
+    for others in ["0-1-12..14", "0-1-11..13", "0-3-12..13", "1-1-12..13"] {
+        assert!(!has_all(M, "0-1-12..13,0-2-7..7", others), "{others}");
+    }
+    let these = format!("{A}:3-5:9");
+    assert!(has_all(Y, &these, "") && has_all(Y, &these, &these) && has_all(Y, &these, &format!("{A}:4:9")));
+    assert!(!has_all(Y, &these, &format!("{A}:3-6")) && !has_all(Y, "", &these));
+}
