@@ -132,7 +132,7 @@ impl Verdict {
 }
 
 /// An acknowledgement within this before the end: the service is still there.
-const AT_THE_END_US: u64 = 1_000_000;
+pub(crate) const AT_THE_END_US: u64 = 1_000_000;
 
 /// Judges a history.
 #[must_use]

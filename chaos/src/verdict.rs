@@ -1,6 +1,7 @@
 //! What is concluded from a record: one word, one exit code, and the reasons.
 
 mod judge;
+mod late;
 mod limits;
 #[cfg(test)]
 mod tests;

@@ -107,6 +107,13 @@ impl Tolerance {
     pub fn admits(&self, value: f64) -> bool {
         self.at_least.is_none_or(|bound| value >= bound) && self.at_most.is_none_or(|bound| value <= bound)
     }
+
+    /// The least value that is good, from the words in which a record keeps a tolerance; `None`: however little is good.
+    #[must_use]
+    pub fn least(words: &str) -> Option<f64> {
+        let low = words.strip_prefix(">= ").or_else(|| words.split_once(" to ").map(|(low, _)| low))?;
+        low.parse().ok()
+    }
 }
 
 impl fmt::Display for Tolerance {
@@ -155,6 +162,21 @@ impl Stop {
         match self {
             Self::Outage | Self::AgentSilent => true,
             Self::TwoHolders | Self::NeedsOperator | Self::UnplannedRun => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_good_value_is_read_back_from_words() {
+        for at_least in [None, Some(0.0), Some(99.0), Some(-0.5)] {
+            for at_most in [None, Some(1.0), Some(99.9)] {
+                let words = Tolerance { at_least, at_most }.to_string();
+                assert_eq!(Tolerance::least(&words), at_least, "{words}");
+            }
         }
     }
 }

@@ -5,12 +5,14 @@
 //!
 //! 1. a broken promise of safety is FAIL, whatever else happened: it needs no clock and no complete run;
 //! 2. a drill that was not begun, interrupted or aborted is that;
-//! 3. a broken promise of time is FAIL, unless the runner's own clock was late all along: then nothing is known of it;
-//! 4. whatever could not be measured or did not take effect makes it INCONCLUSIVE;
+//! 3. a broken promise of time, or of a share of writes, is FAIL if it is broken also without what the runner's own lateness
+//!    could have made of it, as `late` says;
+//! 4. whatever that lateness may explain, could not be measured or did not take effect makes it INCONCLUSIVE;
 //! 5. a phase over its budget degrades a pass.
 
-use super::{Limited, Verdict, limited};
-use crate::evidence::{Ending, FaultRecord, Judgement, ProbeRecord, Record};
+use super::late::Allowance;
+use super::{Verdict, limited};
+use crate::evidence::{Ending, FaultRecord, Harness, Judgement, ProbeRecord, Record};
 use crate::experiment::{Figure, Heal, Level, Mode, Probe};
 use crate::history::Kind;
 use crate::runner::gate::may_cost_the_baton;
@@ -46,7 +48,7 @@ pub fn judge(record: &Record) -> Judgement {
         }
         Ending::Aborted { by, why } => {
             // A stop condition that ended a drill because it was already lost does not hide that it was.
-            let late = if is_late(record) { Vec::new() } else { broken_times(record) };
+            let late = sure(&broken_times(record));
             let (verdict, first) = if late.is_empty() {
                 (Verdict::Aborted, format!("ended by {by}: {why}"))
             } else {
@@ -56,15 +58,14 @@ pub fn judge(record: &Record) -> Judgement {
         }
         Ending::Completed {} => {}
     }
-    let mut failed = broken_hypothesis(record);
-    if !is_late(record) {
-        failed.extend(broken_times(record));
-        failed.extend(redundancy(record));
-    }
+    let mut broken = broken_hypothesis(record);
+    broken.extend(broken_times(record));
+    broken.extend(redundancy(record));
+    let failed = sure(&broken);
     if !failed.is_empty() {
         return with(Verdict::Fail, failed);
     }
-    let doubts = doubts(record);
+    let doubts = doubts(record, broken);
     if !doubts.is_empty() {
         return with(Verdict::Inconclusive, doubts);
     }
@@ -76,8 +77,15 @@ fn with(verdict: Verdict, reasons: Vec<String>) -> Judgement {
     Judgement { verdict, reasons }
 }
 
-fn is_late(record: &Record) -> bool {
-    record.harness.lateness.p99_us > LATE_MAX_US
+/// A promise that was broken as the runner saw it.
+struct Broken {
+    says: String,
+    /// The runner's own lateness does not explain it.
+    is_sure: bool,
+}
+
+fn sure(broken: &[Broken]) -> Vec<String> {
+    broken.iter().filter(|broken| broken.is_sure).map(|broken| broken.says.clone()).collect()
 }
 
 /// Promises that hold at every instant, with raw counts.
@@ -125,14 +133,20 @@ fn left_behind(fault: &FaultRecord) -> Option<String> {
 }
 
 /// Whatever took longer than the drill's file lets it, as the client saw it.
-fn broken_times(record: &Record) -> Vec<String> {
-    let limited = limited(record);
-    let broken = limited.iter().filter(|limited| limited.held() == Some(false));
-    broken_outage(record).into_iter().chain(broken.map(Limited::to_string)).collect()
+fn broken_times(record: &Record) -> Vec<Broken> {
+    let mut broken = broken_outage(record);
+    let allowance = Allowance::of(record);
+    let over = limited(record).into_iter().filter(|limited| limited.held() == Some(false));
+    broken.extend(over.map(|limited| Broken {
+        says: limited.to_string(),
+        is_sure: allowance.is_figure_over(record, &limited),
+    }));
+    broken
 }
 
-fn broken_outage(record: &Record) -> Vec<String> {
+fn broken_outage(record: &Record) -> Vec<Broken> {
     let mut broken = Vec::new();
+    let allowance = Allowance::of(record);
     let outage = record.experiment.slo.outage;
     for client in &record.clients {
         let allowed = match client.kind {
@@ -141,22 +155,29 @@ fn broken_outage(record: &Record) -> Vec<String> {
         };
         let Some(allowed) = allowed else { continue };
         if client.attempted > 0 && !client.restored {
-            broken.push(format!("{}: writes were not acknowledged again", client.kind));
+            broken.push(Broken {
+                says: format!("{}: writes were not acknowledged again", client.kind),
+                is_sure: allowance.is_away(client),
+            });
         }
         if client.outage_ms > allowed.ms() {
-            broken.push(format!("{}: an outage of {} ms, at most {allowed}", client.kind, client.outage_ms));
+            broken.push(Broken {
+                says: format!("{}: an outage of {} ms, at most {allowed}", client.kind, client.outage_ms),
+                is_sure: allowance.is_over(client.outage_ms, allowed.ms()),
+            });
         }
     }
     broken
 }
 
-fn broken_hypothesis(record: &Record) -> Vec<String> {
+fn broken_hypothesis(record: &Record) -> Vec<Broken> {
+    let allowance = Allowance::of(record);
     let broken = record.probes.iter().filter(|probe| match probe.mode {
         // One that did not hold before should have refused the drill: a doubt, not a failure of the product.
         Mode::Before => false,
         Mode::Continuous | Mode::After => probe.held == Some(false) && !is_uncaused(record, probe),
     });
-    broken.map(said).collect()
+    broken.map(|probe| Broken { says: said(probe), is_sure: allowance.is_broken(record, probe) }).collect()
 }
 
 /// A holder that did not change says nothing if whatever was to change it was left out.
@@ -173,32 +194,25 @@ fn said(probe: &ProbeRecord) -> String {
     format!("{} ({mode}): {value}, wanted {} [{unit}]", probe.name, probe.tolerance)
 }
 
-fn redundancy(record: &Record) -> Option<String> {
+fn redundancy(record: &Record) -> Option<Broken> {
     let wait_ms = record.experiment.wait_redundancy_ms;
     let is_missing = record.experiment.level >= Level::L2
         && record.redundancy_ms.is_none_or(|redundancy_ms| redundancy_ms > wait_ms);
-    is_missing.then(|| format!("redundancy was not back within {} s", wait_ms / 1000))
+    is_missing.then(|| Broken {
+        says: format!("redundancy was not back within {} s", wait_ms / 1000),
+        is_sure: !Allowance::of(record).is_all(),
+    })
 }
 
-/// Why what was seen proves nothing.
-fn doubts(record: &Record) -> Vec<String> {
+/// Why what was seen proves nothing. `unsure`: what was broken, and the runner may have made itself.
+fn doubts(record: &Record, unsure: Vec<Broken>) -> Vec<String> {
     let mut doubts = Vec::new();
     let gate = record.gate.iter().filter(|check| !check.passed);
     doubts
         .extend(gate.map(|check| format!("it went on although {} did not pass: {}", check.code, check.seen)));
-    if is_late(record) {
-        let late_ms = record.harness.lateness.p99_us / 1000;
-        doubts.push(format!("the runner's timers were {late_ms} ms late: its times are worth nothing"));
-    }
-    let once_ms = record.harness.lateness.max_us / 1000;
-    if record.harness.lateness.max_us > LATE_ONCE_MAX_US {
-        doubts.push(format!(
-            "a timer of the runner was {once_ms} ms late once: what was meanwhile was not seen"
-        ));
-    }
-    if record.harness.overflowed > 0 {
-        doubts.push(format!("{} writes could not be started in time", record.harness.overflowed));
-    }
+    doubts.extend(weakness(record));
+    let unsure = unsure.into_iter();
+    doubts.extend(unsure.map(|Broken { says, .. }| format!("{says}; that may be the runner's own doing")));
     let done = record.faults.iter().map(|fault| fault.method).collect::<std::collections::BTreeSet<_>>();
     let methods = record.experiment.methods;
     if done.len() != usize::try_from(methods).unwrap_or(usize::MAX) {
@@ -220,6 +234,26 @@ fn doubts(record: &Record) -> Vec<String> {
     let invariants = record.invariants.iter().filter(|invariant| invariant.held.is_none());
     doubts.extend(invariants.map(|it| format!("{} could not be checked: {}", it.code, it.seen)));
     doubts
+}
+
+/// How the runner itself ran ill.
+fn weakness(record: &Record) -> Vec<String> {
+    let Harness { lateness, overflowed } = record.harness;
+    let mut weak = Vec::new();
+    let late_ms = lateness.p99_us / 1000;
+    if Allowance::of(record).is_all() {
+        weak.push(format!("the runner's timers were {late_ms} ms late: its times are worth nothing"));
+    }
+    let once_ms = lateness.max_us / 1000;
+    if lateness.max_us > LATE_ONCE_MAX_US {
+        weak.push(format!(
+            "a timer of the runner was {once_ms} ms late once: what was meanwhile was not seen"
+        ));
+    }
+    if overflowed > 0 {
+        weak.push(format!("{overflowed} writes could not be started in time"));
+    }
+    weak
 }
 
 /// Why a fault counts for nothing.

@@ -87,16 +87,19 @@ fn end_ms(client: &ClientRecord) -> u64 {
     client.buckets.len() as u64 * ClientRecord::BUCKET_MS
 }
 
+/// Whether it lasted until the client's load ended.
+pub(super) fn is_at_end(client: &ClientRecord, gap: &Gap) -> bool {
+    gap.to_ms.saturating_add(ClientRecord::BUCKET_MS) >= end_ms(client)
+}
+
 /// Before when writes were not steady for a while after `from_ms`, as near as the buckets tell; `None`: they never were. What
 /// comes after that while does not count, nor does a moment of quiet at the very end.
 fn first_steady_ms(client: &ClientRecord, from_ms: u64) -> Option<u64> {
     let is_quiet = |gap: &&Gap| gap_ms(gap) >= QUIET_US / 1_000;
     let quiet: Vec<&Gap> = client.gaps.iter().filter(is_quiet).collect();
     let end_ms = end_ms(client);
-    let is_at_end = |gap: &&&Gap| {
-        gap.to_ms.saturating_add(ClientRecord::BUCKET_MS) >= end_ms && gap_ms(gap) < STEADY_MIN_MS
-    };
-    let until_ms = quiet.last().filter(is_at_end).map_or(end_ms, |gap| gap.from_ms.min(end_ms));
+    let is_moment = |gap: &&&Gap| is_at_end(client, gap) && gap_ms(gap) < STEADY_MIN_MS;
+    let until_ms = quiet.last().filter(is_moment).map_or(end_ms, |gap| gap.from_ms.min(end_ms));
     let buckets = from_ms.div_ceil(ClientRecord::BUCKET_MS)..;
     let mut whiles = buckets
         .map(|bucket| bucket * ClientRecord::BUCKET_MS)
@@ -109,7 +112,8 @@ fn first_steady_ms(client: &ClientRecord, from_ms: u64) -> Option<u64> {
     Some(at_ms.saturating_sub(ClientRecord::BUCKET_MS))
 }
 
-const fn gap_ms(gap: &Gap) -> u64 {
+/// How long it lasted, milliseconds.
+pub(super) const fn gap_ms(gap: &Gap) -> u64 {
     gap.to_ms.saturating_sub(gap.from_ms)
 }
 
