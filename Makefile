@@ -72,9 +72,9 @@ fix:
 simulate:
 	cargo run --release -p baton-tests --bin simulate -- --first $(FIRST) --seeds $(SEEDS) --threads $$(nproc) --json target/simulate.json
 
-## Random faults and operators' orders in a real lab, MINUTES=… long, SEED=… to repeat one; writes target/soak/summary.json
-soak: packages build
-	$(SUDO) $(LAB) soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(SOAK)
+## Random faults and operators' orders in a real lab, MINUTES=… long, SEED=… to repeat one, FLAVOUR=mysql on MySQL; writes target/soak/summary.json
+soak: packages build $(if $(filter mysql,$(FLAVOUR)),mysql)
+	$(SUDO) $(LAB) soak --minutes $(MINUTES) --flavour $(FLAVOUR) $(if $(SEED),--seed $(SEED)) $(SOAK)
 
 ## Outage beside keepalived's, cost of an agent, write gap of planned moves, time to rejoin, speed of the simulator; writes target/bench/*.json
 bench: packages mysql

@@ -121,11 +121,12 @@ impl Round {
         Duration::from_millis(self.delay_ms)
     }
 
-    /// The command that plays this round again, in a lab that is fresh.
+    /// The command that plays this round again, in a lab that is fresh, on the same databases.
     #[must_use]
-    pub fn again(&self) -> String {
+    pub fn again(&self, flavour: &str) -> String {
         let docker = if self.docker { " --docker" } else { "" };
-        format!("lab soak --seed {} --first {} --rounds 1{docker}", self.seed, self.number)
+        let (seed, number) = (self.seed, self.number);
+        format!("lab soak --seed {seed} --first {number} --rounds 1 --flavour {flavour}{docker}")
     }
 }
 
@@ -288,7 +289,7 @@ mod tests {
             };
             assert!(struck(true) && !struck(false), "{step}");
         }
-        let again = |docker| Round::draw(3, 1, docker).again();
+        let again = |docker| Round::draw(3, 1, docker).again("mariadb");
         assert!(
             again(true).ends_with(" --docker") && !again(false).contains("docker"),
             "it is drawn otherwise"

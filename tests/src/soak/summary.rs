@@ -112,8 +112,11 @@ impl Summary {
     #[must_use]
     pub fn of(seed: u64, flavour: &str, labs: u32, played: &[Played], samples: &[Sample]) -> Self {
         let proven: Vec<&Played> = played.iter().filter(|one| one.outcome != Outcome::Inconclusive).collect();
-        let failures: Vec<Failure> =
-            proven.iter().filter(|one| one.outcome == Outcome::Fail).map(|one| failure(one)).collect();
+        let failures: Vec<Failure> = proven
+            .iter()
+            .filter(|one| one.outcome == Outcome::Fail)
+            .map(|one| failure(one, flavour))
+            .collect();
         let lost = |kind| played.iter().filter_map(|one| one.lost.get(&kind)).sum();
         let outages = |kind| proven.iter().filter_map(|one| one.outage_ms.get(&kind).copied()).collect();
         let steps = struck(played);
@@ -216,14 +219,14 @@ impl Summary {
     }
 }
 
-fn failure(one: &Played) -> Failure {
+fn failure(one: &Played, flavour: &str) -> Failure {
     Failure {
         round: one.round.number,
         seed: one.round.seed,
         what: one.round.name(),
         reasons: one.reasons.clone(),
         kept: one.kept.clone(),
-        again: one.round.again(),
+        again: one.round.again(flavour),
     }
 }
 
@@ -315,7 +318,7 @@ pub(super) mod tests {
             kept,
             ..passed(2)
         };
-        let summary = Summary::of(9, "mariadb", 2, &[passed(1), broken], &[]);
+        let summary = Summary::of(9, "mysql", 2, &[passed(1), broken], &[]);
         assert_eq!((summary.rounds, summary.violations), (2, 1));
         assert_eq!((summary.lost_acknowledged, summary.two_holders_ms), (3, 40));
         let text = summary.text();
@@ -323,7 +326,8 @@ pub(super) mod tests {
             text.contains("VIOLATION in round 2, power-loss: mysql: 3 writes acknowledged and lost"),
             "{text}"
         );
-        assert!(text.contains("kept in failed/9-2; again: lab soak --seed 9 --first 2 --rounds 1"), "{text}");
+        let again = "lab soak --seed 9 --first 2 --rounds 1 --flavour mysql";
+        assert!(text.contains(&format!("kept in failed/9-2; again: {again}\n")), "{text}");
         assert!(!text.contains("3/n"), "{text}");
     }
 }
