@@ -241,7 +241,7 @@ impl Stage {
         stays: bool,
     ) -> Result<bool, Ending> {
         let place = self.begin(index, method, status, &node);
-        let (number, kind) = (self.number, spec.kind);
+        let (number, kind, peers) = (self.number, spec.kind, spec.peers.clone());
         self.shared.doing(format!("arming {} on {node}", method.fault));
         let armed = self.agents.order(Some(&node), DrillOrder::Arm { number, fault: spec }).await;
         let armed =
@@ -251,7 +251,7 @@ impl Stage {
         self.bearing.add(&node);
         let heal = armed.fault.map(|fault| fault.heal).unwrap_or_default();
         self.note(node.as_str(), format!("{} is armed: {heal}", method.fault));
-        self.expect(method.fault, status, &node);
+        self.expect(method.fault, status, &node, &peers);
         let injected_ms = self.now_ms();
         let order = self.agents.order(Some(&node), DrillOrder::Inject { number }).await;
         self.faults[place].injected_ms = Some(injected_ms);
@@ -277,16 +277,10 @@ impl Stage {
     }
 
     /// What the fault explains, so that it is not taken for something real.
-    fn expect(&self, fault: Fault, status: &Status, node: &NodeId) {
+    fn expect(&self, fault: Fault, status: &Status, node: &NodeId, peers: &[NodeId]) {
         let mut watched = self.shared.lock();
         watched.hit.insert(node.clone());
-        if may_cost_the_baton(fault) {
-            // A pair that is cut may cost the holder the baton though the other end was hit.
-            watched.explained.insert(node.clone());
-            if matches!(fault, Fault::Partition | Fault::PartitionPair | Fault::OneWay) {
-                watched.explained.extend(status.holder.clone());
-            }
-        }
+        watched.explained.extend(explained(fault, node, peers, status.holder.as_ref()));
     }
 
     /// Lets it stand for its time; for what does not stand, until its outcome is seen.
@@ -410,6 +404,16 @@ impl Stage {
 /// A fault that is not seen to be healed ends the drill.
 pub(super) fn unhealed(why: String) -> Ending {
     Ending::Aborted { by: "runner".into(), why }
+}
+
+/// Whose loss of the baton a fault explains: that of the node which bears it, and the holder's if it is the other end of a cut.
+/// A cut between two others costs the holder nothing: who loses the baton then has lost it to something real.
+fn explained(fault: Fault, node: &NodeId, peers: &[NodeId], holder: Option<&NodeId>) -> Vec<NodeId> {
+    if !may_cost_the_baton(fault) {
+        return Vec::new();
+    }
+    let other_end = holder.filter(|holder| peers.contains(holder));
+    [Some(node), other_end].into_iter().flatten().cloned().collect()
 }
 
 /// Who refuses before anything was done refuses the drill.

@@ -159,3 +159,20 @@ async fn a_container_that_was_killed_is_healed_when_its_service_is_healthy_again
     let last = &stage.events.last().expect("it is noted").what;
     assert!(last.ends_with("; web0 is healthy"), "{last}");
 }
+
+#[test]
+fn a_cut_explains_the_holder_s_loss_only_if_the_holder_is_an_end_of_it() {
+    let by = |fault, node: &str, peers: &[&str]| {
+        let peers: Vec<NodeId> = peers.iter().map(|peer| NodeId::new(*peer)).collect();
+        let named = explained(fault, &NodeId::new(node), &peers, Some(&NodeId::new("db1")));
+        named.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(by(Fault::PartitionPair, "db2", &["mon"]), ["db2"], "db1 was not touched");
+    assert_eq!(by(Fault::OneWay, "mon", &["db2"]), ["mon"]);
+    assert_eq!(by(Fault::PartitionPair, "db2", &["db1"]), ["db2", "db1"]);
+    assert_eq!(by(Fault::OneWay, "mon", &["db1"]), ["mon", "db1"]);
+    assert_eq!(by(Fault::Partition, "db2", &["db1", "mon"]), ["db2", "db1"]);
+    assert_eq!(by(Fault::PartitionPair, "db1", &["mon"]), ["db1"]);
+    assert_eq!(by(Fault::MysqldKill, "db1", &[]), ["db1"]);
+    assert_eq!(by(Fault::ReplicationLag, "db2", &["db1"]), [""; 0], "it costs nobody the baton");
+}
