@@ -1,11 +1,12 @@
 //! The death of the one who drills: at which moment, and how far the drill was then.
 //!
 //! ```text
-//!  gate ─ place ─ warm-up ─ ARMING ─ the fault stands ─ HEALING ─ redundancy ─ last looks ─ KEEPING the record ─ ledger's end
+//!  gate ─ place ─ warm-up ─ ARMING ─ the fault BITES ─ HEALING ─ redundancy ─ last looks ─ KEEPING the record ─ ledger's end
 //! ```
 //!
 //! Most moments are drawn over all of a drill. Where much is done in a short time they would hardly ever lie, so some are
-//! looked for: the three in capitals.
+//! looked for: the four in capitals. A fault that is to end by nothing but the loss of its runner must have long to stand yet
+//! when that is killed: it is killed soon after the fault has bitten.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use baton_chaos::evidence::Store;
 use baton_chaos::verdict::Verdict;
 use baton_node::api::drill::{DrillId, DrillOrder, FaultPhase};
@@ -28,6 +29,8 @@ use crate::lab::{DATA, Lab, Port, wait};
 const LOOK: Duration = Duration::from_millis(1);
 /// Arming takes a watchdog's start, or the loading of rules; the order to inject follows at once.
 const ARMING_MS: u64 = 25;
+/// From the bite until a runner is killed that a fault is to outlive: a small part of the fault's own time.
+const BITING_MS: u64 = 3_000;
 /// From the order to heal until the cluster is whole again.
 const HEALING_MS: u64 = 1_000;
 /// From the record until the ledger has been told and the runner has ended.
@@ -42,6 +45,8 @@ pub enum Moment {
     After(Duration),
     /// So long after a node has begun to make a fault ready.
     Arming(Duration),
+    /// So long after a node's fault was seen to bite.
+    Biting(Duration),
     /// So long after a node has healed its fault.
     Healing(Duration),
     /// So long after the record was kept.
@@ -56,6 +61,7 @@ impl Moment {
         match kill % 8 {
             0 => Self::Keeping(up_to(KEEPING_MS)),
             2 => Self::Arming(Duration::ZERO),
+            3 => Self::Biting(up_to(BITING_MS)),
             4 => Self::Healing(up_to(HEALING_MS)),
             6 => Self::Arming(up_to(ARMING_MS)),
             _ => Self::After(up_to(length_ms)),
@@ -136,26 +142,62 @@ pub fn kill(lab: &Lab, drill: &str, before: DrillId, moment: Moment) -> Result<O
 fn wait_for(lab: &Lab, runner: &mut Child, moment: Moment, kept: usize) -> Result<()> {
     let was_noted = Cell::new(false);
     let is_noted = || DATA.into_iter().any(|port| note(lab, port).exists());
-    let has_come = || match moment {
-        Moment::After(_) => true,
-        Moment::Arming(_) => is_noted(),
-        Moment::Healing(_) => {
-            let is_noted = is_noted();
-            was_noted.set(was_noted.get() || is_noted);
-            was_noted.get() && !is_noted
-        }
-        Moment::Keeping(_) => records(lab) > kept,
+    let has_come = || -> Result<bool> {
+        Ok(match moment {
+            Moment::After(_) => true,
+            Moment::Arming(_) => is_noted(),
+            Moment::Biting(_) => is_noted() && bites(lab)?,
+            Moment::Healing(_) => {
+                let is_noted = is_noted();
+                was_noted.set(was_noted.get() || is_noted);
+                was_noted.get() && !is_noted
+            }
+            Moment::Keeping(_) => records(lab) > kept,
+        })
     };
     let until = Instant::now() + WHOLE_WITHIN;
-    while !has_come() && runner.try_wait()?.is_none() {
+    while !has_come()? && runner.try_wait()?.is_none() {
         ensure!(Instant::now() < until, "{moment:?}: not within {} s", WHOLE_WITHIN.as_secs());
         wait::pass(LOOK)?;
     }
     match moment {
-        Moment::After(then) | Moment::Arming(then) | Moment::Healing(then) | Moment::Keeping(then) => {
-            wait::pass(then)
+        Moment::After(then)
+        | Moment::Arming(then)
+        | Moment::Biting(then)
+        | Moment::Healing(then)
+        | Moment::Keeping(then) => wait::pass(then),
+    }
+}
+
+/// A node says that its fault bites.
+fn bites(lab: &Lab) -> Result<bool> {
+    for port in DATA {
+        let fault = order(lab, port, DrillOrder::Look)?.fault;
+        if fault.is_some_and(|fault| fault.phase == FaultPhase::Biting) {
+            return Ok(true);
         }
     }
+    Ok(false)
+}
+
+/// The fault of a drill was healed because its runner was lost, while its own time was not over: nothing else would have ended
+/// it then.
+///
+/// # Errors
+/// It is not so, or a node cannot be asked.
+pub fn healed_by_loss(lab: &Lab, number: DrillId) -> Result<()> {
+    let mut borne = Vec::new();
+    for port in DATA {
+        borne.extend(order(lab, port, DrillOrder::Look)?.fault.filter(|fault| fault.drill == number));
+    }
+    let [fault] = &borne[..] else { bail!("drill {number}: not one fault, but {borne:?}") };
+    let healed_at = fault.healed_at.with_context(|| format!("not healed: {fault:?}"))?;
+    // By the node's own clock. Its time begins to run only after it was armed.
+    let stood_ms = u64::try_from(healed_at.as_millisecond() - fault.armed_at.as_millisecond())?;
+    println!("{} of {} ms: {}", stood_ms, fault.spec.duration_ms, fault.healed);
+    ensure!(stood_ms < fault.spec.duration_ms, "its own time was over: {fault:?}");
+    ensure!(fault.healed.starts_with("whoever drills was not heard"), "healed for another reason: {fault:?}");
+    Ok(())
 }
 
 /// How far the drill after `before` is.
