@@ -122,9 +122,9 @@ pub struct NodeRecord {
     pub name: String,
     /// Its role before: holder, backup or witness.
     pub role: Role,
-    /// Versions of what runs there: `baton`, `kernel`, `mysql`, `redis`, as far as they are known.
+    /// Versions of what runs there: `baton`, `kernel`, and `mysql` as the server calls itself, as far as they are known.
     pub versions: BTreeMap<String, String>,
-    /// Hash of its configuration, if it says one.
+    /// Whether its configuration has the values of that of the node which was asked: `same` or `another`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
 }

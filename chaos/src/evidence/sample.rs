@@ -12,12 +12,14 @@ use crate::history::{Kind, Lateness};
 use crate::verdict::{Verdict, judge};
 
 fn node(name: &str, role: Role) -> NodeRecord {
-    let mut versions = BTreeMap::from([("baton".to_owned(), "0.1.0".to_owned())]);
+    let mut versions = BTreeMap::from([
+        ("baton".to_owned(), "0.1.0".to_owned()),
+        ("kernel".to_owned(), "6.1.0-18-amd64".to_owned()),
+    ]);
     if role != Role::Witness {
         versions.insert("mysql".to_owned(), "10.11.6-MariaDB".to_owned());
-        versions.insert("redis".to_owned(), "7.0.15".to_owned());
     }
-    NodeRecord { name: name.into(), role, versions, config: Some("5d41402abc4b2a76".into()) }
+    NodeRecord { name: name.into(), role, versions, config: Some("same".into()) }
 }
 
 fn client(kind: Kind, down_from: usize, down_to: usize) -> ClientRecord {

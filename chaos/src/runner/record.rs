@@ -22,6 +22,7 @@ pub fn nodes(status: &Status, views: &[DrillView]) -> Vec<NodeRecord> {
         let view = views.iter().find(|view| view.node == row.name);
         let mut versions = view.map(|view| view.versions.clone()).unwrap_or_default();
         versions.insert("baton".into(), row.version.clone());
+        versions.extend(row.mysql_version.clone().map(|version| ("mysql".to_owned(), version)));
         NodeRecord {
             name: row.name.to_string(),
             role: role_of(status, &row.name),
@@ -325,6 +326,17 @@ mod tests {
     use super::*;
     use crate::evidence::sample::passed;
     use crate::runner::sample::with_services;
+
+    #[test]
+    fn a_node_is_recorded_with_the_version_of_its_mysql() {
+        let mut status = crate::runner::sample::status();
+        status.nodes[0].mysql_version = Some("10.11.6-MariaDB".into());
+        let nodes = nodes(&status, &[]);
+        let versions = |place: usize| nodes[place].versions.clone().into_iter().collect::<Vec<_>>();
+        let pair = |name: &str, version: &str| (name.to_owned(), version.to_owned());
+        assert_eq!(versions(0), [pair("baton", "1"), pair("mysql", "10.11.6-MariaDB")]);
+        assert_eq!(versions(2), [pair("baton", "1")], "a witness has none");
+    }
 
     fn one_holder(fault: Fault, worst: f64) -> Option<bool> {
         let mut faults = passed().faults;

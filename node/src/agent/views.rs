@@ -259,6 +259,7 @@ fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRo
         resync: report.and_then(|report| report.resync.clone()),
         redis_behind: redis_behind(core, node),
         mysql_read_only: mysql(report).map(|facts| facts.read_only),
+        mysql_version: mysql(report).map(|facts| facts.version.clone()),
         obstacles: report.map(|report| report.obstacles.clone()).unwrap_or_default(),
         services: services::rows(
             role,

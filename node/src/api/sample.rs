@@ -33,6 +33,7 @@ fn row(name: &str, kind: NodeKind, role: Role, state: &str, heard: u64) -> NodeR
         resync: None,
         redis_behind: (role == Role::Replica).then_some(Exposure { bytes: 0, ms: 0 }),
         mysql_read_only: None,
+        mysql_version: None,
         obstacles: Vec::new(),
         services: None,
         heard_ms_ago: Some(heard),

@@ -167,6 +167,9 @@ pub struct NodeRow {
     /// A closed node's agent keeps clients out in front of a MySQL that does not refuse them yet.
     #[serde(default)]
     pub mysql_read_only: Option<bool>,
+    /// Version of its MySQL, as the server calls itself; `None` where there is none or it has not been seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mysql_version: Option<String>,
     /// Reasons why it could not hold the baton now; empty: it could.
     pub obstacles: Vec<String>,
     /// Of the holder: the role-bound services that are to run on it, in the order of the configuration. `None`: it is not the
