@@ -17,7 +17,8 @@ use crate::experiment::{Figure, Heal, Level, Mode, Probe};
 use crate::history::Kind;
 use crate::runner::gate::may_cost_the_baton;
 
-/// A runner whose timers were later than this at the 99th percentile has measured no times, microseconds.
+/// A runner whose timers were later than this at the 99th percentile has measured no times, microseconds. One that was never
+/// later was on time: its figures count as they are.
 pub const LATE_MAX_US: u64 = 200_000;
 
 /// One timer that was later than this may have hidden what lasted as long: two machines that answered for the virtual IP,

@@ -130,6 +130,11 @@ pub fn kill(lab: &Lab, drill: &str, before: DrillId, moment: Moment) -> Result<O
         return Ok(None);
     }
     let stage = stage(lab, before)?;
+    // A runner that finds that a fault bites too late heals it at once.
+    if matches!(moment, Moment::Biting(_)) && stage != Stage::Biting {
+        println!("no fault bit any more when the runner was killed: {stage:?}");
+        return Ok(None);
+    }
     // A drill that was refused has a record, too.
     if matches!(moment, Moment::Keeping(_)) && stage < Stage::Healing {
         println!("a record was kept, and no fault was healed: {stage:?}");
@@ -194,7 +199,7 @@ pub fn healed_by_loss(lab: &Lab, number: DrillId) -> Result<()> {
     let healed_at = fault.healed_at.with_context(|| format!("not healed: {fault:?}"))?;
     // By the node's own clock. Its time begins to run only after it was armed.
     let stood_ms = u64::try_from(healed_at.as_millisecond() - fault.armed_at.as_millisecond())?;
-    println!("{} of {} ms: {}", stood_ms, fault.spec.duration_ms, fault.healed);
+    println!("{stood_ms} of {} ms: {}", fault.spec.duration_ms, fault.healed);
     ensure!(stood_ms < fault.spec.duration_ms, "its own time was over: {fault:?}");
     ensure!(fault.healed.starts_with("whoever drills was not heard"), "healed for another reason: {fault:?}");
     Ok(())
