@@ -122,3 +122,6 @@ fn ancestors(plan: &Plan, step: Step) -> BTreeSet<Step> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests;
