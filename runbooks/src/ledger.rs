@@ -4,10 +4,10 @@
 //! panic here would be one on every voter at every restart; what is not legal is answered with a [`Rejection`].
 //!
 //! Five rules carry the safety argument:
-//! 1. **Everything is compare-and-set.** A command names the epoch (and for the flag the generation) that it was made
-//!    from; if the ledger has moved on, nothing happens.
+//! 1. **Everything is compare-and-set.** A command names the epoch (and for the flag the in-sync generation) that it
+//!    was made from; if the ledger has moved on, nothing happens.
 //! 2. **A change of holder and the fate of the in-sync set happen in one `apply`.** `StartRun` makes the target the
-//!    holder of the next epoch and raises the generation, so no in-sync command of the old epoch can follow.
+//!    holder of the next epoch and raises the in-sync generation, so no in-sync command of the old epoch can follow.
 //! 3. **The set [`Ledger::in_sync`] says who has every acknowledged write besides the holder.** Before the pivot nobody
 //!    can acknowledge a write in the new epoch, so the last holder and the target both keep their place; the `Started`
 //!    of the pivot clears the set, because from then on writes may be acknowledged that only the target has.
