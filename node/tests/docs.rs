@@ -12,6 +12,7 @@ use baton_node::cli::Exit;
 use baton_runbooks::plan::Kind;
 use baton_runbooks::run::table::{Actor, StepDef};
 use baton_runbooks::run::{switchover, takeover};
+use baton_runbooks::why::Obstacle;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -99,12 +100,24 @@ fn why_page() -> String {
             writeln!(page, "- `{name}`: {doc}").unwrap();
         }
     }
+    page.push_str(&obstacles());
     page.push_str(&alarms());
     page.push_str(&exit_codes());
     page
 }
 
 /// A heading that is no code would be counted as one: these are of the first order.
+fn obstacles() -> String {
+    let mut text = String::from(
+        "\n# Obstacles without a code\n\nWhat keeps a node from holding the baton is a code above, or begins with the words of this table.\n\n\
+         | it begins with | means, and what to do |\n|---|---|\n",
+    );
+    for obstacle in Obstacle::ALL {
+        writeln!(text, "| `{}` | {} |", obstacle.as_str(), obstacle.meaning()).unwrap();
+    }
+    text
+}
+
 fn alarms() -> String {
     let mut text = String::from(
         "\n# Alarms of `baton status`\n\nA line that begins with `!`. `.alarms` of the JSON form has the same codes. An alarm is one of these, or the \
@@ -156,6 +169,23 @@ fn no_alarm_has_a_code_of_its_own() {
         let literals = source.lines().filter(|line| line.contains("code: \"")).collect::<Vec<_>>();
         assert!(literals.is_empty(), "{path}: {literals:?}");
     }
+}
+
+/// Whoever notes an obstacle takes its words from one of the two lists of the page.
+#[test]
+fn no_obstacle_has_words_of_its_own() {
+    let report = std::fs::read_to_string(root().join("runbooks/src/agent/report.rs")).unwrap();
+    let pushed: Vec<&str> = report.split("found.push(").skip(1).map(str::trim_start).collect();
+    assert!(pushed.len() > 10, "{}", pushed.len());
+    for text in pushed {
+        let is_listed = ["Why::", "Obstacle::"].iter().any(|list| text.starts_with(list));
+        assert!(is_listed, "found.push({}", text.lines().next().unwrap_or_default());
+    }
+    // What the driver adds.
+    let driver = std::fs::read_to_string(root().join("node/src/agent/driver.rs")).unwrap();
+    let added = driver.lines().filter_map(|line| line.split_once("obstacles.extend(")).map(|(_, from)| from);
+    let makers = ["self.outranked());", "self.behind_newer_log());", "self.context.resync.obstacle());"];
+    assert_eq!(added.collect::<Vec<_>>(), makers, "the obstacles of these are of the list");
 }
 
 #[test]

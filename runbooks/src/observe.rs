@@ -322,7 +322,8 @@ pub struct NodeReport {
     pub disk_verdict: Cow<'static, str>,
     /// States of the role-bound services.
     pub services: BTreeMap<String, ServiceState>,
-    /// Reasons why this node could not hold the baton at this moment; empty: it could.
+    /// Reasons why this node could not hold the baton at this moment; empty: it could. Each is the words of a [`crate::why::Why`],
+    /// or begins with those of a [`crate::why::Obstacle`].
     pub obstacles: Vec<String>,
     /// A clients' gateway that does not answer this node.
     #[serde(default)]

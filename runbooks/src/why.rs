@@ -4,6 +4,7 @@
 //! the two together. Codes are for ever: a code that is no longer produced stays reserved.
 
 mod newer;
+mod obstacle;
 mod words;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Epoch, NodeId, PauseId, RunId};
 pub use newer::Newer;
+pub use obstacle::Obstacle;
 
 /// Why something was decided, or not decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,8 +162,8 @@ pub enum Why {
         /// Start identity now.
         now: String,
     },
-    /// The only node that could take over has something that stands in the way. Each obstacle is a code of this page; mend it
-    /// there.
+    /// The only node that could take over has something that stands in the way. Each obstacle is a code of this page, or one of
+    /// its table of obstacles without a code; mend it there.
     CandidateUnfit {
         /// The node.
         node: NodeId,

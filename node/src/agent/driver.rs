@@ -15,6 +15,7 @@ use baton_runbooks::agent::{Agent, Input, LeaseFacts, Output, Setup, Stamped, TI
 use baton_runbooks::decide::local::Wish;
 use baton_runbooks::lease::granter::Office;
 use baton_runbooks::observe::{NodeReport, Observation};
+use baton_runbooks::why::Obstacle;
 use tokio::sync::{mpsc, watch};
 
 use super::executor::{self, Job};
@@ -319,10 +320,8 @@ impl Driver {
         let standing = standing.borrow();
         let me = &self.context.config.node;
         match (standing.outranked, standing.forked) {
-            (_, true) => Some(
-                "another node was forced to the same generation: `baton force` on one of them".to_owned(),
-            ),
-            (true, false) => Some(format!("its log is of a lower generation: `baton rejoin {me}`")),
+            (_, true) => Some(Obstacle::Forked.with(": `baton force` on one of them")),
+            (true, false) => Some(Obstacle::Outranked.with(format_args!(": `baton rejoin {me}`"))),
             (false, false) => None,
         }
     }
@@ -332,8 +331,7 @@ impl Driver {
         let standing = self.context.consensus.standing();
         let standing = standing.borrow();
         // The leader says it of another node, which reports it itself.
-        (standing.newer_log && !standing.is_leader)
-            .then(|| "its agent does not know what the log has: upgrade it".to_owned())
+        (standing.newer_log && !standing.is_leader).then(|| Obstacle::NewerLog.with(": upgrade it"))
     }
 
     /// This node's own report: to the peers, and to the core.

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use baton_runbooks::model::{NodeId, NodeKind};
 use baton_runbooks::observe::{ResyncFacts, ResyncPhase};
+use baton_runbooks::why::Obstacle;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -141,8 +142,7 @@ impl Resync {
 
     /// Why this node could not hold the baton now, if that is so.
     pub(crate) fn obstacle(&self) -> Option<String> {
-        let why = "its database is being replaced by a copy (resync), or that was interrupted";
-        self.holds_back().then(|| why.to_owned())
+        self.holds_back().then(|| Obstacle::BeingReplaced.to_string())
     }
 
     /// Of an interrupted one: nobody knows what the node's own data, which it moved aside, have that the holder lacks.

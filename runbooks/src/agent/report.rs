@@ -8,7 +8,7 @@ use crate::detect::{DiskVerdict, Verdict};
 use crate::ledger::Complete;
 use crate::model::{Mono, NodeId, NodeKind};
 use crate::observe::{NodeReport, ServiceState};
-use crate::why::Why;
+use crate::why::{Obstacle, Why};
 
 impl Agent {
     /// This node's report. What the core does not know, such as a quarantine, is for the driver to add.
@@ -98,11 +98,12 @@ impl Agent {
             Verdict::WriteStalled => found.push(Why::MysqlWriteStalled.to_string()),
             Verdict::TooManyConnections => found.push(Why::MysqlTooManyConnections.to_string()),
             Verdict::WrongCredentials => found.push(Why::MysqlWrongCredentials.to_string()),
-            Verdict::Unknown | Verdict::Failing => found.push("mysql-not-answering".to_owned()),
+            Verdict::Unknown | Verdict::Failing => found.push(Obstacle::MysqlNotAnswering.to_string()),
         }
         let replication = self.detector.mysql_facts().and_then(|(_, facts)| facts.replication.as_ref());
         if let Some(broken) = replication.filter(|r| r.sql_errno != 0) {
-            found.push(format!("applier stopped with error {}: {}", broken.sql_errno, broken.error));
+            found
+                .push(Obstacle::ApplierStopped.with(format_args!(" {}: {}", broken.sql_errno, broken.error)));
         }
     }
 
@@ -140,5 +141,55 @@ impl Agent {
             }
             None => Some(format!("{other} is not in sync")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::agent::sample::setup;
+    use crate::model::Instance;
+    use crate::observe::{Flavour, MysqlFacts, Observation, ReplicationFacts, SemiSyncFacts};
+
+    /// A replica whose applier has ended with this error number; 0: it runs.
+    fn replica(sql_errno: u32) -> Arc<MysqlFacts> {
+        let replication = ReplicationFacts {
+            source_host: "10.0.0.2".to_owned(),
+            source_port: 3306,
+            io_running: true,
+            receiver_alive: true,
+            sql_running: sql_errno == 0,
+            io_errno: 0,
+            sql_errno,
+            error: "Duplicate entry".to_owned(),
+            received: String::new(),
+        };
+        let facts = MysqlFacts {
+            flavour: Flavour::Mariadb,
+            version: "11.8".to_owned(),
+            instance: Instance { boot: "b".to_owned(), server: "7@1".to_owned(), threads: "5/6".to_owned() },
+            read_only: true,
+            executed: String::new(),
+            position: String::new(),
+            replication: Some(replication),
+            semi_sync: SemiSyncFacts::default(),
+            canary_applied: 0,
+            apply_backlog: Some(0),
+            sessions: 0,
+        };
+        facts.into()
+    }
+
+    /// What an agent of any version looks for: these words are for ever, as codes are.
+    #[test]
+    fn a_database_that_was_not_seen_and_an_applier_that_stopped_stand_in_the_way() {
+        let mut agent = Agent::new(setup("db1"));
+        assert_eq!(agent.obstacles(Mono(1_000)), ["mysql-not-answering"]);
+        agent.observe(&Observation::Mysql { facts: replica(1062) }, Mono(1_000));
+        assert_eq!(agent.obstacles(Mono(1_000)), ["applier stopped with error 1062: Duplicate entry"]);
+        agent.observe(&Observation::Mysql { facts: replica(0) }, Mono(1_100));
+        assert!(agent.obstacles(Mono(1_100)).is_empty());
     }
 }

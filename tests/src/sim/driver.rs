@@ -9,6 +9,7 @@ use baton_runbooks::ledger::{Command, Complete};
 use baton_runbooks::model::{Epoch, Term, WallMs};
 use baton_runbooks::observe::{DiskFacts, NodeReport, Observation, ProbeFailure};
 use baton_runbooks::run::Event as Entered;
+use baton_runbooks::why::Obstacle;
 
 use super::event::Event;
 use super::node::{NAMES, Standing};
@@ -356,7 +357,7 @@ impl World {
         }
         if self.raft.views[node].outranked.is_some() {
             let report = Arc::make_mut(&mut report);
-            let why = format!("its log is of a lower generation: `baton rejoin {}`", report.node);
+            let why = Obstacle::Outranked.with(format_args!(": `baton rejoin {}`", report.node));
             report.obstacles.push(why);
         }
         for peer in (0..3).filter(|peer| *peer != node) {
