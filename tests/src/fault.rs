@@ -13,6 +13,7 @@ mod loading;
 mod lost;
 mod paused;
 mod resync;
+mod step;
 mod told;
 
 use std::time::Duration;
@@ -246,7 +247,17 @@ impl Fault {
     /// There is none.
     pub fn named(name: &str) -> Result<Self> {
         let found = Self::ALL.iter().copied().find(|fault| fault.name() == name);
-        found.with_context(|| format!("no fault is called {name}; `target/debug/lab list` shows them"))
+        found.with_context(|| {
+            let near = Self::near(name).join(" and ");
+            let near = if near.is_empty() { near } else { format!(", but there is {near}") };
+            format!("no fault is called {name}{near}; `target/debug/lab list` shows them all")
+        })
+    }
+
+    /// The names that have `name` in them, or are in it.
+    fn near(name: &str) -> Vec<&'static str> {
+        let is_near = |known: &&str| !name.is_empty() && (known.contains(name) || name.contains(*known));
+        Self::ALL.iter().map(|fault| fault.name()).filter(is_near).collect()
     }
 
     /// What must come of it.
@@ -360,31 +371,6 @@ impl Fault {
         matches!(self, Self::DriverHang | Self::SwitchoverAborted) || self.strikes_at_a_step()
     }
 
-    /// What an agent is to be told before the injection, and whose. `at`: the step at which to strike, and its moment.
-    #[must_use]
-    pub fn failpoint(self, scene: Scene<'_>, at: &str) -> Option<(Port, String)> {
-        let action = match self {
-            Self::LeaderLossDuringTakeover => "hold",
-            Self::SwitchoverFails => "fail",
-            _ => "kill",
-        };
-        let actor = match at.split(':').next() {
-            Some("drain_holder" | "close_holder" | "attach_old") => scene.primary,
-            Some("validate") => Port::Mon,
-            Some(_) | None => scene.backup,
-        };
-        self.strikes_at_a_step().then(|| (actor, format!("{at}:{action}")))
-    }
-
-    /// Whether it strikes at a step of the takeover.
-    #[must_use]
-    pub fn strikes_at_a_step(self) -> bool {
-        matches!(
-            self,
-            Self::LeaderLossDuringTakeover | Self::TargetCrashDuringTakeover | Self::TargetLossDuringTakeover
-        ) || self.is_of_a_switchover()
-    }
-
     /// Whether the service is away already, or back again, when the injection has ended.
     #[must_use]
     pub fn bites_at_once(self) -> bool {
@@ -400,18 +386,6 @@ impl Fault {
                     | Self::PausedPrimaryLoss
                     | Self::Forced
             )
-    }
-
-    /// Whether it strikes at a step of a switchover.
-    #[must_use]
-    pub fn is_of_a_switchover(self) -> bool {
-        matches!(self, Self::SwitchoverFails | Self::SwitchoverCrash)
-    }
-
-    /// Where it strikes if nothing else is asked for.
-    #[must_use]
-    pub fn usual_step(self) -> &'static str {
-        if self.is_of_a_switchover() { USUAL_SWITCHOVER_STEP } else { USUAL_STEP }
     }
 
     /// Injects it.
@@ -443,10 +417,10 @@ impl Fault {
     /// # Errors
     /// No agent told it.
     pub fn told(self, refusals: &[String]) -> Result<()> {
-        match self {
-            Self::ReplicaBehind => told::by_how_much(refusals),
-            Self::PartitionPair => told::from_whom(refusals),
-            _ => Ok(()),
+        match self.expectation().refusal {
+            Some("candidate-not-in-sync") => told::by_how_much(refusals),
+            Some("unreachable") => told::from_whom(refusals),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -459,5 +433,33 @@ impl Fault {
             bail!("{} has no end", self.name());
         }
         act::heal(self, scene).with_context(|| format!("heal {}", self.name()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_none_is_answered_with_those_near_it() {
+        let said = |name: &str| Fault::named(name).unwrap_err().to_string();
+        assert_eq!(
+            said("one-way"),
+            "no fault is called one-way, but there is one-way-in and one-way-out; `target/debug/lab list` shows them all"
+        );
+        assert_eq!(said("fire"), "no fault is called fire; `target/debug/lab list` shows them all");
+        for fault in Fault::ALL {
+            assert_eq!(Fault::named(fault.name()).unwrap(), *fault);
+        }
+    }
+
+    /// The evidence is looked for by the code of the refusal: both codes that have one are expected of a fault.
+    #[test]
+    fn both_refusals_with_evidence_are_looked_at() {
+        for (fault, looked_at) in
+            [(Fault::ReplicaBehind, true), (Fault::PartitionPair, true), (Fault::VipForeignOwner, false)]
+        {
+            assert_eq!(fault.told(&[]).is_err(), looked_at, "{}", fault.name());
+        }
     }
 }

@@ -95,9 +95,9 @@ pub(super) fn inject(fault: Fault, scene: Scene<'_>) -> Result<()> {
         Fault::PausedAgentRestart => paused::restart_cut_off(scene),
         Fault::PausedPrimaryLoss => paused::lose_primary(scene),
         Fault::QuorumLoss => lab.power_off(backup).and_then(|()| lab.power_off(Port::Mon)),
-        Fault::Switchover | Fault::SwitchoverFails | Fault::SwitchoverCrash => {
-            command::pass_baton(fault, scene)
-        }
+        Fault::Switchover => command::pass_baton(scene),
+        Fault::SwitchoverFails => command::pass_in_vain(scene),
+        Fault::SwitchoverCrash => command::pass_through_a_crash(scene),
         Fault::SwitchoverBack => command::pass_there_and_back(scene),
         Fault::SwitchoverAborted => command::pass_and_abort(scene),
         Fault::PauseResume => command::pause_and_resume(scene),

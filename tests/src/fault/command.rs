@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Fault, Scene, USUAL_SWITCHOVER_STEP, paused};
+use super::{Scene, USUAL_SWITCHOVER_STEP, paused};
 use crate::lab::{Port, Traffic, agents, database, wait};
 
 /// How long a run may take to be seen after it was ordered.
@@ -24,17 +24,18 @@ fn config<'a>(scene: Scene<'a>) -> Result<&'a Path> {
 }
 
 /// As an operator would, at the backup. Any node takes the command.
-pub(super) fn pass_baton(fault: Fault, scene: Scene<'_>) -> Result<()> {
-    let codes: &[i32] = match fault {
-        Fault::SwitchoverFails => &[3],
-        // A crash may be early enough for the agent to be back in time, or too late for undoing.
-        Fault::SwitchoverCrash => &[0, 3],
-        _ => &[0],
-    };
-    let said = pass(scene, scene.backup, codes)?;
-    if fault != Fault::SwitchoverFails {
-        return Ok(());
-    }
+pub(super) fn pass_baton(scene: Scene<'_>) -> Result<()> {
+    pass(scene, scene.backup, &[0]).map(drop)
+}
+
+/// A crash of a step's actor may be early enough for the agent to be back in time, or too late for undoing.
+pub(super) fn pass_through_a_crash(scene: Scene<'_>) -> Result<()> {
+    pass(scene, scene.backup, &[0, 3]).map(drop)
+}
+
+/// A step fails before the point of no return.
+pub(super) fn pass_in_vain(scene: Scene<'_>) -> Result<()> {
+    let said = pass(scene, scene.backup, &[3])?;
     // The plan, which it shows as well, has every step: what counts is the reason at the end.
     let step = scene.lab.armed_step().context("no step was made to fail")?;
     let names_it = in_one_line(&said).contains(&format!("was taken back: {step}: "));
