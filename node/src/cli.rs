@@ -9,6 +9,8 @@ mod doctor;
 mod drill;
 mod exit;
 mod explain;
+#[cfg(test)]
+mod fake;
 mod force;
 mod history;
 mod pause;
@@ -27,6 +29,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::client::{Client, ClientError};
 use crate::chain::chain;
@@ -235,6 +238,16 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
         .build()
         .map_err(|e| Failure::new(Exit::Usage, format!("cannot start the runtime: {e}")))?;
     Ok(runtime.block_on(work))
+}
+
+/// The operator's next interrupt. From this call on it does not end the program by itself: whoever gives an order that goes on
+/// without the command calls this before, so that the command says so and ends with its code. To be called in [`block_on`].
+fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
+    let mut interrupts = signal(SignalKind::interrupt())
+        .map_err(|e| Failure::new(Exit::Usage, format!("cannot take interrupts: {e}")))?;
+    Ok(async move {
+        interrupts.recv().await;
+    })
 }
 
 #[cfg(test)]

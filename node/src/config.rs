@@ -36,7 +36,7 @@ pub use check::Check;
 pub use drill::{Drill, DrillLevel, Window};
 pub use error::{ConfigError, Problem};
 pub use raw::RawConfig;
-pub use render::{example, explain, keys as all_keys, markdown};
+pub use render::{KeyEntry, entries, example, explain, keys as all_keys, markdown};
 pub use timing::{Ms, Profile, RHO_PERCENT, RULES, RawTiming, Rule, SCHEDULING_MS, Timing};
 
 /// A validated configuration, seen from one node.

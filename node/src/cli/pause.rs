@@ -1,9 +1,10 @@
 //! `baton pause`: for a while nothing changes by itself, and the holder serves on without a majority or an agent. `baton
 //! resume`: back to normal.
 //!
-//! A pause counts only when the holder has said that its lifetimes in the kernel last; without that word it is taken back. The
-//! end counts when the holder has said that they are short again, or when the leader has waited for the longest of them.
+//! A pause counts only when the holder has said that its lifetimes in the kernel last; without that word it is taken back, also
+//! when the command is interrupted. The end counts when the holder has said that they are short again, or when the leader has waited for the longest of them.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use baton_runbooks::model::PauseId;
@@ -11,7 +12,7 @@ use baton_runbooks::model::PauseId;
 use super::run::is_confirmed;
 use super::status::wrap;
 use super::switchover::checks;
-use super::{Exit, Failure, Global, Output, block_on, screen};
+use super::{Exit, Failure, Global, Output, block_on, interrupted, screen};
 use crate::api::client::{Client, ClientError};
 use crate::api::pause::{PauseRequest, PauseRow, ResumeRequest};
 use crate::config::Ms;
@@ -96,9 +97,10 @@ pub(super) fn pause(global: &Global, args: &PauseArgs) -> Result<Exit, Failure> 
         return Err(Failure::new(Exit::Refused, "nothing was changed"));
     }
     request.epoch = seen.epoch;
-    let number = block_on(client.pause(&request))??.pause;
-    let number = number.ok_or_else(|| Failure::new(Exit::TimedOut, "no outcome; look at `baton status`"))?;
-    let row = block_on(armed(&client, number, &args.by))??;
+    let row = block_on(async {
+        let mut interrupted = pin!(interrupted()?);
+        ordered(&client, &request, &mut interrupted).await
+    })??;
     if is_json {
         screen::say(&screen::json(&row)?)?;
     } else {
@@ -132,29 +134,71 @@ fn consequences(args: &PauseArgs, at_most_ms: u64) -> String {
     )
 }
 
-/// Waits for the holder's word, and for a moment for everybody else's. Without the holder's the pause is taken back.
-async fn armed(client: &Client, number: PauseId, by: &str) -> Result<PauseRow, Failure> {
-    let until = Instant::now() + ARMED_WITHIN;
-    let mut seen_until = None;
+/// Gives the order and waits until it counts.
+async fn ordered(
+    client: &Client,
+    request: &PauseRequest,
+    interrupted: &mut (impl Future<Output = ()> + Unpin),
+) -> Result<PauseRow, Failure> {
+    let number = tokio::select! {
+        answer = client.pause(request) => answer?.pause,
+        () = &mut *interrupted => return Err(Failure::new(
+            Exit::TimedOut,
+            "interrupted before the agent answered: a pause may stand that the holder has not confirmed; `baton status` says \
+             so, and `baton resume` takes it back",
+        )),
+    };
+    let number = number.ok_or_else(|| Failure::new(Exit::TimedOut, "no outcome; look at `baton status`"))?;
+    confirmed(client, number, &request.by, ARMED_WITHIN, interrupted).await
+}
+
+/// Waits for the holder's word, `patience` at most. Without it, whatever is the reason, the pause is taken back.
+async fn confirmed(
+    client: &Client,
+    number: PauseId,
+    by: &str,
+    patience: Duration,
+    interrupted: &mut (impl Future<Output = ()> + Unpin),
+) -> Result<PauseRow, Failure> {
+    let cause = tokio::select! {
+        row = armed(client, number, patience) => match row {
+            Ok(Some(row)) => return Ok(row),
+            Ok(None) => "the holder has not confirmed that it serves on by itself".to_owned(),
+            Err(failure) => failure.message,
+        },
+        () = interrupted => "interrupted before everybody had confirmed".to_owned(),
+    };
+    Err(match client.resume(&ResumeRequest { pause: Some(number), by: by.to_owned() }).await {
+        Ok(_) => Failure::new(Exit::RolledBack, format!("{cause}; the pause was taken back")),
+        Err(error) => Failure::new(
+            Exit::TimedOut,
+            format!(
+                "{cause}; pause {number} could not be taken back ({error}). `baton status` says whether it stands, `baton \
+                 resume`, on any node, ends it"
+            ),
+        ),
+    })
+}
+
+/// The pause, when the holder has confirmed it; then everybody else is waited for, for a moment. `None`: it has not in time.
+async fn armed(client: &Client, number: PauseId, patience: Duration) -> Result<Option<PauseRow>, Failure> {
+    let mut until = Instant::now() + patience;
+    let mut has_confirmed = false;
+    let mut newest = None;
     loop {
-        if let Some(row) = current(client, number).await?
-            && row.armed_ms.is_some()
-        {
-            let until = *seen_until.get_or_insert(Instant::now() + SEEN_WITHIN);
-            if row.unseen_by.is_empty() || Instant::now() >= until {
-                return Ok(row);
+        if let Some(row) = current(client, number).await? {
+            let is_armed = row.armed_ms.is_some();
+            if is_armed && row.unseen_by.is_empty() {
+                return Ok(Some(row));
             }
+            if is_armed && !has_confirmed {
+                has_confirmed = true;
+                until = Instant::now() + SEEN_WITHIN;
+            }
+            newest = is_armed.then_some(row);
         }
         if Instant::now() >= until {
-            let undone = client.resume(&ResumeRequest { pause: Some(number), by: by.to_owned() }).await;
-            let undone = match undone {
-                Ok(_) => "the pause was taken back".to_owned(),
-                Err(error) => format!("the pause could not be taken back ({error}); try `baton resume`"),
-            };
-            return Err(Failure::new(
-                Exit::RolledBack,
-                format!("the holder has not confirmed that it serves on by itself; {undone}"),
-            ));
+            return Ok(newest);
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -234,3 +278,6 @@ async fn over(client: &Client, number: PauseId, patience: Duration) -> Result<()
         tokio::time::sleep(LOOK).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

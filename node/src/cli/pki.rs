@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use baton_consensus::pki;
 use clap::Subcommand;
 
-use super::{Exit, Failure, Global, chain, screen};
+use super::{Exit, Failure, Global, Output, chain, screen};
 use crate::config::NodeId;
 
 /// Arguments of `baton pki`.
@@ -36,21 +36,24 @@ enum What {
 
 pub(super) fn run(global: &Global, args: &PkiArgs) -> Result<Exit, Failure> {
     let failed = |e: pki::PkiError| Failure::new(Exit::Usage, chain(&e));
-    let text = match &args.what {
+    let (made, next) = match &args.what {
         What::Init { dir } => {
             pki::init(dir).map_err(failed)?;
-            format!(
-                "made {0}/ca.pem and {0}/ca.key; next: `baton pki issue --dir {0} --node NAME` for each node",
-                dir.display()
-            )
+            let next = format!("`baton pki issue --dir {} --node NAME` for each node", dir.display());
+            (["ca.pem", "ca.key"].map(|file| format!("{}/{file}", dir.display())), next)
         }
         What::Issue { dir, days } => {
             let Some(name) = &global.node else {
                 return Err(Failure::new(Exit::Usage, "say for which node with --node NAME"));
             };
             pki::issue_for(dir, &NodeId::new(name.as_str()), *days).map_err(failed)?;
-            format!("made {0}/{name}.pem and {0}/{name}.key; copy them and ca.pem to {name}", dir.display())
+            let made = ["pem", "key"].map(|kind| format!("{}/{name}.{kind}", dir.display()));
+            (made, format!("copy them and ca.pem to {name}"))
         }
+    };
+    let text = match global.output {
+        Output::Json => screen::json(&serde_json::json!({ "made": made, "next": next }))?,
+        Output::Table => format!("made {}; next: {next}", made.join(" and ")),
     };
     screen::say(&text)?;
     Ok(Exit::Done)

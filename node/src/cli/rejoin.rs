@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use baton_runbooks::model::{Generation, NodeId};
+use serde::Serialize;
 
 use super::run::is_confirmed;
 use super::status::wrap;
-use super::{Exit, Failure, Global, block_on, screen};
+use super::{Exit, Failure, Global, Output, block_on, screen};
 use crate::api::alarm::AlarmCode;
 use crate::api::client::{Client, ClientError};
 use crate::api::force::{RejoinAnswer, RejoinRequest};
@@ -39,8 +40,22 @@ pub(super) struct RejoinArgs {
     by: String,
 }
 
+/// What `--output json` prints, whatever came of it. Fields may be added.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    /// The node.
+    node: &'a NodeId,
+    /// It is attached, needs not be, or is a member again.
+    ok: bool,
+    /// The same in words; with `--dry-run`, what would be done.
+    says: &'a str,
+    /// Where its log stands, as its own agent says; `None`: it could not be asked.
+    log: Option<&'a RejoinAnswer>,
+}
+
 pub(super) fn run(global: &Global, args: &RejoinArgs) -> Result<Exit, Failure> {
     let client = global.client()?;
+    let output = global.output;
     let status = block_on(client.status())??;
     let node = args.which.as_deref().map_or_else(|| status.node.clone(), NodeId::from);
     let Some(row) = status.nodes.iter().find(|row| row.name == node) else {
@@ -49,17 +64,20 @@ pub(super) fn run(global: &Global, args: &RejoinArgs) -> Result<Exit, Failure> {
     let look = RejoinRequest { node: node.clone(), by: args.by.clone(), generation: None };
     match block_on(client.rejoin(&look))? {
         Ok(seen) if seen.forked => {
-            let problem =
-                seen.problem.unwrap_or_else(|| "two survivors were forced to one generation".to_owned());
-            Err(Failure::new(Exit::Refused, wrap(&format!("{node} says: {problem}"))))
+            let problem = seen.problem.as_deref().unwrap_or("two survivors were forced to one generation");
+            tell(output, &node, Exit::Refused, &format!("{node} says: {problem}"), Some(&seen))
         }
-        Ok(seen) if seen.outranked => put_aside(&client, args, &look, &seen),
-        Ok(_) => tell(standing(&status, row)),
+        Ok(seen) if seen.outranked => put_aside(&client, args, output, &look, &seen),
+        Ok(seen) => {
+            let (exit, says) = standing(&status, row);
+            tell(output, &node, exit, &says, Some(&seen))
+        }
         // Its reports are enough to say why it is not attached, but not for a node whose own log does not count.
         Err(error) if node == status.node || is_outranked(&status) => Err(error.into()),
         Err(error) => {
-            let (exit, text) = standing(&status, row);
-            tell((exit, if exit == Exit::Done { text } else { format!("{text}. {error}") }))
+            let (exit, says) = standing(&status, row);
+            let says = if exit == Exit::Done { says } else { format!("{says}. {error}") };
+            tell(output, &node, exit, &says, None)
         }
     }
 }
@@ -68,28 +86,46 @@ fn is_outranked(status: &Status) -> bool {
     status.alarms.iter().any(|alarm| alarm.code == AlarmCode::Outranked.as_str())
 }
 
-fn tell((exit, text): (Exit, String)) -> Result<Exit, Failure> {
-    if exit == Exit::Done {
-        screen::complain(&wrap(&text));
-        return Ok(exit);
+/// For programs on standard output; what is refused is complained about as well, as by every verb.
+fn tell(
+    output: Output,
+    node: &NodeId,
+    exit: Exit,
+    says: &str,
+    log: Option<&RejoinAnswer>,
+) -> Result<Exit, Failure> {
+    match output {
+        Output::Json => screen::say(&screen::json(&Answer { node, ok: exit == Exit::Done, says, log })?)?,
+        Output::Table if exit == Exit::Done => screen::complain(&wrap(says)),
+        Output::Table => {}
     }
-    Err(Failure::new(exit, wrap(&text)))
+    if exit == Exit::Done { Ok(exit) } else { Err(Failure::new(exit, wrap(says))) }
 }
 
 fn put_aside(
     client: &Client,
     args: &RejoinArgs,
+    output: Output,
     look: &RejoinRequest,
     seen: &RejoinAnswer,
 ) -> Result<Exit, Failure> {
     let node = &look.node;
-    if let Some(problem) = &seen.problem {
-        screen::complain(&wrap(&format!("{node} says: {problem}")));
-    }
-    screen::complain(&wrap(&format!(
+    let plan = format!(
         "{node}'s Raft log is put aside, beside the new one; nothing in it counts any more. Its database is not touched: what it \
          has extra is saved before anything is done with it."
-    )));
+    );
+    match output {
+        Output::Table => {
+            if let Some(problem) = &seen.problem {
+                screen::complain(&wrap(&format!("{node} says: {problem}")));
+            }
+            screen::complain(&wrap(&plan));
+        }
+        Output::Json if args.dry_run => {
+            screen::say(&screen::json(&Answer { node, ok: false, says: &plan, log: Some(seen) })?)?;
+        }
+        Output::Json => {}
+    }
     if args.dry_run {
         return Ok(Exit::Done);
     }
@@ -106,28 +142,26 @@ fn put_aside(
         Err(error) => return Err(error.into()),
     }
     let patience = args.timeout.duration();
-    if !block_on(comes_back(client, look, seen.generation, patience))?? {
-        return Err(Failure::new(
-            Exit::TimedOut,
-            format!("{node} is not a member yet; `baton status` says what is awaited"),
-        ));
-    }
+    let Some(now) = block_on(comes_back(client, look, seen.generation, patience))?? else {
+        let says = format!("{node} is not a member yet; `baton status` says what is awaited");
+        return tell(output, node, Exit::TimedOut, &says, Some(seen));
+    };
     let sentence = block_on(client.status())?.map_or_else(|_| String::new(), |status| status.sentence);
-    screen::complain(&wrap(&format!("{node} is a member again. {sentence}")));
-    Ok(Exit::Done)
+    let says = format!("{node} is a member again. {sentence}");
+    tell(output, node, Exit::Done, &says, Some(&now))
 }
 
-/// Looks until the node is a member again, while its agent may be away; false: it did not come to be so in time.
+/// Looks until the node is a member again, while its agent may be away; `None`: it did not come to be so in time.
 async fn comes_back(
     client: &Client,
     look: &RejoinRequest,
     before: Generation,
     patience: Duration,
-) -> Result<bool, Failure> {
+) -> Result<Option<RejoinAnswer>, Failure> {
     let looked = tokio::time::timeout(patience, async {
         loop {
             match client.rejoin(look).await {
-                Ok(now) if is_member(&now, before) => return Ok(true),
+                Ok(now) if is_member(&now, before) => return Ok(Some(now)),
                 Ok(_) => {}
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(Failure::from(error)),
@@ -135,7 +169,7 @@ async fn comes_back(
             tokio::time::sleep(LOOK).await;
         }
     });
-    looked.await.unwrap_or(Ok(false))
+    looked.await.unwrap_or(Ok(None))
 }
 
 /// It votes in a generation above that of the log that was put aside.
@@ -219,6 +253,33 @@ mod tests {
         }
         assert!(is_passing(&ClientError::NoAgent { socket: "/x".into(), reason: "nobody listens there" }));
         assert!(!is_passing(&ClientError::Denied { socket: "/x".into() }));
+    }
+
+    #[test]
+    fn programs_are_told_the_same_as_people() {
+        let log = RejoinAnswer {
+            generation: Generation(1),
+            outranked: false,
+            forked: false,
+            leader: Some("db2".into()),
+            problem: None,
+            ordered: false,
+        };
+        let node = NodeId::from("db1");
+        let answer = Answer { node: &node, ok: true, says: "db1 is attached", log: Some(&log) };
+        let wanted = serde_json::json!({
+            "node": "db1", "ok": true, "says": "db1 is attached",
+            "log": {
+                "generation": 1, "outranked": false, "forked": false, "leader": "db2", "problem": null, "ordered": false,
+            },
+        });
+        assert_eq!(serde_json::to_value(&answer).unwrap(), wanted);
+        // The code is the same in either form.
+        for output in [Output::Json, Output::Table] {
+            let told = |exit| tell(output, &node, exit, "db1 is not heard", None);
+            assert_eq!(told(Exit::Done).unwrap(), Exit::Done);
+            assert_eq!(told(Exit::Refused).unwrap_err().exit, Exit::Refused);
+        }
     }
 
     #[test]

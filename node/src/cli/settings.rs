@@ -28,7 +28,16 @@ enum What {
 pub(super) fn run(global: &Global, args: &ConfigArgs) -> Result<Exit, Failure> {
     match &args.what {
         What::Check => check(global),
+        What::Default if global.output == Output::Json => Err(Failure::new(
+            Exit::Usage,
+            "the example is a file to edit, in TOML, and has no JSON form; `baton config explain --output json` has every key",
+        )),
         What::Default => screen::say(&config::example()).map(|()| Exit::Done),
+        What::Explain { key } if global.output == Output::Json => {
+            let entries =
+                config::entries(key.as_deref()).map_err(|message| Failure::new(Exit::Usage, message))?;
+            screen::say(&screen::json(&entries)?).map(|()| Exit::Done)
+        }
         What::Explain { key: None } => screen::say(&config::all_keys()).map(|()| Exit::Done),
         What::Explain { key: Some(key) } => {
             let text = config::explain(key).map_err(|message| Failure::new(Exit::Usage, message))?;

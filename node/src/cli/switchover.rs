@@ -4,6 +4,7 @@
 //! point of no return is not behind it.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::time::Duration;
 
 use baton_runbooks::decide::switchover::Check;
@@ -12,7 +13,7 @@ use baton_runbooks::plan::{Kind, Plan};
 
 use super::run::is_confirmed;
 use super::status::wrap;
-use super::{Exit, Failure, Global, Output, block_on, screen};
+use super::{Exit, Failure, Global, Output, block_on, interrupted, screen};
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{ErrorCode, RunRecord, RunResult, StepState, SwitchoverRequest};
 use crate::config::Ms;
@@ -76,11 +77,10 @@ pub(super) fn run(global: &Global, args: &SwitchoverArgs) -> Result<Exit, Failur
         return Err(Failure::new(Exit::Refused, "nothing was changed"));
     }
     request.plan = Some(plan);
-    let started = block_on(client.switchover(&request))??.run;
-    let number = started
-        .ok_or_else(|| Failure::new(Exit::TimedOut, "the run was not started; look at `baton history`"))?;
-    let way_back = format!("; `baton run abort {number}` takes it back as long as it can be");
-    let record = follow(&client, number.0, args.timeout.duration(), is_json, &way_back)?;
+    let record = block_on(async {
+        let mut interrupted = pin!(interrupted()?);
+        passed(&client, &request, args.timeout.duration(), is_json, &mut interrupted).await
+    })??;
     if is_json {
         screen::say(&screen::json(&record)?)?;
     }
@@ -113,14 +113,37 @@ fn steps(plan: &Plan) -> String {
     text
 }
 
+/// Gives the order and follows its run. An interrupt ends only this, and the words say what goes on without it.
+async fn passed(
+    client: &Client,
+    request: &SwitchoverRequest,
+    patience: Duration,
+    quiet: bool,
+    interrupted: &mut (impl Future<Output = ()> + Unpin),
+) -> Result<RunRecord, Failure> {
+    let started = tokio::select! {
+        answer = client.switchover(request) => answer?.run,
+        () = &mut *interrupted => return Err(Failure::new(
+            Exit::TimedOut,
+            "interrupted before the agent answered: the run may have been started, and goes on without this command then; \
+             `baton history` shows it, and `baton run abort N` takes it back as long as it can be",
+        )),
+    };
+    let number = started
+        .ok_or_else(|| Failure::new(Exit::TimedOut, "the run was not started; look at `baton history`"))?;
+    let way_back = format!("; `baton run abort {number}` takes it back as long as it can be");
+    follow(client, number.0, patience, quiet, &way_back, interrupted).await
+}
+
 /// Shows each step as it ends, beside its limit, until the run has ended, the patience is over, or somebody interrupts.
 /// `way_back`: how the run could still be taken back, for who interrupts.
-pub(super) fn follow(
+pub(super) async fn follow(
     client: &Client,
     number: u64,
     patience: Duration,
     quiet: bool,
     way_back: &str,
+    interrupted: &mut (impl Future<Output = ()> + Unpin),
 ) -> Result<RunRecord, Failure> {
     let goes_on = |after: &str| {
         Failure::new(
@@ -129,14 +152,12 @@ pub(super) fn follow(
         )
     };
     let unseen = Cell::new(None);
-    block_on(async {
-        tokio::select! {
-            watched = tokio::time::timeout(patience, watch(client, number, quiet, &unseen)) => {
-                watched.unwrap_or_else(|_| Err(unseen.take().map_or_else(|| goes_on(""), Failure::from)))
-            }
-            _ = tokio::signal::ctrl_c() => Err(goes_on(way_back)),
+    tokio::select! {
+        watched = tokio::time::timeout(patience, watch(client, number, quiet, &unseen)) => {
+            watched.unwrap_or_else(|_| Err(unseen.take().map_or_else(|| goes_on(""), Failure::from)))
         }
-    })?
+        () = interrupted => Err(goes_on(way_back)),
+    }
 }
 
 /// `unseen`: why the newest look did not show the run.
@@ -232,8 +253,63 @@ pub(super) fn conclude(record: &RunRecord) -> Result<Exit, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
+    use baton_runbooks::decide::switchover::Preflight;
+    use baton_runbooks::model::RunId;
+
     use super::*;
     use crate::api::sample;
+    use crate::api::server::Operator;
+    use crate::api::types::SwitchoverAnswer;
+    use crate::cli::fake::FakeAgent;
+
+    /// How long a test waits for what it does not expect to wait for.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn request() -> SwitchoverRequest {
+        SwitchoverRequest {
+            to: Some("db2".into()),
+            by: "ada".to_owned(),
+            drain_patience_ms: 0,
+            plan: Some(Box::new((*sample::takeover().plan).clone())),
+            drill: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_run_that_was_ordered_is_followed_to_its_end() {
+        let mut agent = FakeAgent::start().await;
+        let client = agent.client();
+        let takes_it = async {
+            let Operator::Switchover { reply, .. } = agent.order().await else { panic!("another order") };
+            let preflight = Preflight { checks: Vec::new(), plan: None };
+            reply.send(Ok(SwitchoverAnswer { preflight, run: Some(RunId(7)) })).unwrap();
+        };
+        let (request, mut never) = (request(), pending());
+        let (record, ()) = tokio::join!(passed(&client, &request, PATIENCE, true, &mut never), takes_it);
+        assert_eq!(record.unwrap(), sample::ended_run());
+    }
+
+    /// Whoever interrupts reads that something may go on, and how to find it: the agent may have taken the order.
+    #[tokio::test]
+    async fn an_interrupt_right_after_the_order_has_its_code_too() {
+        let agent = FakeAgent::start().await;
+        let ended = passed(&agent.client(), &request(), PATIENCE, true, &mut ready(())).await.unwrap_err();
+        assert_eq!(ended.exit, Exit::TimedOut);
+        assert!(ended.message.contains("may have been started"), "{}", ended.message);
+        assert!(ended.message.contains("baton history"), "{}", ended.message);
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_while_following_says_how_to_take_the_run_back() {
+        let agent = FakeAgent::start().await;
+        let way_back = "; `baton run abort 8` takes it back";
+        let ended = follow(&agent.client(), 8, PATIENCE, true, way_back, &mut ready(())).await.unwrap_err();
+        assert_eq!(ended.exit, Exit::TimedOut);
+        assert!(ended.message.contains("run 8 goes on"), "{}", ended.message);
+        assert!(ended.message.contains("baton run abort 8"), "{}", ended.message);
+    }
 
     #[test]
     fn each_end_has_its_exit_code() {

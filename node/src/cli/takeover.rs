@@ -3,6 +3,7 @@
 //! The operator's word starts nothing by itself: the leader decides as ever, when the lost holder's lease has ended, and only
 //! if what may be lost is within what was accepted. Without a takeover within the time-out the word is taken back.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use baton_runbooks::agent::WORD_MAX_MS;
@@ -11,7 +12,7 @@ use baton_runbooks::model::NodeId;
 
 use super::run::is_confirmed;
 use super::switchover::{checks, conclude, follow};
-use super::{Exit, Failure, Global, Output, block_on, screen};
+use super::{Exit, Failure, Global, Output, block_on, interrupted, screen};
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{ErrorCode, RunResult, TakeoverRequest, WithdrawRequest};
 use crate::config::Ms;
@@ -106,8 +107,12 @@ pub(super) fn run(global: &Global, args: &TakeoverArgs) -> Result<Exit, Failure>
         by: args.by.clone(),
     };
     request.acceptance = Some(acceptance);
-    let number = block_on(given(&client, &request, &word, args.timeout.duration()))??;
-    let record = follow(&client, number, args.timeout.duration(), is_json, "")?;
+    let patience = args.timeout.duration();
+    let record = block_on(async {
+        let mut interrupted = pin!(interrupted()?);
+        let number = given(&client, &request, &word, patience, &mut interrupted).await?;
+        follow(&client, number, patience, is_json, "", &mut interrupted).await
+    })??;
     if is_json {
         screen::say(&screen::json(&record)?)?;
     }
@@ -118,7 +123,8 @@ pub(super) fn run(global: &Global, args: &TakeoverArgs) -> Result<Exit, Failure>
         RunResult::RolledBack | RunResult::Abandoned => Err(Failure::new(
             Exit::RolledBack,
             format!(
-                "run {number} was taken back, and nobody holds the baton: {}. Your word is used up; mend it, then try again",
+                "run {} was taken back, and nobody holds the baton: {}. Your word is used up; mend it, then try again",
+                record.number,
                 record.failure.as_deref().unwrap_or("no reason was noted")
             ),
         )),
@@ -137,6 +143,7 @@ async fn given(
     request: &TakeoverRequest,
     word: &WithdrawRequest,
     patience: Duration,
+    interrupted: &mut (impl Future<Output = ()> + Unpin),
 ) -> Result<u64, Failure> {
     let until = Instant::now() + patience;
     let waited = async {
@@ -147,7 +154,7 @@ async fn given(
     };
     let ended = tokio::select! {
         ended = waited => ended,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Refused, "interrupted")),
+        () = interrupted => Err(Failure::new(Exit::Refused, "interrupted")),
     };
     let (number, cause) = match ended {
         Ok(Ok(number)) => return Ok(number),

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+
 use super::keys::{Key, Occurs, Preset, SECTIONS, Section, find};
-use super::timing::{Profile, RULES};
+use super::timing::{Profile, RULES, Rule};
 
 /// Width of the example's comments.
 const WIDTH: usize = 100;
@@ -148,14 +150,59 @@ fn explain_key(section: &Section, key: &Key) -> String {
         key.form,
         absent(key)
     );
-    if section.name == "timing" {
-        let words =
-            |text: &str| text.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|w| w == key.name);
-        for rule in RULES.iter().filter(|rule| words(rule.text)) {
-            let _ = writeln!(out, "  must hold: {}; otherwise {}", rule.text, rule.because);
-        }
+    for rule in rules(section, key) {
+        let _ = writeln!(out, "  must hold: {}; otherwise {}", rule.text, rule.because);
     }
     out
+}
+
+/// The inequalities in which a key stands.
+fn rules(section: &Section, key: &Key) -> impl Iterator<Item = &'static Rule> {
+    let (is_timing, name) = (section.name == "timing", key.name);
+    RULES.iter().filter(move |rule| {
+        let mut words = rule.text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        is_timing && words.any(|word| word == name)
+    })
+}
+
+/// A key, for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyEntry {
+    /// Its full name.
+    pub key: String,
+    /// What it means.
+    pub means: &'static str,
+    /// How its value is written.
+    pub written_as: &'static str,
+    /// What holds without it, in words.
+    pub if_absent: String,
+    /// The inequalities that it must keep.
+    pub must_hold: Vec<&'static str>,
+}
+
+/// What a key means, or each of a section; `None`: all keys.
+///
+/// # Errors
+/// As [`explain`].
+pub fn entries(path: Option<&str>) -> Result<Vec<KeyEntry>, String> {
+    let entry = |section: &Section, key: &Key| KeyEntry {
+        key: full_name(section, key),
+        means: key.doc,
+        written_as: key.form,
+        if_absent: absent(key),
+        must_hold: rules(section, key).map(|rule| rule.text).collect(),
+    };
+    let Some(path) = path else {
+        return Ok(SECTIONS.iter().flat_map(|s| s.keys.iter().map(move |key| entry(s, key))).collect());
+    };
+    if let Some((section, key)) = find(path) {
+        return Ok(vec![entry(section, key)]);
+    }
+    match SECTIONS.iter().find(|s| !s.name.is_empty() && s.name == path) {
+        Some(section) => Ok(section.keys.iter().map(|key| entry(section, key)).collect()),
+        // It says which keys look like it.
+        None => explain(path).map(|_| Vec::new()),
+    }
 }
 
 /// The reference page, `docs/config.md`.

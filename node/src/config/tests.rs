@@ -362,6 +362,22 @@ fn explain_knows_keys_sections_and_near_misses() {
 }
 
 #[test]
+fn programs_get_the_same_of_a_key_a_section_and_all_keys() {
+    let lease = entries(Some("timing.lease")).unwrap();
+    let [lease] = &lease[..] else { panic!("{lease:?}") };
+    assert_eq!(
+        (lease.key.as_str(), lease.if_absent.as_str()),
+        ("timing.lease", "fast 450ms, standard 1200ms, relaxed 3s")
+    );
+    assert!(lease.must_hold.contains(&"lease + renew ≤ sync_patience"), "{lease:?}");
+    let redis = entries(Some("redis")).unwrap();
+    assert!(redis.len() > 1 && redis.iter().all(|entry| entry.key.starts_with("redis.")), "{redis:?}");
+    let all: Vec<String> = entries(None).unwrap().into_iter().map(|entry| entry.key).collect();
+    assert_eq!(all, all_keys().lines().collect::<Vec<_>>());
+    assert_eq!(entries(Some("lease")).unwrap_err(), explain("lease").unwrap_err());
+}
+
+#[test]
 fn socket_is_found_in_a_file_that_is_not_valid() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("baton.toml");
