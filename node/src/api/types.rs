@@ -313,6 +313,12 @@ pub struct RunRecord {
     /// For each node that spoke when it was decided: milliseconds since it had last heard from the holder, `None`: never.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub holder_heard_ms_before: BTreeMap<NodeId, Option<u64>>,
+    /// Who has carried out its steps, each node once, in the order in which they began; from the journal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actors: Vec<NodeId>,
+    /// What acknowledged writes may be lost by it, as the leader knew it, and an operator had accepted; `None`: no loss was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_accepted: Option<String>,
     /// Its steps, in the order of the plan.
     pub steps: Vec<StepRecord>,
 }

@@ -74,19 +74,38 @@ fn list(runs: &[RunRecord]) -> String {
     if runs.is_empty() {
         return "no run yet".to_owned();
     }
-    let mut table = screen::table(&["#", "WHEN", "RUNBOOK", "FROM -> TO", "CAUSE", "OPEN", "RESULT"]);
+    let mut table = screen::table(&["#", "WHEN", "RUN", "CAUSE", "TIMES", "RESULT"]);
     for run in runs {
+        let actors = carried_out_by(run).map(|actors| format!("by {actors}"));
+        let loss = run.loss_accepted.as_ref().map(|_| "loss accepted".to_owned());
         table.add_row([
             run.number.to_string(),
-            run.at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-            run.runbook.clone(),
-            way(run),
+            run.at.strftime("%Y-%m-%d\n%H:%M:%SZ").to_string(),
+            lines([run.runbook.clone(), way(run)].into_iter().chain(actors)),
             run.cause.clone(),
-            run.phases_ms.get("open").map_or_else(|| "-".to_owned(), |ms| screen::span(*ms)),
-            result(run.result).to_owned(),
+            times(run),
+            lines([result(run.result).to_owned()].into_iter().chain(loss)),
         ]);
     }
     screen::text(&table)
+}
+
+fn lines(all: impl Iterator<Item = String>) -> String {
+    all.collect::<Vec<_>>().join("\n")
+}
+
+/// Before its start and after it; what clients saw is not in the ledger.
+fn times(run: &RunRecord) -> String {
+    let detect = run.detected_ms_before.map(|ms| format!("detect {}", screen::span(ms)));
+    let open = run.phases_ms.get("open").map(|ms| format!("open {}", screen::span(*ms)));
+    let told = lines(detect.into_iter().chain(open));
+    if told.is_empty() { "-".to_owned() } else { told }
+}
+
+/// The nodes whose agents did something in it.
+fn carried_out_by(run: &RunRecord) -> Option<String> {
+    let names: Vec<&str> = run.actors.iter().map(|node| node.as_str()).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 fn way(run: &RunRecord) -> String {
@@ -118,6 +137,8 @@ fn one(run: &RunRecord) -> String {
         result(run.result)
     );
     head.extend(run.failure.iter().map(|text| format!(" ({text})")));
+    head.extend(carried_out_by(run).map(|actors| format!("\ncarried out by: {actors}")));
+    head.extend(run.loss_accepted.iter().map(|loss| format!("\nloss accepted: {loss}")));
     let why: Vec<String> = run.why.iter().map(|why| format!("  {why}")).collect();
     let detected = run.detected_ms_before.map(|ms| format!("detected {} before", screen::span(ms)));
     let phases = PHASE_NAMES
@@ -161,6 +182,24 @@ mod tests {
                 assert!(line.chars().count() <= 80, "{line:?}");
             }
         }
+    }
+
+    #[test]
+    fn list_and_entry_say_who_acted_how_long_it_took_and_what_was_given_up() {
+        let mut run = sample::ended_run();
+        let told = list(std::slice::from_ref(&run));
+        for word in ["takeover", "db1 -> db2", "by db2, mon", "detect 40 ms", "open 160 ms", "completed"] {
+            assert!(told.contains(word), "{word}: {told}");
+        }
+        assert!(!told.contains("loss accepted"), "{told}");
+        assert!(one(&run).contains("carried out by: db2, mon"), "{}", one(&run));
+        run.loss_accepted = Some("writes of at most 900 ms".to_owned());
+        assert!(list(std::slice::from_ref(&run)).contains("loss accepted"));
+        assert!(one(&run).contains("loss accepted: writes of at most 900 ms"), "{}", one(&run));
+        run.actors.clear();
+        run.phases_ms.clear();
+        run.detected_ms_before = None;
+        assert!(!list(&[run]).contains("by db2"), "nothing was begun");
     }
 
     #[test]

@@ -49,10 +49,14 @@ pub fn table(header: &[&str]) -> Table {
     table
 }
 
-/// The table as text without trailing blanks.
+/// The table as text without trailing blanks and without the blank before its first column: a cell of several lines stays in its
+/// column.
 pub fn text(table: &Table) -> String {
-    let lines: Vec<String> =
-        table.to_string().lines().map(|line| line.trim_end().trim_start_matches(' ').to_owned()).collect();
+    let lines: Vec<String> = table
+        .to_string()
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned())
+        .collect();
     lines.join("\n")
 }
 
@@ -82,6 +86,16 @@ mod tests {
     #[test]
     fn closed_pipe_is_no_failure() {
         assert!(write_to(&mut Closed, "text").is_ok());
+    }
+
+    #[test]
+    fn a_cell_of_several_lines_stays_in_its_column() {
+        let mut lines = table(&["A", "B"]);
+        lines.add_row(["1", "x\ny"]);
+        let told = text(&lines);
+        let column = |letter: char| told.lines().find_map(|line| line.find(letter));
+        assert_eq!(column('A'), Some(0), "{told}");
+        assert_eq!(column('y'), column('B'), "{told}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use baton_runbooks::ledger::Ledger;
-use baton_runbooks::model::WallMs;
+use baton_runbooks::model::{NodeId, WallMs};
 use baton_runbooks::plan::{PlannedStep, Step};
 use baton_runbooks::run::{Entry, Event, Run, RunState, StepStatus};
 use baton_runbooks::why::Why;
@@ -82,6 +82,8 @@ fn record(run: &Run, state: &RunState, now: WallMs) -> RunRecord {
         phases_ms: phases(run),
         detected_ms_before: run.plan.detected_ms_ago,
         holder_heard_ms_before: run.plan.holder_heard_ms.clone(),
+        actors: actors(run),
+        loss_accepted: loss_accepted(&run.plan.why),
         steps: run.plan.steps.iter().map(|planned| step_record(run, planned, now)).collect(),
     }
 }
@@ -115,6 +117,22 @@ fn cause(why: &[Why]) -> String {
         Some(why) => why.own_code().to_owned(),
         None => "unknown".to_owned(),
     }
+}
+
+/// Only who acts writes that a step was started; the leader's entries are of what it leaves out.
+fn actors(run: &Run) -> Vec<NodeId> {
+    let mut actors: Vec<NodeId> = Vec::new();
+    for entry in run.journal.iter().filter(|entry| entry.event == Event::Started) {
+        if !actors.contains(&entry.by) {
+            actors.push(entry.by.clone());
+        }
+    }
+    actors
+}
+
+fn loss_accepted(why: &[Why]) -> Option<String> {
+    why.iter()
+        .find_map(|why| if let Why::LossAccepted { loss, .. } = why { Some(loss.clone()) } else { None })
 }
 
 fn failure(run: &Run, state: &RunState) -> Option<String> {

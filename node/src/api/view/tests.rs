@@ -1,9 +1,9 @@
 //! Unit tests of what readers are told.
 
-use baton_runbooks::model::WallMs;
+use baton_runbooks::model::{RunId, WallMs};
 use baton_runbooks::observe::{ExportFacts, Quarantine, ResyncFacts, ResyncPhase};
 use baton_runbooks::plan::Step;
-use baton_runbooks::run::Event;
+use baton_runbooks::run::{Event, Run};
 
 use super::*;
 use crate::api::sample;
@@ -429,6 +429,21 @@ fn status_json_is_stable() {
     assert_eq!(json, expected);
 }
 
+/// Nobody's, before it has begun; and what an operator gave up stands in its reasons.
+#[test]
+fn a_run_says_who_acted_and_what_loss_was_accepted() {
+    let mut run = sample::takeover();
+    let record = run_record(&run, sample::START);
+    assert_eq!((record.actors.len(), record.loss_accepted), (0, None));
+    let mut plan = (*run.plan).clone();
+    let loss = "writes of at most 900 ms".to_owned();
+    plan.why.push(Why::LossAccepted { node: "db2".into(), by: "ada".to_owned(), loss: loss.clone() });
+    run = Run::new(RunId(8), plan, sample::START);
+    sample::succeed(&mut run, Step::FenceOld, 4, 12);
+    let record = run_record(&run, sample::START);
+    assert_eq!((record.actors, record.loss_accepted), (vec![NodeId::from("db2")], Some(loss)));
+}
+
 #[test]
 fn run_json_is_stable() {
     let mut json = serde_json::to_value(sample::ended_run()).unwrap();
@@ -449,6 +464,7 @@ fn run_json_is_stable() {
                       "open": 160, "services_healthy": 900, "validated": 1010},
         "detected_ms_before": 40,
         "holder_heard_ms_before": {"db2": 60, "mon": null},
+        "actors": ["db2", "mon"],
         "steps": null,
     });
     assert_eq!(json, expected);
