@@ -2,7 +2,8 @@
 //! resume`: back to normal.
 //!
 //! A pause counts only when the holder has said that its lifetimes in the kernel last; without that word it is taken back, also
-//! when the command is interrupted. The end counts when the holder has said that they are short again, or when the leader has waited for the longest of them.
+//! when the command is interrupted. The end counts when the holder has said that they are short again, or when the leader has
+//! waited for the longest of them.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
