@@ -34,6 +34,7 @@ use crate::decide::local::{LocalFacts, Role, Wish, decide_local};
 use crate::decide::loss::Canaries;
 use crate::decide::{Decision, Failure, Heard};
 use crate::detect::{Detector, ServiceWatch};
+use crate::exposure::Following;
 use crate::lease::granter::Office;
 use crate::ledger::Ledger;
 use crate::ledger::command::Command;
@@ -89,6 +90,7 @@ pub struct Agent {
     /// Whether this leader suspects that the holder is lost, and when it did.
     suspicions: Suspicions,
     canaries: Canaries,
+    following: Following,
     /// The operator's word that stands in the ledger, and since when this node sees it.
     word: Option<(SyncGeneration, Mono)>,
     /// The first input.
@@ -128,6 +130,7 @@ impl Agent {
             semi_sync_broken: None,
             suspicions: Suspicions::default(),
             canaries: Canaries::default(),
+            following: Following::default(),
             word: None,
             began_at: None,
             wish: None,
@@ -173,6 +176,13 @@ impl Agent {
         &self.reports
     }
 
+    /// For how long the Redis of `node` was not seen to follow before the holder's was last seen to take writes, in milliseconds;
+    /// `None`: not longer than a moment.
+    #[must_use]
+    pub fn redis_unfollowed_ms(&self, node: &NodeId) -> Option<u64> {
+        self.following.unfollowed_ms(self.ledger.epoch, node)
+    }
+
     /// The newest decision of this node as a leader.
     #[must_use]
     pub const fn decision(&self) -> Option<&Decision> {
@@ -203,6 +213,9 @@ impl Agent {
             Input::Report { report } => {
                 if self.ledger.holder.as_ref() == Some(&report.node) {
                     self.canaries.hear(self.ledger.epoch, &report, now);
+                }
+                if self.setup.redis {
+                    self.following.hear(&self.ledger, &report, now);
                 }
                 self.reports.insert(report.node.clone(), Heard { at: now, report });
             }

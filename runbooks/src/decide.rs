@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use self::loss::Canaries;
 use crate::detect::Sight;
+use crate::exposure::{Following, UNFOLLOWED_MIN_MS};
 use crate::lease::granter::Office;
 use crate::ledger::{Complete, Ledger, Pause};
 use crate::model::{Mono, NodeId, PauseId};
@@ -87,6 +88,8 @@ pub struct Facts<'a> {
     pub reports: &'a BTreeMap<NodeId, Heard>,
     /// When the holder was seen with which canary.
     pub canaries: &'a Canaries,
+    /// When the other data node's Redis was seen to follow.
+    pub following: &'a Following,
     /// Since when each step of the current run could have been under way.
     pub ready_since: &'a BTreeMap<Step, Mono>,
     /// Takeovers that failed lately.
@@ -279,8 +282,8 @@ fn cold_start(facts: &Facts<'_>, holder: &NodeId) -> Option<Why> {
     (left_ms > 0).then(|| Why::ColdStart { holder: holder.clone(), left_ms })
 }
 
-/// `seen` stands beside the cause for whoever reads the decision. It is not in the plan, which every agent has to read, also one
-/// of an older version that does not know its code.
+/// `seen` stands beside the cause for whoever reads the decision, and at the end what Redis may lose. They are not in the plan,
+/// which every agent has to read, also one of an older version that does not know their codes.
 fn take_over(facts: &Facts<'_>, cause: Why, seen: Option<Why>) -> Decision {
     match candidate::choose(facts) {
         Ok(node) => {
@@ -289,10 +292,21 @@ fn take_over(facts: &Facts<'_>, cause: Why, seen: Option<Why>) -> Decision {
             let plan = takeover_plan(facts, &node, why);
             let mut why = plan.why.clone();
             why.splice(1..1, seen);
+            why.extend(redis_behind(facts, &node));
             Decision { action: Action::StartRun { plan: Box::new(plan) }, why }
         }
         Err(obstacles) => Decision::hold([cause].into_iter().chain(seen).chain(obstacles)),
     }
+}
+
+/// What the Redis of `node` may lack of a holder's that is lost. It stands in nobody's way (design, G3), and is said.
+fn redis_behind(facts: &Facts<'_>, node: &NodeId) -> Option<Why> {
+    let holder = facts.ledger.holder.as_ref().filter(|holder| *holder != node)?;
+    let unfollowed_ms = facts.following.unfollowed_ms(facts.ledger.epoch, node);
+    let measured = facts.reports.get(holder).and_then(|heard| heard.report.redis_exposure);
+    let measured = measured.filter(|exposure| exposure.ms > UNFOLLOWED_MIN_MS);
+    let behind_ms = unfollowed_ms.max(measured.map(|exposure| exposure.ms))?;
+    Some(Why::RedisBehind { node: node.clone(), behind_ms, bytes: measured.map(|exposure| exposure.bytes) })
 }
 
 /// The plan of a takeover to `target`, complete and without choices.

@@ -4,11 +4,14 @@
 //! agent compares the two offsets ten times a second (design, 6), twice while nothing is written. No clock of the other node is in
 //! it: the age is that of the holder's own look at its offset.
 
+mod following;
+
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::Mono;
+pub use following::{Following, UNFOLLOWED_MIN_MS};
 
 /// Looks that are kept while the replica stands still, more than a minute's; then every other one is forgotten.
 const LOOKS_MAX: usize = 1_024;

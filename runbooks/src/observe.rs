@@ -325,6 +325,12 @@ pub struct NodeReport {
     /// Reasons why this node could not hold the baton at this moment; empty: it could. Each is the words of a [`crate::why::Why`],
     /// or begins with those of a [`crate::why::Obstacle`].
     pub obstacles: Vec<String>,
+    /// What an operator should mend here and only this node sees: codes of alarms and reasons, each with its evidence after a colon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
+    /// Its ports are ordered open; `None`: no lease opens any here, or it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<bool>,
     /// A clients' gateway that does not answer this node.
     #[serde(default)]
     pub gateway_lost: Option<String>,

@@ -276,6 +276,17 @@ pub enum Why {
         /// The process that answers now.
         is: String,
     },
+    /// The Redis of the node that takes over was not seen to follow the holder's for some time before that was last seen to take
+    /// writes, or lacked writes of that age: what clients have written into Redis since is lost with the holder. It stops no
+    /// takeover, since Redis replicates without waiting. Status says it before (`redis-not-following`).
+    RedisBehind {
+        /// The node.
+        node: NodeId,
+        /// Milliseconds for which it was not seen to follow, or the age of the oldest write that it lacked.
+        behind_ms: u64,
+        /// Bytes that it lacked when the holder last measured; `None`: the two could not be compared.
+        bytes: Option<u64>,
+    },
     /// The data disk is full. Make room; the databases go on by themselves.
     DiskFull {
         /// Free bytes left.
@@ -422,6 +433,7 @@ impl Why {
             Self::RedisBootsOpen => "redis-boots-open",
             Self::RedisEmpty { .. } => "redis-empty",
             Self::RedisRestarted { .. } => "redis-restarted",
+            Self::RedisBehind { .. } => "redis-behind",
             Self::DiskFull { .. } => "disk-full",
             Self::DiskReadOnly => "disk-read-only",
             Self::DiskStalled => "disk-stalled",

@@ -73,6 +73,7 @@ impl Agent {
             pause_over: self.lease.pause_over,
             reports: &self.reports,
             canaries: &self.canaries,
+            following: &self.following,
             ready_since: self.steps.ready_since(),
             failures: &self.failures,
             settling: self.detector.settling(now),

@@ -31,6 +31,8 @@ impl Agent {
             disk_verdict: self.detector.disk().as_str().into(),
             services: self.services.clone(),
             obstacles: self.obstacles(now),
+            alarms: Vec::new(),
+            open: None,
             gateway_lost: self.detector.gateway_lost(now, GATEWAY_DOUBT_MS).map(str::to_owned),
             quarantine: None,
             resync: None,

@@ -26,6 +26,10 @@ fn heard(by: &[NodeId]) -> String {
     }
 }
 
+fn lacked(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "not known how much".to_owned(), |bytes| format!("{bytes} bytes"))
+}
+
 fn left(ms: Option<u64>) -> String {
     ms.map_or_else(String::new, |ms| format!(", {ms} ms left"))
 }
@@ -80,6 +84,9 @@ impl fmt::Display for Why {
             | Self::OtherNotBetter { because: what } => write!(f, ": {what}"),
             Self::RedisRestarted { was, is } => write!(f, ": {is} instead of {was}"),
             Self::RedisEmpty { keys } => write!(f, ": {keys} keys at the other node"),
+            Self::RedisBehind { node, behind_ms, bytes } => {
+                write!(f, ": {node} by {behind_ms} ms, {}", lacked(*bytes))
+            }
             Self::DiskFull { free_bytes } => write!(f, ": {free_bytes} bytes free"),
             Self::ServiceDown { name, state } => write!(f, ": {name} is {state}"),
             Self::CommitsWaitForReplica { waiting } => write!(f, ": {waiting} sessions"),

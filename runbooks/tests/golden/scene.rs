@@ -7,6 +7,7 @@ use std::str::FromStr;
 use baton_runbooks::decide::loss::Canaries;
 use baton_runbooks::decide::{Failure, Heard, Policy};
 use baton_runbooks::detect::{Detector, Patience};
+use baton_runbooks::exposure::Following;
 use baton_runbooks::lease::Terms;
 use baton_runbooks::lease::granter::{Granter, Office};
 use baton_runbooks::lease::holder::Holder;
@@ -33,6 +34,7 @@ pub struct Scene {
     pub policy: Policy,
     pub reports: BTreeMap<NodeId, Heard>,
     pub canaries: Canaries,
+    pub following: Following,
     pub ready_since: BTreeMap<Step, Mono>,
     pub failures: Vec<Failure>,
     pub detector: Detector,
@@ -83,6 +85,7 @@ impl Default for Scene {
             policy: policy(),
             reports: BTreeMap::new(),
             canaries: Canaries::default(),
+            following: Following::default(),
             ready_since: BTreeMap::new(),
             failures: Vec::new(),
             detector: Detector::new(patience()),

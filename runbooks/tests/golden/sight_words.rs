@@ -118,6 +118,7 @@ impl Scene {
         if case.args.remove("redis-boots-open").is_some() {
             obstacles.push(Why::RedisBootsOpen.to_string());
         }
+        let redis = text(case, "redis")?.map(|word| reported_redis(&word)).transpose()?;
         let mut heard_ms = std::collections::BTreeMap::new();
         if let Some(other) = node(case, "hears")? {
             heard_ms.insert(other, arg(case, "heard-ms")?);
@@ -130,12 +131,14 @@ impl Scene {
             mysql: Some(facts.into()),
             mysql_age_ms: Some(0),
             mysql_verdict: if dead { "dead" } else { "healthy" }.into(),
-            redis: None,
+            redis_verdict: if redis.is_some() { "healthy" } else { "unknown" }.into(),
+            redis,
             redis_exposure: None,
-            redis_verdict: "unknown".into(),
             disk_verdict: "healthy".into(),
             services: Default::default(),
             obstacles,
+            alarms: Vec::new(),
+            open: None,
             gateway_lost: None,
             quarantine: None,
             resync: None,
@@ -151,6 +154,7 @@ impl Scene {
         if self.ledger.holder.as_ref() == Some(&name) {
             self.canaries.hear(self.ledger.epoch, &report, self.now);
         }
+        self.following.hear(&self.ledger, &report, self.now);
         self.reports.insert(name, Heard { at: self.now, report: report.into() });
         Ok(String::new())
     }
@@ -172,6 +176,7 @@ impl Scene {
             pause_over: self.granter.pause_over(&office),
             reports: &self.reports,
             canaries: &self.canaries,
+            following: &self.following,
             ready_since: &self.ready_since,
             failures: &self.failures,
             settling: self.detector.settling(self.now),
@@ -349,6 +354,16 @@ fn redis_process(server: &str) -> RedisFacts {
 /// As it boots.
 fn closed_redis(server: &str) -> RedisFacts {
     RedisFacts { primary: false, link_up: false, min_replicas_to_write: 99, ..redis_process(server) }
+}
+
+/// One that a report speaks of: the holder's, or a replica that follows or does not.
+fn reported_redis(word: &str) -> Result<RedisFacts, String> {
+    match word {
+        "open" => Ok(redis()),
+        "follows" => Ok(RedisFacts { link_up: true, ..closed_redis("") }),
+        "apart" => Ok(closed_redis("")),
+        other => Err(format!("no such Redis: {other}")),
+    }
 }
 
 pub fn redis() -> RedisFacts {

@@ -112,6 +112,8 @@ mod tests {
             disk_verdict: "healthy".into(),
             services: Default::default(),
             obstacles: Vec::new(),
+            alarms: Vec::new(),
+            open: None,
             gateway_lost: None,
             quarantine: None,
             resync: None,
