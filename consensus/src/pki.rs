@@ -23,6 +23,8 @@ const CA_DAYS: u32 = 3653;
 /// Validity of a node's certificate, days, unless another is asked for. Two years: `doctor` and the drill `certificates` warn
 /// long before.
 pub const NODE_DAYS: u32 = 731;
+/// Days before its end from which a certificate is to be renewed: a warning says so.
+pub const RENEW_DAYS: i64 = 30;
 /// Certificates are valid from a little before they are made, since the clocks of a new cluster may differ.
 const BACKDATE: Duration = Duration::from_secs(3600);
 

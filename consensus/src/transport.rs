@@ -32,7 +32,7 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 pub use link::{Link, LinkError, LinkReceiver, LinkSender};
 pub(crate) use listener::listen;
 pub use listener::{BindError, LINKS_PER_PEER_MAX, Listener};
-pub use tls::{DaysLeft, Tls, TlsError};
+pub use tls::{DaysLeft, Ends, Tls, TlsError};
 
 /// Largest preamble. It is read before the peer has said what it wants.
 const PREAMBLE_MAX: usize = 4096;

@@ -25,6 +25,7 @@ mod hands;
 mod keeper;
 mod local_state;
 mod operator;
+mod own;
 mod propose;
 mod quarantine;
 mod reconcile;

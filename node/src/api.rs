@@ -11,6 +11,7 @@
 pub mod alarm;
 pub mod client;
 pub mod drill;
+pub(crate) mod ending;
 pub mod force;
 pub mod pause;
 pub mod resync;

@@ -121,7 +121,8 @@ fn obstacles() -> String {
 fn alarms() -> String {
     let mut text = String::from(
         "\n# Alarms of `baton status`\n\nA line that begins with `!`. `.alarms` of the JSON form has the same codes. An alarm is one of these, or the \
-         code above of what keeps the asked node from what it should be, or `redis-boots-open` of any node.\n\n| alarm | means, and what to do |\n|---|---|\n",
+         code above of what keeps a node from what it should be. What another node says of itself stands there as `NODE says …`; its own \
+         status has more words.\n\n| alarm | means, and what to do |\n|---|---|\n",
     );
     for code in AlarmCode::ALL {
         writeln!(text, "| `{}` | {} |", code.as_str(), code.meaning()).unwrap();

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use baton_chaos::schedule::Obstacle;
 use baton_chaos::timetable::{self, Note, What};
 use baton_chaos::verdict::Verdict;
@@ -48,7 +48,17 @@ fn certificates_pass_until_one_ends_soon_or_a_node_cannot_be_asked() -> Result<(
     wait::until_true("the agent of db2 to be started again", wait::EVERY * 600, || {
         Ok(agent.starts() > starts)
     })?;
-    drill::whole(&lab)?;
+    let config = lab.config.as_ref().context("a lab with agents has their configuration")?;
+    wait::until_true("every node to tell whose certificate ends", wait::EVERY * 600, || {
+        for asked in [Port::Db1, Port::Db2, Port::Mon] {
+            let status = agents::ask(config, asked, &["status"])?;
+            let told = agents::alarm(&status, "certificate-ends").is_some_and(|text| text.contains("db2"));
+            if !told || status["sync"]["state"] != "in-sync" {
+                bail!("{status}");
+            }
+        }
+        Ok(true)
+    })?;
     let short = drill::run(&lab, SEAT, "certificates")?;
     let why = reasons(&short, Verdict::Fail)?;
     ensure!(why.contains("no certificate ends soon (after): "), "{why}");

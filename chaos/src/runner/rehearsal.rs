@@ -252,7 +252,7 @@ impl Known<'_> {
         }
     }
 
-    /// Of the nodes only the one that was asked has told its alarms.
+    /// Whom a node hears answer for the address, only the one that was asked has told.
     fn vip(&self) -> (Outlook, String) {
         match self.status.alarms.iter().find(|alarm| VIP_ALARMS.contains(&alarm.code.as_str())) {
             Some(alarm) => (Outlook::Blocked, alarm.text.clone()),

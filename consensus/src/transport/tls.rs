@@ -88,10 +88,12 @@ struct Inner {
 }
 
 /// When what this node greets with ends, seconds since 1970.
-#[derive(Debug, Clone, Copy)]
-struct Ends {
-    own: i64,
-    authority: i64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Its own certificate.
+    pub own: i64,
+    /// The authority that has signed it. While two of the same name are in the file, the first that ends counts.
+    pub authority: i64,
 }
 
 /// Whole days until the certificates end that this node uses, negative once they have.
@@ -174,6 +176,12 @@ impl Tls {
     pub fn days_left(&self) -> Option<DaysLeft> {
         let Ends { own, authority } = self.inner.ends?;
         Some(DaysLeft { own: days_until(own), authority: days_until(authority) })
+    }
+
+    /// When the certificates end that were read when this was made. `None`: they cannot be understood.
+    #[must_use]
+    pub fn ends(&self) -> Option<Ends> {
+        self.inner.ends
     }
 
     pub(super) fn connector(&self) -> TlsConnector {

@@ -22,7 +22,7 @@ use super::executor::{self, Job};
 use super::operator::{self, Look};
 use super::propose::propose;
 use super::views::Publisher;
-use super::{Context, clock, exposure, keeper, reconcile, reports, senses, steering};
+use super::{Context, clock, exposure, keeper, own, reconcile, reports, senses, steering};
 use crate::recorder::Recorder;
 
 /// Inputs that may wait for the core. It takes each within microseconds; more than this waiting means that the process
@@ -73,6 +73,7 @@ pub(super) async fn run(
         wish_number: 0,
         canaries,
         exposed,
+        closed: own::Closed::default(),
         office: Office::default(),
         lease: LeaseFacts::default(),
         recorder,
@@ -106,6 +107,7 @@ struct Driver {
     wish_number: u64,
     canaries: keeper::Orders,
     exposed: exposure::Exposed,
+    closed: own::Closed,
     office: Office,
     /// What the core knows of the lease.
     lease: LeaseFacts,
@@ -338,7 +340,10 @@ impl Driver {
     fn report(&mut self) -> Input {
         let report = self.core.report(self.context.clock.now());
         let (quarantine, resync) = (self.context.ward.facts(), self.context.resync.facts());
-        let mut report = NodeReport { quarantine, resync, redis_exposure: self.exposed.newest(), ..report };
+        let open = own::open(&self.context);
+        let alarms = own::alarms(&self.core, &self.context, &mut self.closed, open);
+        let redis_exposure = self.exposed.newest();
+        let mut report = NodeReport { quarantine, resync, redis_exposure, open, alarms, ..report };
         report.obstacles.extend(self.outranked());
         report.obstacles.extend(self.behind_newer_log());
         // Whoever decides must not count on it: it has no whole database.

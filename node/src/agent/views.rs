@@ -15,8 +15,9 @@ use baton_runbooks::model::{Mono, NodeId, NodeKind};
 use baton_runbooks::observe::{MysqlFacts, NodeReport, ResyncPhase};
 use tokio::sync::{mpsc, watch};
 
-use super::{Context, clock};
+use super::{Context, clock, own};
 use crate::api::alarm::AlarmCode;
+use crate::api::ending;
 use crate::api::force::ForcedRecord;
 use crate::api::pause::PauseRecord;
 use crate::api::server::{self, Operator};
@@ -149,6 +150,10 @@ fn status(core: &Agent, context: &Context) -> Status {
     alarms.extend(context.hands.looks.contests().iter().map(mend::contested));
     let services = context.hands.services.as_ref();
     alarms.extend(services.and_then(|services| mend::restarting(&services.restarting())));
+    let ends = context.tls.ends();
+    alarms.extend(ends.into_iter().flat_map(|ends| {
+        ending::alarms(context.config.node.as_str(), ends.own, ends.authority, clock::wall())
+    }));
     if let Some(problem) = &standing.problem {
         let code = match (standing.outranked, standing.newer_log) {
             (true, _) => AlarmCode::Outranked,
@@ -191,13 +196,7 @@ fn forced_alarm(core: &Agent, context: &Context) -> Option<Alarm> {
 /// What keeps this node from what it should be.
 fn alarms(core: &Agent) -> Vec<Alarm> {
     let Some(wish) = core.wish() else { return Vec::new() };
-    let normal = |why: &&baton_runbooks::why::Why| {
-        use baton_runbooks::why::Why;
-        // The last one is told of every node, from its report.
-        matches!(why, Why::Serving { .. } | Why::NotHolder | Why::NotOpenedYet { .. } | Why::RedisBootsOpen)
-    };
-    let unusual = wish.why.iter().filter(|why| !normal(why));
-    unusual.map(|why| Alarm { code: why.code().to_owned(), text: why.to_string() }).collect()
+    own::unusual(wish).map(|why| Alarm { code: why.code().to_owned(), text: why.to_string() }).collect()
 }
 
 fn sync(core: &Agent) -> Sync {
@@ -259,6 +258,9 @@ fn row(core: &Agent, context: &Context, node: &NodeId, kind: NodeKind) -> NodeRo
         resync: report.and_then(|report| report.resync.clone()),
         redis_behind: redis_behind(core, node),
         mysql_read_only: mysql(report).map(|facts| facts.read_only),
+        redis_unfollowed_ms: core.redis_unfollowed_ms(node),
+        open: report.and_then(|report| report.open),
+        alarms: report.map(|report| report.alarms.clone()).unwrap_or_default(),
         mysql_version: mysql(report).map(|facts| facts.version.clone()),
         obstacles: report.map(|report| report.obstacles.clone()).unwrap_or_default(),
         services: services::rows(
@@ -310,6 +312,9 @@ fn describe(role: Role, report: Option<&NodeReport>, silent: bool) -> String {
         return "silent".to_owned();
     }
     match role {
+        Role::Holder if report.serving && report.open == Some(false) => {
+            "holds the lease, its ports are closed".to_owned()
+        }
         Role::Holder if report.serving => "serves".to_owned(),
         Role::Holder => "holds the baton, does not serve".to_owned(),
         Role::Replica => match mysql(Some(report)).and_then(|facts| facts.replication.as_ref()) {

@@ -18,6 +18,8 @@ pub enum AlarmCode {
     NotVoting,
     /// A node that was given up by a force is not back.
     Forced,
+    /// The holder is closed, and nothing is under way.
+    HolderClosed,
     /// Another machine has the VIP.
     VipTaken,
     /// Another machine answers for the VIP beside its holder.
@@ -32,15 +34,20 @@ pub enum AlarmCode {
     Unreachable,
     /// A takeover would take longer than promised.
     SlowTakeover,
+    /// A takeover would lose what was written into Redis.
+    RedisNotFollowing,
+    /// A certificate or its authority ends.
+    CertificateEnds,
 }
 
 impl AlarmCode {
     /// All of them, in the order of the page.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Outranked,
         Self::NewerLog,
         Self::NotVoting,
         Self::Forced,
+        Self::HolderClosed,
         Self::VipTaken,
         Self::VipContested,
         Self::ContainerRestartsByItself,
@@ -48,6 +55,8 @@ impl AlarmCode {
         Self::VersionDiffers,
         Self::Unreachable,
         Self::SlowTakeover,
+        Self::RedisNotFollowing,
+        Self::CertificateEnds,
     ];
 
     /// The stable code.
@@ -58,6 +67,7 @@ impl AlarmCode {
             Self::NewerLog => "newer-log",
             Self::NotVoting => "not-voting",
             Self::Forced => "forced",
+            Self::HolderClosed => "holder-closed",
             Self::VipTaken => "vip-taken",
             Self::VipContested => "vip-contested",
             Self::ContainerRestartsByItself => "container-restarts-by-itself",
@@ -65,6 +75,8 @@ impl AlarmCode {
             Self::VersionDiffers => "version-differs",
             Self::Unreachable => "unreachable",
             Self::SlowTakeover => "slow-takeover",
+            Self::RedisNotFollowing => "redis-not-following",
+            Self::CertificateEnds => "certificate-ends",
         }
     }
 
@@ -90,6 +102,11 @@ impl AlarmCode {
                 "the cluster was forced, and nodes that were given up are not back. Start them, and run what \
                  the words say, on any node"
             }
+            Self::HolderClosed => {
+                "the node that holds the baton turns clients away for more than 5 s, and neither a run nor a pause explains it: for \
+                 instance its database does not become writable again after a switchover that was taken back. The words have its own \
+                 reason. Look at its log and at its database, and mend that: it opens by itself"
+            }
             Self::VipTaken => {
                 "the newest takeover stopped before it took the VIP: another machine answers for the address, and the old holder \
                  is fenced. The words have that machine's hardware address: find it, by the switch's table of addresses if need \
@@ -102,7 +119,7 @@ impl AlarmCode {
                  holder's own host, set `net.ipv4.conf.all.arp_ignore=1` there. Looked at every 5 s, and told after two looks"
             }
             Self::ContainerRestartsByItself => {
-                "containers that the agent of the asked node manages have another restart policy than `no`: the engine may start \
+                "containers that an agent manages have another restart policy than `no`: the engine may start \
                  them after a boot or a crash, on a node without the baton too. The agent sets `no` when it starts; `docker compose up` \
                  sets what its file says. Run `docker update --restart=no NAME`, and write `restart: \"no\"` into the file. Looked at \
                  once a minute"
@@ -119,6 +136,17 @@ impl AlarmCode {
                 "the replica has everything, and has not applied it: a takeover now would first have to, for longer than the 20 s \
                  that it has. Look for a long transaction, a table without a primary key, a slow disk, or an applier that somebody \
                  delays"
+            }
+            Self::RedisNotFollowing => {
+                "the Redis of the node that would take over has not been seen to follow the holder's for more than 5 s while that took \
+                 writes, or lacks writes that are older. A takeover works and is not held up, but what clients have written into Redis \
+                 since is lost with the holder. Look at the log of that Redis, and whether it reaches the holder's; if the holder's \
+                 was started anew and is empty, the other one does not follow it, so that its data are not wiped"
+            }
+            Self::CertificateEnds => {
+                "a certificate that an agent uses, or the authority that has signed it, ends within 30 days, or has ended: from then on \
+                 agents do not hear each other, and nobody takes over. The words have the date. Make it anew, and start that agent \
+                 again: it counts from then on (operating/install.md)"
             }
         }
     }

@@ -170,8 +170,18 @@ pub struct NodeRow {
     /// Version of its MySQL, as the server calls itself; `None` where there is none or it has not been seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mysql_version: Option<String>,
+    /// How long its Redis was not seen to follow before the holder's was last seen to take writes, in milliseconds; `None`: not
+    /// longer than a moment, or there is no Redis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_unfollowed_ms: Option<u64>,
+    /// Its ports are open, as it says itself; `None`: no lease opens any there, or it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<bool>,
     /// Reasons why it could not hold the baton now; empty: it could.
     pub obstacles: Vec<String>,
+    /// What it says itself is to be mended there, beside that: a code each, with its evidence after a colon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
     /// Of the holder: the role-bound services that are to run on it, in the order of the configuration. `None`: it is not the
     /// holder, or it is silent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,6 +20,7 @@ pub mod paused;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use runs::{PHASE_NAMES, history, run_record};
 
@@ -100,6 +101,7 @@ pub fn note_decision(rows: &mut Vec<DecisionRow>, row: DecisionRow) {
 pub fn conclude(mut status: Status) -> Status {
     status.alarms.extend(row_alarms(&status.nodes, &status.version));
     status.alarms.extend(slow_takeover(&status));
+    status.alarms.extend(told::alarms(&status));
     let conclusion = sentence(&status);
     status.ok = conclusion.is_ok();
     status.sentence = match conclusion {
@@ -314,7 +316,9 @@ fn holder_trouble(row: &NodeRow, status: &Status) -> Option<String> {
         ));
     }
     if row.serving {
-        return None;
+        // It has a lease, and nobody is answered.
+        let closed = status.alarms.iter().find(|alarm| alarm.code == AlarmCode::HolderClosed.as_str());
+        return closed.map(|closed| format!("NOT OK: {}.", closed.text));
     }
     let why = if row.obstacles.is_empty() { row.state.clone() } else { row.obstacles.join(", ") };
     Some(format!(

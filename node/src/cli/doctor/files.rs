@@ -5,12 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use baton_consensus::Tls;
+use baton_consensus::pki::RENEW_DAYS;
 
 use super::{Finding, Grade, bad, chain, good};
 use crate::config::{Config, Secret};
-
-/// A certificate that ends sooner than this is a warning.
-const CERT_DAYS_MIN: i64 = 30;
 
 /// Authority, certificate and key, each by itself, and whether they fit together.
 pub(super) fn certificates(config: &Config) -> Vec<Finding> {
@@ -68,7 +66,7 @@ fn certificate(code: &'static str, path: &Path, pem: &[u8]) -> Finding {
             format!("{} has ended", path.display()),
             "issue a new one with `baton pki issue`",
         ),
-        Ok(days) if days < CERT_DAYS_MIN => bad(
+        Ok(days) if days < RENEW_DAYS => bad(
             code,
             Grade::Warn,
             format!("{} ends in {days} days", path.display()),
