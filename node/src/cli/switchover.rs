@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_runbooks::decide::switchover::Check;
 use baton_runbooks::model::NodeId;
@@ -15,11 +15,16 @@ use super::run::is_confirmed;
 use super::status::wrap;
 use super::{Exit, Failure, Global, Output, block_on, interrupted, screen};
 use crate::api::client::{Client, ClientError};
-use crate::api::types::{ErrorCode, RunRecord, RunResult, StepState, SwitchoverRequest};
+use crate::api::types::{ErrorCode, RunRecord, RunResult, Status, StepState, SwitchoverRequest};
 use crate::config::Ms;
 
 /// How often the run is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// After a run that was taken back the holder's word is waited for: a report is under way for some 0.5 s.
+const SERVES_WITHIN: Duration = Duration::from_secs(3);
+/// Where the answer is.
+pub(super) const ASK_STATUS: &str = "`baton status` says who serves";
 
 /// Arguments of `baton switchover`.
 #[derive(Debug, clap::Args)]
@@ -84,7 +89,56 @@ pub(super) fn run(global: &Global, args: &SwitchoverArgs) -> Result<Exit, Failur
     if is_json {
         screen::say(&screen::json(&record)?)?;
     }
-    conclude(&record)
+    match record.result {
+        RunResult::RolledBack | RunResult::Abandoned => {
+            conclude(&record, &block_on(who_serves(&client, SERVES_WITHIN))?)
+        }
+        RunResult::Running
+        | RunResult::Undoing
+        | RunResult::Completed
+        | RunResult::Degraded
+        | RunResult::NeedsOperator => conclude(&record, ASK_STATUS),
+    }
+}
+
+/// Waits until the holder says that it serves again after a run that was taken back, or until `patience` is over.
+async fn who_serves(client: &Client, patience: Duration) -> String {
+    let since = Instant::now();
+    let mut said = ASK_STATUS.to_owned();
+    loop {
+        if let Ok(status) = client.status().await {
+            let passed_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            match serves_again(&status, passed_ms) {
+                Ok(words) => return words,
+                Err(words) => said = words,
+            }
+        }
+        if since.elapsed() >= patience {
+            return said;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What the holder says of itself after a run has ended, `passed_ms` ago. `Err`: it does not serve yet, or has not spoken since.
+fn serves_again(status: &Status, passed_ms: u64) -> Result<String, String> {
+    let Some(row) = status.nodes.iter().find(|row| status.holder.as_ref() == Some(&row.name)) else {
+        return Err(format!("nobody holds the baton; {ASK_STATUS}"));
+    };
+    let name = &row.name;
+    // A report from before the end says nothing of now.
+    if row.heard_ms_ago.is_none_or(|ms| ms > passed_ms) {
+        return Err(format!(
+            "{name} has the baton still and has not said yet whether it serves; {ASK_STATUS}"
+        ));
+    }
+    if row.serving && row.open != Some(false) {
+        return Ok(format!("{name} serves again"));
+    }
+    Err(format!(
+        "{name} has the baton still and DOES NOT SERVE YET: clients are turned away. Its agent goes on opening it; `baton status` \
+         says when it does, and its log what stands in the way"
+    ))
 }
 
 pub(super) fn checks(checks: &[Check]) -> String {
@@ -218,7 +272,8 @@ const fn is_over(state: StepState) -> bool {
     }
 }
 
-pub(super) fn conclude(record: &RunRecord) -> Result<Exit, Failure> {
+/// `serves`: who serves after a run that was taken back, in words.
+pub(super) fn conclude(record: &RunRecord, serves: &str) -> Result<Exit, Failure> {
     let (number, to) = (record.number, &record.to);
     let why = record.failure.as_deref().unwrap_or("no reason was noted");
     match record.result {
@@ -232,14 +287,12 @@ pub(super) fn conclude(record: &RunRecord) -> Result<Exit, Failure> {
             )));
             Ok(Exit::Done)
         }
-        RunResult::RolledBack => Err(Failure::new(
-            Exit::RolledBack,
-            format!("run {number} was taken back: {why}; `baton status` says who serves"),
-        )),
-        RunResult::Abandoned => Err(Failure::new(
-            Exit::RolledBack,
-            format!("run {number} was given up: {why}; `baton status` says who serves"),
-        )),
+        RunResult::RolledBack => {
+            Err(Failure::new(Exit::RolledBack, format!("run {number} was taken back: {why}; {serves}")))
+        }
+        RunResult::Abandoned => {
+            Err(Failure::new(Exit::RolledBack, format!("run {number} was given up: {why}; {serves}")))
+        }
         RunResult::NeedsOperator => Err(Failure::new(
             Exit::NeedsOperator,
             format!("run {number} stopped: {why}; mend it, then `baton run ack {number}`"),
@@ -315,8 +368,11 @@ mod tests {
     fn each_end_has_its_exit_code() {
         let ended = |result| {
             let failure = Some("no lease was granted".to_owned());
-            conclude(&RunRecord { result, failure, ..sample::ended_run() }).map_err(|failure| {
+            let record = RunRecord { result, failure, ..sample::ended_run() };
+            conclude(&record, "db1 serves again").map_err(|failure| {
                 assert!(failure.message.contains("run 7"), "{}", failure.message);
+                let is_back = matches!(failure.exit, Exit::RolledBack);
+                assert_eq!(failure.message.contains("db1 serves again"), is_back, "{}", failure.message);
                 failure.exit
             })
         };
@@ -327,5 +383,28 @@ mod tests {
         assert_eq!(ended(RunResult::NeedsOperator), Err(Exit::NeedsOperator));
         assert_eq!(ended(RunResult::Running), Err(Exit::TimedOut));
         assert_eq!(ended(RunResult::Undoing), Err(Exit::TimedOut));
+    }
+
+    #[test]
+    fn a_holder_serves_again_when_it_has_said_so_since_the_run_ended() {
+        let row = |change: &dyn Fn(&mut crate::api::types::NodeRow)| {
+            let mut status = sample::facts();
+            status.nodes[0].heard_ms_ago = Some(200);
+            change(&mut status.nodes[0]);
+            status
+        };
+        let open = row(&|row| row.open = Some(true));
+        assert_eq!(serves_again(&open, 300), Ok("db1 serves again".to_owned()));
+        assert_eq!(serves_again(&row(&|_| {}), 300), Ok("db1 serves again".to_owned()), "an older agent");
+        let early = serves_again(&open, 199).unwrap_err();
+        assert!(early.contains("has not said yet"), "{early}");
+        let (no_ports, no_lease) = (row(&|row| row.open = Some(false)), row(&|row| row.serving = false));
+        for closed in [no_ports, no_lease] {
+            let words = serves_again(&closed, 300).unwrap_err();
+            assert!(words.starts_with("db1 has the baton still and DOES NOT SERVE YET"), "{words}");
+        }
+        let mut vacant = open;
+        vacant.holder = None;
+        assert!(serves_again(&vacant, 300).unwrap_err().starts_with("nobody holds the baton"));
     }
 }

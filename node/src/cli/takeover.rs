@@ -11,7 +11,7 @@ use baton_runbooks::decide::loss::LossPreflight;
 use baton_runbooks::model::NodeId;
 
 use super::run::is_confirmed;
-use super::switchover::{checks, conclude, follow};
+use super::switchover::{ASK_STATUS, checks, conclude, follow};
 use super::{Exit, Failure, Global, Output, block_on, interrupted, screen};
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{ErrorCode, RunResult, TakeoverRequest, WithdrawRequest};
@@ -132,7 +132,7 @@ pub(super) fn run(global: &Global, args: &TakeoverArgs) -> Result<Exit, Failure>
         | RunResult::Undoing
         | RunResult::Completed
         | RunResult::Degraded
-        | RunResult::NeedsOperator => conclude(&record),
+        | RunResult::NeedsOperator => conclude(&record, ASK_STATUS),
     }
 }
 
