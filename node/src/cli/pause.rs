@@ -111,8 +111,9 @@ pub(super) fn pause(global: &Global, args: &PauseArgs) -> Result<Exit, Failure> 
             screen::complain(&format!("{names} {s} not confirmed; the holder has, which is what counts"));
         }
         screen::complain(&format!(
-            "paused until about {} (pause {number}); `baton resume` ends it",
-            row.until.strftime("%Y-%m-%d %H:%M:%SZ")
+            "paused until about {} (pause {}); `baton resume` ends it",
+            row.until.strftime("%Y-%m-%d %H:%M:%SZ"),
+            row.number
         ));
     }
     Ok(Exit::Done)
