@@ -28,7 +28,7 @@ enum What {
         /// Directory of the authority
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
-        /// How many days it is valid
+        /// How many days it is valid. In its last 30 days every `baton status` has an alarm, and drills from L2 on are refused
         #[arg(long, value_name = "DAYS", default_value_t = pki::NODE_DAYS, value_parser = clap::value_parser!(u32).range(1..=3_653))]
         days: u32,
     },
