@@ -177,10 +177,11 @@ fn verdicts(page: &mut String) {
         "\nThe other codes are those of every verb: 1 wrong usage or a file that is no drill, 5 no agent or no quorum. A broken \
          promise of safety is FAIL whatever else happened. A promise of time, or of a share of writes, that was broken is FAIL if \
          the runner's own lateness does not explain it; else nothing is known of it, and INCONCLUSIVE says so. Up to 200 ms of it \
-         explain nothing. If a timer was later than that once, an outage or a gap must be over its limit by more than the \
-         latest timer was late; and 0.8 s more if writes could not be started, since too many were under way. Of a share, as \
-         many writes are left out as fall due in that time, and those that could not be started. A sustained recovery must be \
-         too long up to its last time without a write that was longer than all that by half a second. If more than one timer in \
-         a hundred was later than 200 ms, no time and no share is known.\n",
+         explain nothing. If a timer was later than that, an outage or a gap must be over its limit by more than the latest \
+         timer was late, however many others were; and 0.8 s more if writes could not be started, since too many were under way. \
+         Of a share, as many writes are left out as fall due in that time, or one in a hundred of all if that is more, and those \
+         that could not be started. A sustained recovery must be too long up to its last time without a write that was longer \
+         than all that by half a second. If more than one timer in a hundred was later than 200 ms, no time and no share is \
+         known.\n",
     );
 }

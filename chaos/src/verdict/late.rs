@@ -2,8 +2,11 @@
 //!
 //! A runner that stands still begins no write and reads no answer: its clients see a service that is away for as long, and the
 //! writes that fell due meanwhile come all at once, more than may be under way. A record does not keep when that was, only how
-//! late the latest timer was. So that much is left out of whatever breaks a limit: what breaks it all the same is broken
-//! beyond doubt, and of the rest nobody knows.
+//! late the latest timer was, and that not more than one in a hundred was later than [`LATE_MAX_US`]. So that much is left out
+//! of whatever breaks a limit: what breaks it all the same is broken beyond doubt, and of the rest nobody knows.
+//!
+//! A runner that stands still again and again takes something from a share of writes each time, so one write in a hundred is
+//! left out of that, if it is more. Of a time only the longest is: one that lies inside of it adds nothing.
 
 use super::limits::{gap_ms, is_at_end};
 use super::{LATE_MAX_US, Limited};
@@ -18,14 +21,18 @@ const WRITE_EVERY_MS: u64 = 10;
 /// A write keeps its place among those under way for so long at most, milliseconds: its connection and its answer may each take
 /// 0.4 s. While all places are taken no write begins.
 const HELD_MS: u64 = 800;
+/// Of so many timers one may be later than [`LATE_MAX_US`] in a runner whose 99th percentile is not. Each write has its timer.
+const LATE_SHARE: u64 = 100;
 
 /// What is left out, at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Allowance {
     /// Of a time, milliseconds. [`u64::MAX`]: the runner has measured no times.
     ms: u64,
-    /// Of the writes of one database that were not acknowledged.
-    writes: u64,
+    /// Writes of one database that fell due while the latest timer was late; 0: the runner was on time.
+    late_writes: u64,
+    /// Writes that could not be begun: they may all be of one database.
+    overflowed: u64,
 }
 
 impl Allowance {
@@ -33,13 +40,21 @@ impl Allowance {
     pub(super) fn of(record: &Record) -> Self {
         let Harness { lateness, overflowed } = record.harness;
         if lateness.p99_us > LATE_MAX_US {
-            return Self { ms: u64::MAX, writes: u64::MAX };
+            return Self { ms: u64::MAX, late_writes: 0, overflowed };
         }
         let late_ms = if lateness.max_us > LATE_MAX_US { lateness.max_us.div_ceil(1_000) } else { 0 };
         let held_ms = if overflowed > 0 { HELD_MS } else { 0 };
-        // Those that could not be begun may all be of one database.
-        let writes = (late_ms / WRITE_EVERY_MS).saturating_add(overflowed);
-        Self { ms: late_ms + held_ms, writes }
+        Self { ms: late_ms + held_ms, late_writes: late_ms / WRITE_EVERY_MS, overflowed }
+    }
+
+    /// How many writes of a database may be missing that the runner has not begun in time. All timers that were late may lie in
+    /// the span of a probe, however short that is beside the drill.
+    fn writes(self, record: &Record, kind: Kind) -> u64 {
+        let late = match self.late_writes {
+            0 => 0,
+            once => once.max(writes(record, kind, Mode::Continuous).div_ceil(LATE_SHARE)),
+        };
+        late.saturating_add(self.overflowed)
     }
 
     /// Whether the runner was late all along: then nothing is known of times.
@@ -103,11 +118,12 @@ impl Allowance {
         let low = Tolerance::least(&probe.tolerance)
             .and_then(|least| probe.value.filter(|value| *value < least).map(|value| (value, least)));
         let Some((value, least)) = low else { return true };
-        if self.writes == 0 || self.is_all() {
+        let left_out = self.writes(record, kind);
+        if left_out == 0 || self.is_all() {
             return !self.is_all();
         }
         let all = writes(record, kind, probe.mode);
-        all > 0 && value + 100.0 * float(self.writes) / float(all) < least
+        all > 0 && value + 100.0 * float(left_out) / float(all) < least
     }
 }
 
