@@ -91,6 +91,16 @@ pub enum Level {
     L5,
 }
 
+impl Experiment {
+    /// What it wants of a probe when all is over; empty: nothing.
+    #[must_use]
+    pub fn wanted_after(&self, probe: Probe) -> Vec<Tolerance> {
+        let states = self.steady_state.iter();
+        let states = states.filter(|state| state.probe == probe && state.mode.contains(&Mode::After));
+        states.map(|state| state.tolerance).collect()
+    }
+}
+
 impl Level {
     /// Every level, from the shallowest.
     pub const ALL: [Self; 6] = [Self::L0, Self::L1, Self::L2, Self::L3, Self::L4, Self::L5];
@@ -243,7 +253,8 @@ pub enum Start {
 pub struct After {
     /// Faults are always healed. The only value; it stands in files so that nobody wonders.
     pub heal: HealWhen,
-    /// How long it is waited until the backup is in sync again, and every agent is heard.
+    /// How long it is waited until the backup is in sync again, and every agent is heard; at the end also until the services of
+    /// the holder are as `steady_state` wants them `after`.
     pub wait_redundancy: Span,
 }
 

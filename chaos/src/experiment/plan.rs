@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Experiment, Fault, Figure, Heal, Method, Phase, Role, Span, Start, Stop};
+use super::{Experiment, Fault, Figure, Heal, Method, Phase, Probe, Role, Span, Start, Stop};
 use crate::history::Kind;
 
 /// Which node has which role at the moment.
@@ -53,11 +53,10 @@ pub fn plan(experiment: &Experiment, roles: Option<&Roles>) -> String {
         "every fault is healed, however the drill ends; a switchover or takeover is not taken back",
     );
     let wait = experiment.after.wait_redundancy;
-    line(
-        &mut text,
-        "then",
-        &format!("waits up to {wait} until the backup is in sync and every agent is heard"),
-    );
+    let has_services = !experiment.wanted_after(Probe::UnhealthyServices).is_empty();
+    let services = if has_services { ", and the services are as they must be" } else { "" };
+    let says = format!("waits up to {wait} until the backup is in sync and every agent is heard{services}");
+    line(&mut text, "then", &says);
     line(&mut text, "at most", &format!("{} altogether", longest(experiment)));
     text
 }
@@ -191,4 +190,18 @@ pub fn longest(experiment: &Experiment) -> Span {
     // Redundancy is waited for after the last method, and before every one that starts when all is healed.
     let waits = 1 + experiment.method.iter().skip(1).filter(|method| method.start == Start::Healed).count();
     (0..waits).fold(standing, |sum, _| sum.plus(experiment.after.wait_redundancy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::shipped;
+
+    #[test]
+    fn services_are_waited_for_where_the_file_wants_something_of_them() {
+        let says = |id: &str| plan(&shipped::named(id).unwrap().experiment, None);
+        let waits = "every agent is heard, and the services are as they must be\n";
+        assert!(says("switchover-and-back").contains(waits));
+        assert!(says("rehearsal").contains("every agent is heard\n"));
+    }
 }

@@ -40,7 +40,8 @@ pub enum Probe {
     InSync,
     /// A takeover would work now, says the leader: 1 or 0.
     Ready,
-    /// Role-bound services of the holder that are not healthy: stopped, still starting, unhealthy, missing or not seen.
+    /// Role-bound services of the holder that are known not to be healthy: stopped, still starting, unhealthy or missing. Where
+    /// none is, and one could not be seen, that is not known.
     UnhealthyServices,
     /// Age of what the replica has not applied, milliseconds.
     ReplicationLag,

@@ -82,10 +82,13 @@ pub fn services(status: &Status) -> Option<&[ServiceRow]> {
     status.nodes.iter().find(|row| row.name == *holder)?.services.as_deref()
 }
 
-/// How many of them are not healthy. One that starts, or was not seen yet, is not.
+/// How many of them are known not to be healthy; one that starts is not. `None`: that is known of none, and of one at least it
+/// is not known how it is, since the engine did not answer or nobody has looked yet.
 #[must_use]
 pub fn unhealthy_services(status: &Status) -> Option<usize> {
-    Some(services(status)?.iter().filter(|service| !service.is_healthy()).count())
+    let services = services(status)?;
+    let unhealthy = services.iter().filter(|service| service.is_seen() && !service.is_healthy()).count();
+    (unhealthy > 0 || services.iter().all(ServiceRow::is_seen)).then_some(unhealthy)
 }
 
 /// The replica has every acknowledged write, or there is nothing to have.

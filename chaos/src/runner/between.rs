@@ -7,6 +7,7 @@ use baton_node::api::types::Status;
 use baton_node::config::NodeId;
 
 use super::agents::is_redundant;
+use super::comeback::Comeback;
 use super::effects::SILENT_MS;
 use super::steps::{LOOK, Stage, unhealed};
 use crate::evidence::{Ending, FaultRecord};
@@ -62,7 +63,8 @@ impl Stage {
             let fault = &self.faults[place];
             if fault.injected_ms.is_some() && fault.heal_verified_ms.is_none() {
                 // It stood for as long as what came on top of it took: its own time is no measure.
-                self.heal(place, self.patience(self.faults[place].fault)).await.map_err(unhealed)?;
+                let within = self.patience(self.faults[place].fault);
+                self.heal(place, within, Comeback::Healthy).await.map_err(unhealed)?;
             }
         }
         Ok(())

@@ -363,12 +363,21 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_is_not_seen_to_be_healthy_counts_as_unhealthy() {
+    fn a_service_that_is_seen_not_to_be_healthy_counts_as_unhealthy() {
         assert_eq!(unhealthy(&[]), Some(0.0));
         assert_eq!(unhealthy(&["healthy", "healthy"]), Some(0.0));
-        for state in ["starting", "unhealthy", "stopped", "missing", "unknown", "not-seen", "another word"] {
+        for state in ["starting", "unhealthy", "stopped", "missing", "another word"] {
             assert_eq!(unhealthy(&["healthy", state]), Some(1.0), "{state}");
             assert_eq!(unhealthy(&[state, state]), Some(2.0), "{state}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_nobody_has_seen_is_neither_healthy_nor_unhealthy() {
+        for state in ["unknown", "not-seen"] {
+            assert_eq!(unhealthy(&["healthy", state]), None, "{state}");
+            assert_eq!(unhealthy(&[state, state]), None, "{state}");
+            assert_eq!(unhealthy(&["stopped", state]), Some(1.0), "one is enough, whatever {state} hides");
         }
     }
 

@@ -10,7 +10,7 @@ use baton_node::config::NodeId;
 
 use super::agents::{Agents, role_of};
 use super::cast::{Aim, aim};
-use super::comeback::is_back;
+use super::comeback::{Comeback, is_back};
 use super::gate::{forbids_switchover, may_cost_the_baton};
 use super::place::is_unclear;
 use super::pulse::Bearing;
@@ -74,9 +74,9 @@ impl Stage {
         self.events.push(Event { at_ms: self.now_ms(), source: source.to_owned(), what });
     }
 
-    /// Does every method, in their order, and waits for redundancy at the end. A fault must never meet a group that could not
-    /// bear one: where redundancy is not back before a method, that one and all after it are left out, and the drill is over.
-    /// That redundancy was missing is in `waits`, and fails it.
+    /// Does every method, in their order, and waits at the end for redundancy, and then for the services that are to be healthy.
+    /// A fault must never meet a group that could not bear one: where redundancy is not back before a method, that one and all
+    /// after it are left out, and the drill is over. That redundancy was missing is in `waits`, and fails it.
     ///
     /// # Errors
     /// The drill ends early, and why.
@@ -94,7 +94,10 @@ impl Stage {
             }
         }
         self.heal_standing().await?;
-        self.whole().await;
+        let until = Instant::now() + self.experiment.after.wait_redundancy.duration();
+        if self.whole().await {
+            self.services_well(until).await;
+        }
         Ok(())
     }
 
@@ -271,7 +274,8 @@ impl Stage {
         if bites {
             self.stand(method, began).await;
         }
-        let stood = self.heal(place, self.patience(method.fault)).await.map_err(unhealed)?;
+        let stood =
+            self.heal(place, self.patience(method.fault), Comeback::Healthy).await.map_err(unhealed)?;
         self.faults[place].stood_ms = stood.filter(|_| bites && method.fault.stands());
         Ok(bites)
     }
@@ -308,12 +312,17 @@ impl Stage {
         }
     }
 
-    /// Heals one fault, and sees that nothing of it is left; a service that was killed must be healthy again. Returns for how
-    /// long it stood, by the node's clock.
+    /// Heals one fault, and sees that nothing of it is left; a service that was killed must be back. Returns for how long it
+    /// stood, by the node's clock.
     ///
     /// # Errors
     /// It is not seen to be healed, and why.
-    pub(super) async fn heal(&mut self, place: usize, within: Duration) -> Result<Option<u64>, String> {
+    pub(super) async fn heal(
+        &mut self,
+        place: usize,
+        within: Duration,
+        comeback: Comeback,
+    ) -> Result<Option<u64>, String> {
         let fault = self.faults[place].clone();
         let node = NodeId::new(fault.node.as_str());
         self.shared.doing(format!("healing {} on {node}", fault.fault));
@@ -322,7 +331,7 @@ impl Stage {
         }
         let healed = match self.healed(&node, fault.duration_ms, within).await {
             Ok((words, stood_ms)) => {
-                self.service_back(place, within).await.map(|back| (words, back, stood_ms))
+                self.service_back(place, within, comeback).await.map(|back| (words, back, stood_ms))
             }
             Err(why) => Err(why),
         };
@@ -351,7 +360,8 @@ impl Stage {
         }
     }
 
-    /// Heals whatever is left, however the drill ended. Says what could not be seen to be healed.
+    /// Heals whatever is left, however the drill ended. Says what could not be seen to be healed. Who has ended it early does
+    /// not wait for a health check.
     pub async fn heal_all(&mut self) -> Vec<String> {
         let mut left = Vec::new();
         for place in 0..self.faults.len() {
@@ -359,7 +369,7 @@ impl Stage {
             if fault.armed_ms.is_some()
                 && fault.heal_verified_ms.is_none()
                 && fault.fault.heal() != Heal::Nothing
-                && let Err(why) = self.heal(place, HEALED_WITHIN).await
+                && let Err(why) = self.heal(place, HEALED_WITHIN, Comeback::Started).await
             {
                 left.push(format!("{} on {}: {why}", self.faults[place].fault, self.faults[place].node));
             }

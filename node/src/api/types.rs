@@ -212,6 +212,10 @@ pub struct ServiceRow {
 impl ServiceRow {
     /// Runs, and its health check, if it has one, passes.
     pub const HEALTHY: &'static str = "healthy";
+    /// Its health is not known yet.
+    pub const STARTING: &'static str = "starting";
+    /// The container engine did not answer.
+    pub const UNKNOWN: &'static str = "unknown";
     /// The agent has not looked yet.
     pub const NOT_SEEN: &'static str = "not-seen";
 
@@ -219,6 +223,12 @@ impl ServiceRow {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.state == Self::HEALTHY
+    }
+
+    /// Somebody has seen how it is. A word of a newer agent counts as seen.
+    #[must_use]
+    pub fn is_seen(&self) -> bool {
+        self.state != Self::UNKNOWN && self.state != Self::NOT_SEEN
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::experiment::shipped;
-use crate::runner::sample::{status, view};
+use crate::runner::sample::{status, view, with_services};
 use crate::runner::timeline::tests::run;
 
 /// What is spoiled, by what, and the check that must refuse.
@@ -139,4 +139,20 @@ fn certificates_that_end_too_soon_before_refuse_a_deeper_drill() {
     };
     let passed = |own| steady(&status(), &said(own), &experiment).iter().all(|check| check.passed);
     assert!(passed(30) && !passed(29));
+}
+
+#[test]
+fn a_service_that_is_not_healthy_or_was_not_seen_refuses() {
+    let experiment = shipped::named("mysqld-killed").unwrap().experiment;
+    let refused = |status: &Status| {
+        let checks = steady(status, &[], &experiment);
+        checks.into_iter().filter(|check| !check.passed).map(|check| check.seen).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(&with_services(&["healthy"])), [""; 0]);
+    assert_eq!(refused(&with_services(&["healthy", "stopped"])), ["services are healthy: 1, wanted <= 0"]);
+    for state in ["unknown", "not-seen"] {
+        let wanted = ["services are healthy: not known, wanted <= 0"];
+        assert_eq!(refused(&with_services(&["healthy", state])), wanted, "{state}");
+    }
+    assert_eq!(refused(&status()), [""; 0], "an older agent says nothing of services");
 }

@@ -10,7 +10,7 @@ use tokio::net::UnixListener;
 
 use super::*;
 use crate::evidence::sample::passed;
-use crate::experiment::{Span, shipped};
+use crate::experiment::{Probe, Span, shipped};
 use crate::runner::sample;
 
 /// The faults of a drill: those that were done, and the one that was to be done now.
@@ -149,15 +149,98 @@ async fn a_container_that_was_killed_is_healed_when_its_service_is_healthy_again
     let (mut stage, says, _asked, _dir) = beside(experiment, sample::with_services(&["stopped"])).await;
     stage.faults.push(container_killed());
     // The node has nothing to heal, and says so at once.
-    let healed = stage.heal(0, Duration::ZERO).await;
+    let healed = stage.heal(0, Duration::ZERO, Comeback::Healthy).await;
     assert_eq!(healed, Err("web0 is stopped, not healthy again".to_owned()));
     assert_eq!((stage.faults[0].healed_ms, stage.faults[0].heal_verified_ms), (None, None));
     *says.lock().unwrap() = sample::with_services(&["healthy"]);
-    assert_eq!(stage.heal(0, Duration::from_secs(20)).await, Ok(None));
+    assert_eq!(stage.heal(0, Duration::from_secs(20), Comeback::Healthy).await, Ok(None));
     let healed_ms = stage.faults[0].heal_verified_ms.expect("it was seen");
     assert!(healed_ms >= 3_000, "{healed_ms} ms: a look of before the kill may have said so");
     let last = &stage.events.last().expect("it is noted").what;
     assert!(last.ends_with("; web0 is healthy"), "{last}");
+}
+
+#[tokio::test]
+async fn a_drill_that_ends_early_does_not_wait_for_the_health_check_of_a_container_that_was_killed() {
+    let experiment = shipped::named("container-killed").unwrap().experiment;
+    let (mut stage, says, _asked, _dir) = beside(experiment, sample::with_services(&["starting"])).await;
+    stage.faults.push(container_killed());
+    // Its own time is over: to be started is not enough any more.
+    let healed = stage.heal(0, Duration::ZERO, Comeback::Started).await;
+    assert_eq!(healed, Err("web0 is starting, not healthy again".to_owned()));
+    stage.faults[0].duration_ms = 60_000;
+    assert_eq!(stage.heal(0, Duration::ZERO, Comeback::Started).await, Ok(None));
+    let healed_ms = stage.faults[0].heal_verified_ms.expect("it was seen");
+    assert!((3_000..30_000).contains(&healed_ms), "{healed_ms} ms");
+    let last = &stage.events.last().expect("it is noted").what;
+    assert!(last.ends_with("; web0 was started, and was not waited for until it is healthy"), "{last}");
+    // One that was not even started has its own time.
+    *says.lock().unwrap() = sample::with_services(&["stopped"]);
+    stage.faults[0].duration_ms = stage.now_ms() + 500;
+    let healed = stage.heal(0, Duration::ZERO, Comeback::Started).await;
+    assert_eq!(healed, Err("web0 is stopped, not healthy again".to_owned()));
+    assert!(stage.now_ms() >= stage.faults[0].duration_ms);
+}
+
+/// A drill of which nothing is left to be done but to wait at its end, for so long at most.
+fn only_waits(wait: Span) -> Experiment {
+    let mut experiment = two_methods();
+    experiment.method.truncate(1);
+    experiment.after.wait_redundancy = wait;
+    experiment
+}
+
+/// What was noted of services.
+fn of_services(stage: &Stage) -> Vec<&str> {
+    let events = stage.events.iter().map(|event| event.what.as_str());
+    events.filter(|what| what.starts_with("services were waited for")).collect()
+}
+
+/// Lets the services get healthy once the runner has looked at them twice.
+async fn get_healthy(shared: Shared, says: Says, asked: Asked) {
+    let is_waiting = || shared.lock().doing.contains("the services of the holder");
+    while !is_waiting() {
+        tokio::task::yield_now().await;
+    }
+    let before = asked.lock().unwrap().len();
+    while asked.lock().unwrap().len() < before + 2 {
+        tokio::task::yield_now().await;
+    }
+    *says.lock().unwrap() = sample::with_services(&["healthy"]);
+}
+
+#[tokio::test]
+async fn services_whose_health_check_has_not_passed_yet_are_waited_for_at_the_end() {
+    let experiment = only_waits(Span::from_secs(20));
+    let (mut stage, says, asked, _dir) = beside(experiment, sample::with_services(&["starting"])).await;
+    tokio::spawn(get_healthy(stage.shared.clone(), says, asked));
+    assert_eq!(stage.act().await, Ok(()));
+    let noted = of_services(&stage);
+    assert!(noted.len() == 1 && noted[0].contains(", and are well after "), "{noted:?}");
+    assert_eq!(stage.waits.len(), 1, "redundancy has its own figure");
+    let redundant = stage.events.iter().position(|event| event.what.starts_with("redundancy is back"));
+    let well = stage.events.iter().position(|event| event.what == noted[0]);
+    assert!(redundant.is_some() && redundant < well, "{:?}", stage.events);
+}
+
+#[tokio::test]
+async fn services_that_nobody_sees_are_waited_for_as_long_as_redundancy_may_take_and_cost_it_nothing() {
+    let experiment = only_waits(Span::from_ms(300));
+    let says = sample::with_services(&["healthy", "unknown", "not-seen"]);
+    let (mut stage, _says, _asked, _dir) = beside(experiment, says).await;
+    assert_eq!(stage.act().await, Ok(()));
+    let wanted = "services were waited for, and are not well in time: web1 is unknown, web2 is not-seen";
+    assert_eq!(of_services(&stage), [wanted]);
+    assert!(stage.redundancy_ms().is_some(), "it was back at once");
+}
+
+#[tokio::test]
+async fn a_file_that_wants_nothing_of_services_waits_for_none() {
+    let mut experiment = only_waits(Span::from_ms(300));
+    experiment.steady_state.retain(|state| state.probe != Probe::UnhealthyServices);
+    let (mut stage, _says, _asked, _dir) = beside(experiment, sample::with_services(&["stopped"])).await;
+    assert_eq!(stage.act().await, Ok(()));
+    assert_eq!(of_services(&stage), [""; 0]);
 }
 
 #[test]

@@ -26,11 +26,11 @@ pub(super) fn rows(
 const fn word(state: &ServiceState) -> &'static str {
     match state {
         ServiceState::Healthy => ServiceRow::HEALTHY,
-        ServiceState::Starting => "starting",
+        ServiceState::Starting => ServiceRow::STARTING,
         ServiceState::Unhealthy { .. } => "unhealthy",
         ServiceState::Stopped => "stopped",
         ServiceState::Missing => "missing",
-        ServiceState::Unknown { .. } => "unknown",
+        ServiceState::Unknown { .. } => ServiceRow::UNKNOWN,
     }
 }
 
@@ -77,6 +77,8 @@ mod tests {
                 rows.iter().map(|row| (row.name.as_str(), row.state.as_str(), row.is_healthy())).collect();
             let wanted = [("web", "healthy", true), ("jobs", word, is_healthy), ("mail", "not-seen", false)];
             assert_eq!(said, wanted);
+            let seen: Vec<bool> = rows.iter().map(ServiceRow::is_seen).collect();
+            assert_eq!(seen, [true, word != "unknown", false], "{word}");
         }
     }
 
