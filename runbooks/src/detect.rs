@@ -39,8 +39,8 @@ pub struct Patience {
     /// Recordings of versions that gave up for no service do without it.
     #[serde(default = "never")]
     pub service_lost_ms: u64,
-    /// Milliseconds for which the VIP's interface must have no carrier before the holder is cut off. Recordings of versions that
-    /// gave up at once do without it.
+    /// Milliseconds for which the VIP's interface must have no carrier before the holder is cut off; what it was away for adds up
+    /// until it stays for as long. Recordings of versions that gave up at once do without it.
     #[serde(default)]
     pub link_lost_ms: u64,
 }
@@ -273,7 +273,9 @@ impl Detector {
             }
             Observation::RedisFailed { failure } => self.redis.failed(failure.clone(), now),
             Observation::Disk { facts } => self.disk = Some(*facts),
-            Observation::Link { interface, up } => self.bearer.link(interface, *up, now),
+            Observation::Link { interface, up } => {
+                self.bearer.link(interface, *up, now, self.patience.link_lost_ms);
+            }
             Observation::Gateway { address, reachable: true } => {
                 self.gateways.remove(address);
             }
@@ -350,7 +352,7 @@ impl Detector {
         self.bearer.links_down()
     }
 
-    /// An interface that bears a VIP and has had no carrier for so long that this is no blip.
+    /// An interface that bears a VIP and has had no carrier for so long, at once or by blinking, that this is no blip.
     #[must_use]
     pub fn link_lost(&self, now: Mono) -> Option<&str> {
         self.bearer.link_lost(now, self.patience.link_lost_ms)

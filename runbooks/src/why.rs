@@ -298,7 +298,7 @@ pub enum Why {
     /// or not mounted looks the same.
     DiskStalled,
     /// The interface that bears the VIP has no carrier. Cable, port, switch. A holder gives the baton back for it only when the
-    /// carrier stays away for a quarter of the lease.
+    /// carrier stays away for a quarter of the lease, or blinks until it was away for as long altogether.
     LinkDown {
         /// Interface.
         interface: String,

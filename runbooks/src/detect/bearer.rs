@@ -2,7 +2,8 @@
 //!
 //! Neither is lost at the first sign. A carrier that blinks takes no packet for longer than it blinks, and an address whose
 //! refresh failed lives on in the kernel until its lifetime ends: whoever gives the baton away for one of these has made an
-//! outage out of none. What the kernel refuses, or cannot be put back once it is gone, is lost at once.
+//! outage out of none. What the kernel refuses, or cannot be put back once it is gone, is lost at once. And a carrier that blinks
+//! again and again is lost, too: what it was away for adds up until it stays.
 
 use std::collections::BTreeMap;
 
@@ -20,23 +21,51 @@ struct Unheld {
     detail: String,
 }
 
+/// A carrier that is gone, or came back and may go again.
+#[derive(Debug)]
+struct Carrier {
+    is_up: bool,
+    /// Since when it is so.
+    since: Mono,
+    /// Milliseconds for which it was away before that, altogether, without staying in between.
+    away_ms: u64,
+}
+
+impl Carrier {
+    fn turn(&mut self, now: Mono) {
+        self.away_ms = self.away_until_ms(now);
+        (self.is_up, self.since) = (!self.is_up, now);
+    }
+
+    const fn away_until_ms(&self, now: Mono) -> u64 {
+        let newest = if self.is_up { 0 } else { now.since_ms(self.since) };
+        self.away_ms.saturating_add(newest)
+    }
+}
+
 /// What was seen of carrier and address.
 #[derive(Debug, Default)]
 pub(super) struct Bearer {
-    /// Interfaces without carrier, and since when.
-    links_down: BTreeMap<String, Mono>,
+    /// Interfaces that were without carrier when last told of, or not long ago.
+    carriers: BTreeMap<String, Carrier>,
     unheld: Option<Unheld>,
     /// The newest word that the address cannot be restored.
     refused: Option<(Mono, String)>,
 }
 
 impl Bearer {
-    pub(super) fn link(&mut self, interface: &str, up: bool, now: Mono) {
-        if up {
-            self.links_down.remove(interface);
-        } else {
+    /// A carrier that was back for `stays_ms` has stayed: what was before is forgotten.
+    pub(super) fn link(&mut self, interface: &str, up: bool, now: Mono, stays_ms: u64) {
+        self.carriers.retain(|_, carrier| !carrier.is_up || now.since_ms(carrier.since) < stays_ms);
+        match self.carriers.get_mut(interface) {
+            Some(carrier) if carrier.is_up != up => carrier.turn(now),
             // It may be told again while it lasts.
-            self.links_down.entry(interface.to_owned()).or_insert(now);
+            Some(_) => {}
+            None if up => {}
+            None => {
+                let gone = Carrier { is_up: false, since: now, away_ms: 0 };
+                self.carriers.insert(interface.to_owned(), gone);
+            }
         }
     }
 
@@ -58,12 +87,13 @@ impl Bearer {
     }
 
     pub(super) fn links_down(&self) -> impl Iterator<Item = &str> {
-        self.links_down.keys().map(String::as_str)
+        self.carriers.iter().filter(|(_, carrier)| !carrier.is_up).map(|(interface, _)| interface.as_str())
     }
 
+    /// An interface that has no carrier now, and was without one for `at_least_ms` since it last stayed.
     pub(super) fn link_lost(&self, now: Mono, at_least_ms: u64) -> Option<&str> {
-        let lost = |since: Mono| now.since_ms(since) >= at_least_ms;
-        self.links_down.iter().find(|(_, since)| lost(**since)).map(|(interface, _)| interface.as_str())
+        let is_lost = |carrier: &Carrier| !carrier.is_up && carrier.away_until_ms(now) >= at_least_ms;
+        self.carriers.iter().find(|(_, carrier)| is_lost(carrier)).map(|(interface, _)| interface.as_str())
     }
 
     pub(super) fn vip_lost(&self, now: Mono) -> Option<&str> {
