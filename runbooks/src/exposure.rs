@@ -57,9 +57,17 @@ impl Gauge {
         self.exposed(at, written)
     }
 
-    /// The replica cannot be asked: it may have nothing more than it had. `None` before any look, and of another stream.
+    /// The primary had written `written` bytes at `at`; its replica was not asked, or did not answer: it may have nothing more than
+    /// it had. If that is all, the look counts as one of which it has all. `None` before any look, and of another stream.
+    pub fn unanswered(&mut self, at: Mono, written: u64) -> Option<Exposure> {
+        self.at_least(at, written)?;
+        Some(self.look(at, written, self.processed))
+    }
+
+    /// The primary does not answer: it had written `written` bytes at some time before `at`, and may have written more. `None` as
+    /// in [`Self::unanswered`].
     #[must_use]
-    pub fn unanswered(&self, at: Mono, written: u64) -> Option<Exposure> {
+    pub fn at_least(&self, at: Mono, written: u64) -> Option<Exposure> {
         self.written.back().filter(|(_, before)| *before <= written).map(|_| self.exposed(at, written))
     }
 
@@ -107,6 +115,30 @@ mod tests {
         look(&mut gauge, 5_100, 100, 40);
         assert_eq!(gauge.unanswered(Mono(5_200), 100), Some(Exposure { bytes: 60, ms: 5_200 }));
         assert_eq!(gauge.unanswered(Mono(5_300), 90), None, "the primary began anew");
+    }
+
+    #[test]
+    fn age_counts_from_a_look_without_an_answer_if_the_replica_had_all_by_then() {
+        let mut gauge = Gauge::default();
+        look(&mut gauge, 0, 10, 10);
+        assert_eq!(gauge.unanswered(Mono(4_000), 10), Some(Exposure { bytes: 0, ms: 0 }));
+        assert_eq!(gauge.unanswered(Mono(4_500), 90), Some(Exposure { bytes: 80, ms: 500 }));
+        assert_eq!(
+            gauge.unanswered(Mono(5_000), 90),
+            Some(Exposure { bytes: 80, ms: 1_000 }),
+            "it lacks them"
+        );
+        // The next answer has what was there at 5,000.
+        assert_eq!(look(&mut gauge, 9_000, 100, 90), (10, 4_000));
+    }
+
+    #[test]
+    fn a_primary_that_does_not_answer_may_have_written_since_it_did() {
+        let mut gauge = Gauge::default();
+        look(&mut gauge, 0, 10, 10);
+        assert_eq!(gauge.at_least(Mono(4_000), 10), Some(Exposure { bytes: 0, ms: 0 }));
+        assert_eq!(look(&mut gauge, 4_100, 90, 10), (80, 4_100), "some may be as old as the first look");
+        assert_eq!(gauge.at_least(Mono(4_200), 80), None);
     }
 
     #[test]

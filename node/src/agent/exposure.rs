@@ -108,7 +108,7 @@ impl Comparison {
                 return None;
             }
             // It had written as much at least.
-            Err(_) => return self.gauge.unanswered(at, self.pace.last()?.offset),
+            Err(_) => return self.gauge.at_least(at, self.pace.last()?.offset),
         };
         let news = self.pace.see(&written);
         if news == News::Another {

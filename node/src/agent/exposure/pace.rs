@@ -258,13 +258,39 @@ mod tests {
     fn a_ping_that_the_replica_did_not_have_yet_is_exposed_until_the_next_look() {
         let (_, exposures) = quiet_looks(40, |n| if n.is_multiple_of(10) { PING } else { 0 });
         for (n, exposure) in (1_u64..).zip(exposures) {
-            // Its age counts from the last time that the replica was asked, at the PING before.
+            // Its age counts from the look before, at which nothing was new and the replica was not asked.
             let expected = if n.is_multiple_of(10) {
-                Exposure { bytes: PING, ms: 1_000 }
+                Exposure { bytes: PING, ms: 500 }
             } else {
                 Exposure { bytes: 0, ms: 0 }
             };
             assert_eq!(exposure, expected, "look {n}");
+        }
+    }
+
+    #[test]
+    fn a_write_after_a_quiet_time_is_as_old_as_itself_while_the_replica_does_not_answer() {
+        let (mut pace, mut gauge) = (quiet(0), Gauge::default());
+        let mut newest = gauge.look(Mono(0), 0, 0);
+        for n in 1..=8 {
+            let news = pace.see(&stream("a", 0));
+            assert_eq!(pace.asks(news, newest.bytes == 0, false), None, "look {n}");
+            newest = gauge.unanswered(Mono(n * 500), 0).unwrap();
+            assert_eq!(newest, Exposure { bytes: 0, ms: 0 });
+        }
+        // Written right before this look; the replica answers it too late, and is not asked in the next ones.
+        let news = pace.see(&stream("a", 100));
+        assert_eq!(pace.asks(news, newest.bytes == 0, false), Some(DEADLINE));
+        assert_eq!(gauge.unanswered(Mono(4_500), 100), Some(Exposure { bytes: 100, ms: 500 }));
+        for n in 1_u64..10 {
+            let news = pace.see(&stream("a", 100));
+            assert_eq!(pace.asks(news, false, true), None, "look {n}");
+            let exposure = gauge.unanswered(Mono(4_500 + n * 100), 100);
+            assert_eq!(
+                exposure,
+                Some(Exposure { bytes: 100, ms: 500 + n * 100 }),
+                "not since the last question"
+            );
         }
     }
 }
