@@ -19,8 +19,29 @@ pub struct Following {
     epoch: Epoch,
     /// The holder's took writes.
     written: Option<Mono>,
-    /// The other data node that was heard, since when, and when its Redis was last seen to follow.
-    other: Option<(NodeId, Mono, Option<Mono>)>,
+    other: Option<Other>,
+}
+
+/// The other data node, from its reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Other {
+    node: NodeId,
+    /// When it was first heard.
+    since: Mono,
+    /// When its Redis was last seen to follow.
+    followed: Option<Mono>,
+    /// Its agent has just started and has not seen its Redis yet: whether that followed meanwhile, the next reports say.
+    unseen: bool,
+}
+
+fn has_verdict(report: &NodeReport, any_of: &[Verdict]) -> bool {
+    any_of.iter().any(|one| report.redis_verdict == one.as_str())
+}
+
+/// What refuses or is dead has a verdict of its own; and an agent that never sees its Redis is not new for long.
+fn is_unseen(report: &NodeReport) -> bool {
+    let is_new = report.up_ms.is_some_and(|ms| ms < UNFOLLOWED_MIN_MS);
+    is_new && report.redis.is_none() && has_verdict(report, &[Verdict::Unknown, Verdict::Suspect])
 }
 
 impl Following {
@@ -29,8 +50,7 @@ impl Following {
         if self.epoch != ledger.epoch {
             *self = Self { epoch: ledger.epoch, ..Self::default() };
         }
-        let answers =
-            [Verdict::Healthy, Verdict::Suspect].iter().any(|one| report.redis_verdict == one.as_str());
+        let answers = has_verdict(report, &[Verdict::Healthy, Verdict::Suspect]);
         let redis = report.redis.as_ref().filter(|_| answers);
         if ledger.holder.as_ref() == Some(&report.node) {
             if report.serving && redis.is_some_and(RedisFacts::is_open) {
@@ -42,17 +62,19 @@ impl Following {
             return;
         }
         let follows = redis.is_some_and(|redis| redis.link_up && !redis.primary && !redis.loading);
-        let known = self.other.take().filter(|(node, ..)| *node == report.node);
-        let (node, since, last) = known.unwrap_or_else(|| (report.node.clone(), now, None));
-        self.other = Some((node, since, if follows { Some(now) } else { last }));
+        let known = self.other.take().filter(|other| other.node == report.node);
+        let (since, followed) = known.map_or((now, None), |other| (other.since, other.followed));
+        let followed = if follows { Some(now) } else { followed };
+        self.other = Some(Other { node: report.node.clone(), since, followed, unseen: is_unseen(report) });
     }
 
     /// For how long, in milliseconds, the Redis of `node` was not seen to follow before the holder's was last seen to take writes,
-    /// in `epoch`; at least so long, if it never was. `None`: not for longer than [`UNFOLLOWED_MIN_MS`], or nothing is known.
+    /// in `epoch`; at least so long, if it never was. `None`: not for longer than [`UNFOLLOWED_MIN_MS`], or nothing is known, as
+    /// right after a start of its agent.
     #[must_use]
     pub fn unfollowed_ms(&self, epoch: Epoch, node: &NodeId) -> Option<u64> {
-        let (_, since, last) = self.other.as_ref().filter(|(of, ..)| self.epoch == epoch && of == node)?;
-        let ms = self.written?.since_ms(last.unwrap_or(*since));
+        let other = self.other.as_ref().filter(|other| self.epoch == epoch && other.node == *node)?;
+        let ms = self.written.filter(|_| !other.unseen)?.since_ms(other.followed.unwrap_or(other.since));
         (ms > UNFOLLOWED_MIN_MS).then_some(ms)
     }
 }
@@ -143,6 +165,36 @@ mod tests {
             let after = [before.to_vec(), vec![(90_000, holder)]].concat();
             assert_eq!(told(&after), None, "nothing is written into it");
         }
+    }
+
+    #[test]
+    fn an_agent_that_was_away_says_nothing_of_its_redis_before_it_has_seen_it() {
+        let (follows, apart) = (report("db2", true), report("db2", false));
+        let new = |verdict: &str, up_ms| NodeReport {
+            redis: None,
+            redis_verdict: verdict.to_owned().into(),
+            up_ms,
+            ..report("db2", true)
+        };
+        // Away for 8 s; what it says then, and what is told of it.
+        let told_after = |said: &[NodeReport]| {
+            let before = [(1_000, follows.clone()), (9_000, report("db1", false))];
+            let said = said.iter().map(|report| (9_000, report.clone()));
+            told(&before.into_iter().chain(said).collect::<Vec<_>>())
+        };
+        assert_eq!(told_after(&[new("unknown", Some(300))]), None);
+        assert_eq!(told_after(&[new("suspect", Some(300))]), None, "one probe failed: no verdict yet");
+        assert_eq!(told_after(&[new("unknown", Some(300)), follows.clone()]), None);
+        assert_eq!(
+            told_after(&[new("unknown", Some(300)), apart]),
+            Some(8_000),
+            "it did not follow meanwhile"
+        );
+        for verdict in ["refusing", "dead", "hung"] {
+            assert_eq!(told_after(&[new(verdict, Some(300))]), Some(8_000), "{verdict}");
+        }
+        assert_eq!(told_after(&[new("unknown", Some(UNFOLLOWED_MIN_MS))]), Some(8_000), "it never sees it");
+        assert_eq!(told_after(&[new("unknown", None)]), Some(8_000), "it does not say that it is new");
     }
 
     #[test]
