@@ -9,6 +9,7 @@ mod act;
 mod draining;
 mod failpoint;
 mod handover;
+mod near;
 
 pub(super) use failpoint::hang_if_told;
 

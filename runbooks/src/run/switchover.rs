@@ -20,15 +20,22 @@ pub const VERSION: u16 = 1;
 
 /// Time that the target may take for what the holder had when it closed, in milliseconds: from the closing on, kept by the step
 /// itself, since its limit counts from its start. The target was seen to be near right before, so what takes longer is a statement
-/// that ran for long on the holder and was committed in the last moment, or a server that hangs.
+/// that ran for long on the holder and was committed in the last moment, a lag that has grown, or a server that hangs.
 pub const CATCH_UP_MS: u64 = 3_000;
 
 /// Limit of closing, in milliseconds: longer than the holder waits for `read_only`, shorter than an operator's patience
 /// with a database that accepts no writes.
 const CLOSE_MS: u64 = 3_000;
 
-/// What draining may take beside the clients' patience, in milliseconds: stopping services.
-const DRAIN_MS: u64 = 10_000;
+/// What stopping services may take, in milliseconds.
+const STOP_MS: u64 = 10_000;
+
+/// What the target may take, in milliseconds, to tell the holder that it has applied what was there when its clients had ended:
+/// beside all that stopping services and the clients' patience took.
+pub const TARGET_MS: u64 = 5_000;
+
+/// What draining may take beside the clients' patience, in milliseconds.
+const DRAIN_MS: u64 = STOP_MS + TARGET_MS;
 
 /// The longest time that clients' transactions can be given, in milliseconds.
 pub const PATIENCE_MAX_MS: u64 = 600_000;
@@ -42,7 +49,7 @@ pub const TABLE: &[StepDef] = &[
         kind: Kind::Undoable,
         limit_ms: 5_000,
         attempts: 1,
-        effect: "sees that everything received is applied and that replication of MySQL and Redis runs; opens connections",
+        effect: "sees that what is received is applied within 2.5 s, and that replication of MySQL and Redis runs; opens connections",
         undo: "nothing to undo",
     },
     StepDef {

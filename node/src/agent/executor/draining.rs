@@ -2,16 +2,15 @@
 //!
 //! ```text
 //!  services stop ─ events off ─┬─▶ clients' transactions end, or their patience does ─▶ the target applies what is there now ─┬─▶ close
-//!                              └───────────────────────────── it took long: clients have written meanwhile ◀──────────────────┘
+//!                              └────────────── it took long, or others have begun: clients have written meanwhile ◀──────────┘
 //! ```
 //!
-//! Clients are served all the while. What is still to be applied when the ports close is applied while nobody is served.
+//! Clients are served all the while. What is still to be applied when the ports close is applied while nobody is served. That the
+//! target applies quickly enough was seen by itself, in `prepare_target`: with the start of this step the reconciler stops services, too.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use baton_consensus::PATIENCE_HEARTBEATS;
-use baton_runbooks::agent::TICK_MAX_MS;
 use baton_runbooks::model::{NodeId, NodeKind};
 use baton_runbooks::observe::Flavour;
 use tokio::time::{Instant, sleep};
@@ -19,16 +18,12 @@ use tokio::time::{Instant, sleep};
 use super::super::local_state::Events;
 use super::act::{STATEMENT, fact};
 use super::handover::LOOK;
+use super::near::{Near, SAY_WHY};
 use super::{Executor, Facts};
-use crate::config::{Config, RunsOn};
+use crate::config::RunsOn;
 use crate::hands::mysql::Mysql;
 use crate::hands::mysql::gtid::{self, BadSet};
 use crate::hands::mysql::semisync::Switch;
-
-/// The target has what the holder wrote within this time, or it is behind: less than it is given once the holder is closed.
-const APPLIED_WITHIN: Duration = Duration::from_secs(1);
-/// A target that is behind is waited for no longer than until this much before the step's limit, so that it is said why.
-const SAY_WHY: Duration = Duration::from_millis(250);
 
 impl Executor {
     /// The holder's services end while their database is still there; transactions under way have their time. Then the target
@@ -44,20 +39,15 @@ impl Executor {
         facts.push(fact("events", self.stop_events(mysql).await?));
         let patience = Duration::from_millis(self.current_run()?.plan.drain_patience_ms);
         let until = Instant::now() + patience;
-        let soon = applied_within(&self.context.config);
-        loop {
-            let left = self.clients_ended(mysql, until).await?;
-            let took = self.target_has_applied(mysql, give_up).await?;
-            // Otherwise as much again may have been written meanwhile.
-            if took <= soon {
-                facts.push(fact("transactions_left", left));
-                facts.push(fact("applied_after_ms", took.as_millis()));
-                return Ok(facts);
-            }
-        }
+        let near = Near::of(&self.context.config.timing);
+        let clients = |until| self.clients_ended(mysql, until);
+        let (left, took) = drained(until, near, clients, || self.target_has_applied(mysql, give_up)).await?;
+        facts.push(fact("transactions_left", left));
+        facts.push(fact("applied_after_ms", took.as_millis()));
+        Ok(facts)
     }
 
-    /// Waits for clients' transactions; how many are left at the end of their patience.
+    /// Waits for clients' transactions until `until`; how many are left.
     async fn clients_ended(&self, mysql: &Mysql, until: Instant) -> anyhow::Result<u64> {
         let mut left = mysql.long_transactions(STATEMENT).await?;
         while left > 0 && Instant::now() < until {
@@ -80,7 +70,7 @@ impl Executor {
             let theirs = report.and_then(|report| report.mysql);
             let theirs = theirs.as_ref().map(|facts| (facts.position.as_str(), facts.apply_backlog));
             let lacking = lacks(here.flavour, &here.position, theirs)?;
-            Ok(lacking.map(|what| format!("{target} is too far behind, and nothing was closed: {what}")))
+            Ok(lacking.map(|what| behind(target, &what, self.context.hands.services.is_some())))
         })
         .await?;
         Ok(began.elapsed())
@@ -110,13 +100,37 @@ impl Executor {
     }
 }
 
-/// Within this time a target that applies at once says so: a probe sees it, and the report of it waits for its turn, for a heartbeat
-/// and for a tick.
-fn applied_within(config: &Config) -> Duration {
-    let timing = &config.timing;
-    let told = timing.probe.duration() + timing.report.duration() + timing.rtt.duration();
-    let waits = timing.heartbeat.duration() * PATIENCE_HEARTBEATS + Duration::from_millis(TICK_MAX_MS);
-    APPLIED_WITHIN + told + waits
+/// What clients have begun ends (`clients`: until then, how many are left), and the target has applied what came of it (`applied`: how
+/// long that took). How many transactions are left, and how long the target took.
+async fn drained<C, A>(
+    until: Instant,
+    near: Near,
+    mut clients: impl FnMut(Instant) -> C,
+    mut applied: impl FnMut() -> A,
+) -> anyhow::Result<(u64, Duration)>
+where
+    C: Future<Output = anyhow::Result<u64>>,
+    A: Future<Output = anyhow::Result<Duration>>,
+{
+    loop {
+        clients(until).await?;
+        let took = applied().await?;
+        // Otherwise as much again may have been written meanwhile.
+        if !near.is_enough(took, Instant::now() >= until) {
+            continue;
+        }
+        // Others may have begun meanwhile, and have the same patience.
+        let left = clients(Instant::now()).await?;
+        if left == 0 || Instant::now() >= until {
+            return Ok((left, took));
+        }
+    }
+}
+
+/// What an operator is told of a target that is not waited for any longer.
+fn behind(target: &NodeId, what: &str, has_services: bool) -> String {
+    let again = if has_services { "; services start again" } else { "" };
+    format!("{target} is too far behind: {what}. The ports were not closed{again}")
 }
 
 /// Looks until nothing is lacking; at `give_up`, an error with what is.
@@ -152,7 +166,58 @@ fn lacks(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::future::ready;
+
     use super::*;
+    use crate::config::Profile;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// The end of a patience that is over.
+    fn over() -> Instant {
+        Instant::now() - Duration::from_millis(1)
+    }
+
+    /// What comes of a drain whose target takes so many milliseconds, round by round; `left` are transactions of clients after each
+    /// round. And how many rounds there were.
+    async fn drain(until: Instant, took: &[u64], left: &[u64]) -> (u64, u128, usize) {
+        let rounds = Cell::new(0_usize);
+        let clients = |given: Instant| {
+            // Waited for before a round; only counted after it.
+            ready(Ok(if given == until { 0 } else { left[rounds.get() - 1] }))
+        };
+        let applied = || {
+            rounds.set(rounds.get() + 1);
+            ready(Ok(Duration::from_millis(took[rounds.get() - 1])))
+        };
+        let near = Near::of(&Profile::Standard.timing());
+        let (left, took) = drained(until, near, clients, applied).await.unwrap();
+        (left, took.as_millis(), rounds.get())
+    }
+
+    #[tokio::test]
+    async fn whoever_began_while_the_target_applied_has_the_same_patience() {
+        let patient = Instant::now() + HOUR;
+        assert_eq!(drain(patient, &[300, 300, 300], &[2, 1, 0]).await, (0, 300, 3));
+        // Theirs is over: they are counted, and not waited for.
+        assert_eq!(drain(over(), &[300], &[2]).await, (2, 300, 1));
+    }
+
+    #[tokio::test]
+    async fn a_steady_lag_is_waited_for_as_long_as_clients_are_and_then_closed_on() {
+        assert_eq!(drain(Instant::now() + HOUR, &[2_500, 2_500, 700], &[0, 0, 0]).await, (0, 700, 3));
+        assert_eq!(drain(over(), &[2_500], &[0]).await, (0, 2_500, 1));
+        assert_eq!(drain(over(), &[9_000, 100], &[0, 0]).await, (0, 100, 2), "it would be late");
+    }
+
+    #[test]
+    fn of_services_that_were_stopped_it_is_said_that_they_start_again() {
+        let what = "it has 2 transactions yet to apply";
+        let told = "db2 is too far behind: it has 2 transactions yet to apply. The ports were not closed";
+        assert_eq!(behind(&NodeId::from("db2"), what, false), told);
+        assert_eq!(behind(&NodeId::from("db2"), what, true), format!("{told}; services start again"));
+    }
 
     #[test]
     fn a_target_lacks_what_it_has_not_applied_and_all_while_it_says_nothing() {
@@ -169,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn a_target_is_waited_for_until_it_has_all_and_no_longer_than_the_step_may_last() {
         let mut looks = 0;
-        let later = Instant::now() + Duration::from_secs(3600);
+        let later = Instant::now() + HOUR;
         let end = applied(later, || {
             looks += 1;
             Ok((looks < 3).then(|| "it has 1 transactions yet to apply".to_owned()))

@@ -45,15 +45,13 @@ const OFFSET_LOOK: Duration = Duration::from_millis(1);
 const OFFSET_MAX: Duration = Duration::from_secs(1);
 
 impl Executor {
-    /// Nothing is left to apply, everything that will be needed is there. No client notices.
+    /// What is received is applied soon, everything that will be needed is there. No client notices.
     pub(super) async fn prepare_target(&self) -> anyhow::Result<Facts> {
         let mut facts = Facts::new();
         if let Some(mysql) = &self.context.hands.mysql {
             let seen = mysql.facts(STATEMENT).await?;
             running(seen.replication.as_ref())?;
-            let captured = mysql.capture_received(STATEMENT).await?;
-            reached(mysql.drain(&captured.received, DRAIN_STILL_MAX, |_| {}).await?)?;
-            facts.push(fact("applied", captured.received));
+            facts.push(fact("applied", self.keeps_up(mysql).await?));
         }
         if let Some(redis) = &self.context.hands.redis {
             let seen = redis.facts(COMMAND).await?;
