@@ -113,7 +113,7 @@ async fn replace(context: &Context, job: &Job, progress: Progress) -> anyhow::Re
         Ok(keep) => keep,
         Err(error) => {
             let _ = on_disk(&dir, DataDir::drop_incoming).await;
-            return Err(error.context("the database is not stopped, and nothing was replaced"));
+            return not_stopped(resync, &dir, is_own, error).await;
         }
     };
     resync.hold_back(keep).context("the state directory refuses a write")?;
@@ -218,7 +218,7 @@ async fn is_held_everywhere(context: &Context, job: &Job) -> anyhow::Result<()> 
 struct InSync(NodeId);
 
 /// The holder that was copied still is the holder, nobody is to take over from it, and no takeover counts on this node.
-fn is_still_held(context: &Context, job: &Job) -> anyhow::Result<()> {
+pub(super) fn is_still_held(context: &Context, job: &Job) -> anyhow::Result<()> {
     let ledger = context.consensus.committed().borrow().ledger.clone();
     let is_same =
         ledger.holder.as_ref() == Some(&job.from) && ledger.epoch == job.epoch && ledger.run.is_none();
