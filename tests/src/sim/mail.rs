@@ -7,11 +7,19 @@ use baton_runbooks::observe::NodeReport;
 use super::event::{Event, Mail};
 use super::world::World;
 
+/// A report wakes no thread: it leaves with a heartbeat of Raft, after two of them at the latest, and is taken with the next
+/// input of the core, a tick at the latest. In milliseconds, as shipped.
+pub(super) const REPORT_WAITS_MS: u64 = 260;
+
 impl World {
-    /// A report leaves. Where there is more than one log, its link says first of which this node's is.
+    /// A report leaves. Where there is more than one log, its link says first of which this node's is. No report overtakes
+    /// another: they use one connection.
     pub(super) fn send_report(&mut self, from: usize, to: usize, report: &Arc<NodeReport>) {
         self.greet(from, to);
-        if let Some(due) = self.arrives(from, to) {
+        let waits = self.rng.range(0, REPORT_WAITS_MS);
+        if let Some(arrives) = self.arrives(from, to) {
+            let due = (arrives + waits).max(self.told_at[from][to]);
+            self.told_at[from][to] = due;
             self.queue.put(due, Event::News(to, Arc::clone(report)));
         }
     }

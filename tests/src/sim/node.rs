@@ -266,6 +266,7 @@ fn setup(me: NodeId, index: usize, boot: u64, noted: Noted, redis: bool) -> Setu
 
 #[cfg(test)]
 mod tests {
+    use super::super::mail::REPORT_WAITS_MS;
     use super::*;
     use baton_node::config::{Profile, RawTiming, Timing};
 
@@ -288,5 +289,7 @@ mod tests {
         assert_eq!(setup.patience.stalled_ms, 8 * timing.probe.0);
         assert_eq!(setup.patience.settle_ms, timing.lease.0);
         assert_eq!(setup.patience.link_lost_ms, timing.lease.0 / 4);
+        let heartbeats = u64::from(baton_consensus::PATIENCE_HEARTBEATS) * timing.heartbeat.0;
+        assert_eq!(REPORT_WAITS_MS, heartbeats + TICK_MAX_MS);
     }
 }

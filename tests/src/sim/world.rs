@@ -56,6 +56,8 @@ pub struct World {
     pub cut: [[u64; 3]; 3],
     /// Until when messages from one node to another take longer, and by how much.
     pub slow: [[(u64, u64); 3]; 3],
+    /// When the newest report from one node reaches another.
+    pub told_at: [[u64; 3]; 3],
     /// Number of stretches in which a database was open for writing.
     pub origins: usize,
     /// Instants of acknowledged writes of clients.
@@ -110,6 +112,7 @@ impl World {
             raft: Raft::new(3),
             cut: [[0; 3]; 3],
             slow: [[(0, 0); 3]; 3],
+            told_at: [[0; 3]; 3],
             origins: 0,
             ack_times: Vec::new(),
             healed_at: None,
