@@ -19,6 +19,7 @@
 //! | [`outranked`] | force: the lower generation is over | at commits, after every event |
 //! | [`no_storm`] | no protocol proposes without end | at proposals |
 //! | [`served_again`] | liveness after the repair | at the end |
+//! | [`redundancy_returns`] | liveness after the repair: in sync, nothing open | at the end |
 
 pub mod accepted_loss;
 pub mod acked_at_replica;
@@ -32,6 +33,7 @@ pub mod one_change;
 pub mod one_holder;
 pub mod outranked;
 pub mod redis;
+pub mod redundancy_returns;
 pub mod run_settles;
 pub mod served_again;
 pub mod stale_actor;

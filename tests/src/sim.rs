@@ -92,7 +92,7 @@ const SETTLED_LOOKS: u32 = 6;
 pub fn schedule(seed: u64, options: Options) -> Outcome {
     let mut world = World::new(seed, options);
     let mut settled = 0;
-    while world.now < swarm::END_MS && world.violation().is_none() && settled < SETTLED_LOOKS {
+    while world.now < world.ends_at() && world.violation().is_none() && settled < SETTLED_LOOKS {
         world.run_until(world.now + LOOK_MS);
         settled = if world.is_settled() && !world.runs_on() { settled + 1 } else { 0 };
     }

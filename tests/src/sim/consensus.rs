@@ -100,6 +100,7 @@ impl World {
             let log = &mut self.raft.logs[view.log];
             let last = log.newest().clone();
             log.states.push(last);
+            log.stamp(at);
             (view.own_from, view.logged) = (log.last(), log.last());
         }
         self.schedule_apply(leader);
@@ -273,6 +274,7 @@ impl World {
     /// An entry that a quorum has. Invariants look at it before anybody acts on it.
     pub(super) fn commit(&mut self, log: usize, command: &Command) -> bool {
         let committed = self.raft.commit(log, command.clone(), self.options.planted);
+        self.raft.logs[log].stamp(self.now);
         self.tell(|| {
             let refused = if committed.accepted { "" } else { " (refused)" };
             format!("ledger {}: {command}{refused}", standing(&committed.after))

@@ -89,7 +89,9 @@ impl World {
         db.executed.add(tx);
         db.canary = db.canary.max(canary.unwrap_or(0));
         let one = Waiting { tx, canary, client, since };
-        if db.source {
+        let sent = self.has(Planted::AcknowledgedWhenSent) && self.db(1 - node).connected;
+        let db = self.db_mut(node);
+        if db.source && !sent {
             db.waiting.push(one);
             if self.has(Planted::SemiSyncFallsBack) {
                 self.queue.put(since + FALL_BACK_MS, Event::FallBack(node));

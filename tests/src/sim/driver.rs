@@ -219,6 +219,10 @@ impl World {
         if let (Some(false), Some(epoch)) = (accepted, proposal.ends) {
             self.nodes[node].granter.go_on(epoch);
         }
+        if accepted == Some(false) && self.has(Planted::ProposedWithoutEnd) {
+            let again = proposal.clone();
+            return self.propose(node, again.ticket, again.command, again.as_leader, again.ends);
+        }
         let ms = self.rng.range(1, 25);
         self.later(node, ms, Input::Proposed { ticket: proposal.ticket, accepted });
     }

@@ -243,6 +243,7 @@ impl World {
         };
         self.tell(|| format!("{} goes on alone in generation {}", NAMES[node], forced.generation));
         let committed = self.raft.found(node, forced);
+        self.raft.logs[log].stamp(self.now);
         self.forced(node, &committed);
     }
 

@@ -41,7 +41,8 @@ impl World {
             }
             Role::Serving { ports, semi_sync, redis, .. } => {
                 self.open(node, Door::Vip);
-                if !*ports {
+                let stays_closed = self.has(Planted::PortsStayClosed) && self.healed_at.is_some();
+                if !*ports || stays_closed {
                     self.close(node, &[Door::Ports]);
                     return;
                 }
@@ -72,6 +73,9 @@ impl World {
 
     /// A replica again, if it has nothing that the other lacks.
     fn follow(&mut self, node: usize, other: usize) {
+        if self.has(Planted::ReplicaStaysAway) && self.healed_at.is_some() {
+            return;
+        }
         let healed = self.healed_at.is_some() && self.db(other).answers(self.now);
         if healed && self.db(other).executed.missing(&self.db(node).executed) > 0 {
             // Extra transactions keep it out for good, so in a repaired world somebody has ordered a resync.

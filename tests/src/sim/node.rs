@@ -151,7 +151,7 @@ impl Node {
             rate,
             offset,
             agent: None,
-            holder: Holder::new(name.clone(), TERMS, 0),
+            holder: Holder::new(name.clone(), believed(planted), 0),
             granter: Granter::new(name.clone(), terms(planted)),
             pausing: Pausing::default(),
             boot: index as u64 * 1_000,
@@ -193,7 +193,7 @@ impl Node {
     /// A new process: nothing of the last one is left but what is on disk and in the kernel.
     pub fn start_agent(&mut self, index: usize, planted: Option<Planted>) {
         self.boot += 1;
-        self.holder = Holder::new(self.name.clone(), TERMS, self.boot);
+        self.holder = Holder::new(self.name.clone(), believed(planted), self.boot);
         self.granter = Granter::new(self.name.clone(), terms(planted));
         self.pausing = Pausing::default();
         let noted = Noted { opened: self.opened.clone(), redis_boot: self.redis_boot.clone() };
@@ -221,6 +221,12 @@ impl Node {
 
 fn terms(planted: Option<Planted>) -> Terms {
     if planted == Some(Planted::NoMargin) { Terms { margin_ms: 0, ..TERMS } } else { TERMS }
+}
+
+/// The holder's terms.
+fn believed(planted: Option<Planted>) -> Terms {
+    let too_long = planted == Some(Planted::BelievesItsLeaseTooLong);
+    if too_long { Terms { lease_ms: 2 * TERMS.lease_ms, ..TERMS } } else { TERMS }
 }
 
 /// What a start of the agent finds on disk.

@@ -88,4 +88,16 @@ pub enum Planted {
     UndoneAfterPivot,
     /// A switchover begins although nobody has ordered one.
     FailsBack,
+    /// A holder takes its lease for longer than it was granted.
+    BelievesItsLeaseTooLong,
+    /// Semi-sync takes what was sent for received.
+    AcknowledgedWhenSent,
+    /// A takeover raises the epoch by two.
+    EpochSkipped,
+    /// What was refused is proposed again at once.
+    ProposedWithoutEnd,
+    /// Whoever holds the baton in a repaired world does not open its ports.
+    PortsStayClosed,
+    /// Nobody is made a replica in a repaired world.
+    ReplicaStaysAway,
 }

@@ -78,6 +78,8 @@ pub struct Proposal {
 pub struct Log {
     /// The ledger after each entry; the first is empty.
     pub states: Vec<Arc<Ledger>>,
+    /// When each of them was there.
+    pub since: Vec<u64>,
     /// Number of entries that it was founded on. Whoever is taken in gets them at once.
     pub founded_on: usize,
     /// Who votes.
@@ -95,6 +97,16 @@ impl Log {
     /// Number of committed entries.
     pub fn last(&self) -> usize {
         self.states.len() - 1
+    }
+
+    /// Whatever was appended since it was looked at last is there since `at`.
+    pub fn stamp(&mut self, at: u64) {
+        self.since.resize(self.states.len(), at);
+    }
+
+    /// Number of the entries that were there at `at`.
+    pub fn last_at(&self, at: u64) -> usize {
+        self.since.iter().rposition(|since| *since <= at).unwrap_or(0)
     }
 
     /// These are a majority of those who vote.
@@ -135,6 +147,7 @@ impl Raft {
             term: 0,
             logs: vec![Log {
                 states: vec![Arc::new(Ledger::default())],
+                since: vec![0],
                 founded_on: 0,
                 voters: [true; 3],
                 term: 0,
@@ -167,9 +180,10 @@ impl Raft {
     pub fn fork(&mut self, node: usize) -> Vec<Command> {
         let view = &mut self.views[node];
         let states = self.logs[view.log].states[..=view.logged].to_vec();
+        let since = self.logs[view.log].since.clone();
         let mut voters = [false; 3];
         voters[node] = true;
-        self.logs.push(Log { states, founded_on: view.logged, voters, term: 0 });
+        self.logs.push(Log { states, since, founded_on: view.logged, voters, term: 0 });
         let appended = std::mem::take(&mut view.uncommitted);
         let (patience, heard_at) = (view.patience, view.heard_at);
         *view = View {
@@ -287,6 +301,9 @@ fn deviate_after(before: &Ledger, ledger: &mut Ledger, planted: Option<Planted>)
                 loss.at_most_ms = None;
             }
         }
+    }
+    if planted == Some(Planted::EpochSkipped) && before.epoch.0 > 0 && before.epoch < ledger.epoch {
+        ledger.epoch = ledger.epoch.next();
     }
     if planted == Some(Planted::RunForgotten) {
         ledger.run.take_if(|run| matches!(run.state(), RunState::NeedsOperator { .. }));

@@ -4,13 +4,15 @@ use baton_runbooks::ledger::Command;
 use baton_runbooks::model::NodeId;
 
 use super::mysql::Tx;
+use super::node::{DATA, NAMES};
+use super::operator::OperatorAct;
 use super::raft::Committed;
-use super::swarm::START_MS;
+use super::swarm::{END_MS, START_MS};
 use super::world::World;
 use crate::invariants::{
     Effect, accepted_loss, acked_at_replica, epoch_monotonic, lease_never_overlaps,
     no_effect_without_journal, no_lost_write, no_undo_after_pivot, one_change, one_holder, outranked, redis,
-    run_settles, served_again, stale_actor, undo_before_pivot,
+    redundancy_returns, run_settles, served_again, stale_actor, undo_before_pivot,
 };
 
 /// An acknowledged write younger than this is news, in milliseconds.
@@ -131,7 +133,7 @@ impl World {
         self.invariants.hold(self.now, no_lost_write::NAME, no_lost_write::promoted(node, thrown_away));
     }
 
-    /// The schedule is over: service is back, and complete.
+    /// The schedule is over: service is back, and complete; where everything was repaired, redundancy is too.
     pub fn check_end(&mut self) {
         let (at, needs_operator) = (self.now, self.needs_operator());
         let serving = (0..2).find(|node| self.is_serving(*node));
@@ -141,20 +143,46 @@ impl World {
         });
         let outcome = served_again::check(at, self.ack_times.last().copied(), needs_operator, lost);
         self.invariants.hold(at, served_again::NAME, outcome);
+        if self.healed_at.is_some() {
+            let outcome = redundancy_returns::check(&self.redundancy());
+            self.invariants.hold(at, redundancy_returns::NAME, outcome);
+        }
+    }
+
+    fn redundancy(&self) -> redundancy_returns::End {
+        let ledger = self.ledger();
+        let newest = self.raft.newest_log();
+        let due = self.raft.logs[newest].last_at(self.now.saturating_sub(redundancy_returns::APPLIED_MS));
+        let has_all = |node: usize| {
+            let view = &self.raft.views[node];
+            self.nodes[node].agent.is_some() && view.log == newest && view.applied >= due
+        };
+        let comes = self.swarm.verbs.contains(&OperatorAct::AcknowledgeRun);
+        redundancy_returns::End {
+            run: ledger.run.as_ref().map(|run| run.id),
+            abandoned: self.needs_operator() && !comes,
+            paused: ledger.pause.is_some(),
+            in_sync: ledger.has_replica_in_sync(),
+            attached: DATA.into_iter().any(|node| self.db(node).connected),
+            redis_attached: DATA.into_iter().any(|node| self.redis(node).is_none_or(|redis| redis.link_up)),
+            behind: NAMES.into_iter().enumerate().find(|(node, _)| !has_all(*node)).map(|(_, name)| name),
+        }
     }
 
     /// Repaired, and nothing is left to be done: the holder serves in sync, every node has the whole log, the witness leads.
     pub fn is_settled(&self) -> bool {
-        let ledger = self.ledger();
-        let (newest, last) = (self.raft.newest_log(), self.raft.logs[self.raft.newest_log()].last());
+        let last = self.raft.logs[self.raft.newest_log()].last();
         let served = self.ack_times.last().is_some_and(|ack| self.now - ack < LOOK_BACK_MS);
         self.healed_at.is_some()
             && self.raft.leads(2)
-            && self.raft.views.iter().all(|view| view.log == newest && view.applied == last)
-            && ledger.run.is_none()
-            && ledger.pause.is_none()
-            && ledger.has_replica_in_sync()
+            && self.raft.views.iter().all(|view| view.applied == last)
             && served
+            && redundancy_returns::check(&self.redundancy()).is_ok()
+    }
+
+    /// When the schedule is over: what is repaired late has as long as everything else to come to rest.
+    pub fn ends_at(&self) -> u64 {
+        self.healed_at.map_or(END_MS, |healed_at| END_MS.max(healed_at + served_again::BOUND_MS))
     }
 
     /// Some seeds run on although they are at rest: what comes late must not come unseen.

@@ -324,3 +324,35 @@ fn planted_force_keeps_generation_is_caught() {
 fn planted_outranked_keeps_its_doors_is_caught() {
     is_caught(Planted::OutrankedKeepsItsDoors, &["outranked"]);
 }
+
+/// On paper only: the ticket in its kernel ends in time.
+#[test]
+fn planted_believes_its_lease_too_long_is_caught() {
+    is_caught(Planted::BelievesItsLeaseTooLong, &["lease_never_overlaps"]);
+}
+
+#[test]
+fn planted_acknowledged_when_sent_is_caught() {
+    is_caught(Planted::AcknowledgedWhenSent, &["acked_at_replica"]);
+}
+
+#[test]
+fn planted_epoch_skipped_is_caught() {
+    is_caught(Planted::EpochSkipped, &["epoch_monotonic"]);
+}
+
+#[test]
+fn planted_proposed_without_end_is_caught() {
+    is_caught(Planted::ProposedWithoutEnd, &["no_storm"]);
+}
+
+#[test]
+fn planted_ports_stay_closed_is_caught() {
+    is_caught(Planted::PortsStayClosed, &["served_again"]);
+}
+
+/// Service is there, and nothing is lost.
+#[test]
+fn planted_replica_stays_away_is_caught() {
+    is_caught(Planted::ReplicaStaysAway, &["redundancy_returns"]);
+}
