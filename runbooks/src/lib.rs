@@ -24,8 +24,14 @@
 //!
 //! 1. **One input at a time**, stamped with the present instant; all its outputs are begun, in order, before the next one.
 //!    A [`Tick`](agent::Input::Tick) comes at least every [`agent::TICK_MAX_MS`], and when a lease ends.
-//! 2. **Only what is committed.** [`Committed`](agent::Input::Committed) carries an applied ledger, never an older one than
-//!    an earlier start of this agent acted upon: either applied state is durable, or a linearizable read comes first.
+//! 2. **Only what is committed.** [`Committed`](agent::Input::Committed) carries an applied ledger, within one start of the agent
+//!    never an older one than before. The first one after a start may be older than what the last start had applied: how far
+//!    the log is committed is synced with the next entry that is written there, not by itself. What is missing a leader tells,
+//!    and until then it harms nobody. A door opens only with a fresh grant, and whoever grants or decides has applied an entry
+//!    of its own term. Each command names the epoch, generation or run that it was made from. The keeper switches semi-sync off
+//!    only after an *out of sync* that it proposed itself, in this start ([`sync`]). A step that is asked for once more checks
+//!    before it acts (7), and an actor is not led back past what came of its steps: what it had applied before the newest entry
+//!    in its log is never missing. That counts, since a step that opens a database does it with semi-sync off.
 //! 3. **Every proposal comes back** as [`Proposed`](agent::Input::Proposed), within a deadline of the driver's:
 //!    accepted, refused, or unknown. *Refused* means that it can never be applied any more; whatever is less sure is unknown.
 //! 4. **An epoch ends only after another look.** For a proposal with `ends`, the lease thread calls

@@ -1,5 +1,5 @@
 //! Liveness: after everything was repaired, a client's write is acknowledged again within a bound and from then on; or a run
-//! needs an operator, and says so.
+//! needs an operator, and says so. Either way no acknowledged write is missing.
 
 /// Its name.
 pub const NAME: &str = "served_again";
@@ -13,8 +13,10 @@ const FRESH_MS: u64 = 2_000;
 
 /// The schedule is over.
 pub fn check(at: u64, newest_ack: Option<u64>, needs_operator: bool, lost: u32) -> Result<(), String> {
-    if lost > 0 && !needs_operator {
-        return Err(format!("whoever serves in the end lacks {lost} acknowledged writes"));
+    if lost > 0 {
+        return Err(format!(
+            "whoever serves in the end, or both while nobody may, lack {lost} acknowledged writes"
+        ));
     }
     if needs_operator || newest_ack.is_some_and(|ack| at - ack < FRESH_MS) {
         return Ok(());

@@ -83,7 +83,7 @@ impl World {
             self.raft.views[leader].reached_at[node] = at;
             let view = &mut self.raft.views[node];
             (view.term, view.leader, view.heard_at, view.patience) = (term, Some(leader), at, patience);
-            view.logged = last;
+            view.append(last);
             view.uncommitted.clear();
             self.schedule_apply(node);
         }
@@ -101,7 +101,8 @@ impl World {
             let last = log.newest().clone();
             log.states.push(last);
             log.stamp(at);
-            (view.own_from, view.logged) = (log.last(), log.last());
+            view.own_from = log.last();
+            view.append(log.last());
         }
         self.schedule_apply(leader);
     }
@@ -200,7 +201,7 @@ impl World {
         }
         let view = &mut self.raft.views[node];
         (view.elected_at, view.acked_at, view.own_from, view.reached_at) = (at, None, 0, [at; 3]);
-        view.logged = last;
+        view.append(last);
         view.acks.clear();
         self.queue.put(at + self.rng.range(1, HEARTBEAT_MS), Event::Heartbeat(node, term));
         if let Some(voter) = voter {
@@ -264,7 +265,8 @@ impl World {
         }
         for node in 0..3 {
             if node == leader || self.followers(leader).any(|follower| follower == node) {
-                self.raft.views[node].logged = self.raft.log(leader).last() + 1;
+                let logged = self.raft.log(leader).last() + 1;
+                self.raft.views[node].append(logged);
             }
         }
         let accepted = self.commit(log, &proposal.command);
@@ -345,8 +347,9 @@ impl World {
         if fresh && near && (leader != node || self.has_quorum(node)) {
             let step = if self.rng.chance(20) { 1 } else { newest };
             let view = &mut self.raft.views[node];
-            view.applied = (view.applied + step).min(newest).max(founded_on);
-            view.logged = view.logged.max(view.applied);
+            let applied = (view.applied + step).min(newest).max(founded_on);
+            view.append(view.logged.max(applied));
+            view.applied = applied;
             self.tell_committed(node);
             self.schedule_apply(node);
         }

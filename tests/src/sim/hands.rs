@@ -76,9 +76,12 @@ impl World {
         if self.has(Planted::ReplicaStaysAway) && self.healed_at.is_some() {
             return;
         }
-        let healed = self.healed_at.is_some() && self.db(other).answers(self.now);
+        let source = &self.nodes[other];
+        let offers = source.agent.is_some() && source.holder.is_valid(source.local(self.now));
+        let healed = self.healed_at.is_some() && offers && self.db(other).answers(self.now);
         if healed && self.db(other).executed.missing(&self.db(node).executed) > 0 {
-            // Extra transactions keep it out for good, so in a repaired world somebody has ordered a resync.
+            // Extra transactions keep it out for good, so in a repaired world somebody has ordered a resync. Who has no valid
+            // lease offers no copy: it may not know yet who holds the baton.
             let copy = self.db(other).clone();
             self.db_mut(node).copy(&copy);
             self.tell(|| format!("{} is copied from {}", NAMES[node], NAMES[other]));

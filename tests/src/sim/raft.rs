@@ -30,6 +30,8 @@ pub struct View {
     pub patience: u64,
     /// Number of entries that it has applied.
     pub applied: usize,
+    /// What it had applied when it wrote to its log last: so much a new start of its agent knows to be committed.
+    pub kept: usize,
     /// Its patience will be looked at.
     pub campaigning: bool,
     /// It is about to apply more.
@@ -46,6 +48,16 @@ pub struct View {
     pub outranked: Option<(u64, Generation)>,
     /// Its agent waits for the greetings of its peers until then, before it takes part.
     pub settled_at: u64,
+}
+
+impl View {
+    /// It has `logged` entries. With those that are new it syncs how far the log was committed before.
+    pub fn append(&mut self, logged: usize) {
+        if logged > self.logged {
+            self.kept = self.applied;
+        }
+        self.logged = logged;
+    }
 }
 
 /// A command on its way.
@@ -206,7 +218,7 @@ impl Raft {
         log.states.push(Arc::clone(&after));
         log.founded_on = log.last();
         let view = &mut self.views[node];
-        (view.applied, view.logged) = (log.last(), log.last());
+        (view.applied, view.kept, view.logged) = (log.last(), log.last(), log.last());
         Committed { before, after, accepted: true }
     }
 

@@ -7,6 +7,9 @@ use super::event::Event;
 use super::node::{NAMES, TERMS};
 use super::world::World;
 
+/// Percent of the starts of an agent that know less of the log than the one before, where that may be.
+const FORGETS: u64 = 75;
+
 impl World {
     /// Starts what is due to start.
     pub(super) fn live(&mut self, node: usize) {
@@ -29,6 +32,7 @@ impl World {
         it.start_agent(node, planted);
         it.started_at = at;
         let boot = it.boot;
+        self.forget_committed(node);
         self.go_on_alone(node);
         let view = &mut self.raft.views[node];
         view.heard_at = at;
@@ -48,6 +52,20 @@ impl World {
             self.queue.put(due, Event::Probe(node, boot));
             self.queue.put(due + 900, Event::Canary(node, boot));
         }
+    }
+
+    /// How far the log is committed is synced with the next entry, not by itself: a start may know less of that than the last
+    /// one did, until a leader tells it. The snapshot that its log was founded on is on disk.
+    fn forget_committed(&mut self, node: usize) {
+        let founded_on = self.raft.log(node).founded_on.max(1);
+        let view = &self.raft.views[node];
+        let (kept, known) = (view.kept.max(founded_on), view.applied);
+        if known <= kept || !self.rng.chance(FORGETS) {
+            return;
+        }
+        let applied = self.rng.range(kept as u64, known as u64 - 1) as usize;
+        self.raft.views[node].applied = applied;
+        self.tell(|| format!("{} knows of {applied} entries, and knew of {known}", NAMES[node]));
     }
 
     /// The agent has the processor again, and the lease thread says for how long it had not.

@@ -293,7 +293,7 @@ fn planted_pause_ended_but_not_void_is_caught() {
 #[test]
 fn an_end_is_proposed_only_after_another_look() {
     let restarts = |planted: Option<Planted>| {
-        (1_000..1_800).step_by(5).any(|for_ms| {
+        (1_050..1_350).any(|for_ms| {
             let options = Options { calm: true, planted, view_lag_ms: 300, ..Options::default() };
             let mut world = World::new(for_ms, options);
             world.run_until(START_MS);

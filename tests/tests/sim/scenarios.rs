@@ -52,6 +52,27 @@ fn an_agent_that_is_restarted_costs_nothing() {
     survives(&mut world);
 }
 
+/// The holder's last entry is *in sync*, and its next start does not know that it was committed.
+#[test]
+fn an_agent_that_knows_less_after_a_restart_changes_nothing() {
+    let mut knew_less = 0;
+    for seed in 1..30 {
+        let mut world = calm(seed);
+        world.run_until(START_MS);
+        assert!(world.ledger().has_replica_in_sync(), "seed {seed}\n{}", world.story());
+        world.inject(Fault::AgentKill { node: 0, for_ms: 20 * seed });
+        world.run_until(30_000);
+        knew_less += u32::from(world.story().contains("and knew of"));
+        assert_eq!(world.ledger().epoch.0, 1, "seed {seed}\n{}", world.story());
+        let gap = world.longest_gap(START_MS);
+        assert!(gap < 1_500, "seed {seed}: {gap} ms\n{}", world.story());
+        world.heal();
+        world.run_until(33_000);
+        survives(&mut world);
+    }
+    assert!(knew_less > 10, "{knew_less} of 29 starts knew less");
+}
+
 #[test]
 fn a_lost_witness_changes_no_holder() {
     let mut world = in_sync();
