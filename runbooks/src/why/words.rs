@@ -26,6 +26,10 @@ fn heard(by: &[NodeId]) -> String {
     }
 }
 
+fn leads(leader: Option<&NodeId>) -> String {
+    leader.map_or_else(|| "no leader known".to_owned(), |leader| format!("{leader} leads"))
+}
+
 fn lacked(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "not known how much".to_owned(), |bytes| format!("{bytes} bytes"))
 }
@@ -41,8 +45,7 @@ impl fmt::Display for Why {
             Self::HolderHealthy { holder, granted_ms_ago } => {
                 write!(f, ": {holder}, granted {granted_ms_ago} ms ago")
             }
-            Self::NotLeader { leader: Some(leader) } => write!(f, ": {leader} leads"),
-            Self::NotLeader { leader: None } => write!(f, ": no leader known"),
+            Self::NotLeader { leader } => write!(f, ": {}", leads(leader.as_ref())),
             Self::NoQuorum { acknowledged_ms_ago } => {
                 write!(f, ": last acknowledged {}", ago(*acknowledged_ms_ago))
             }
