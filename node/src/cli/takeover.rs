@@ -14,7 +14,7 @@ use super::run::is_confirmed;
 use super::switchover::{ASK_STATUS, checks, conclude, follow};
 use super::{Exit, Failure, Global, Output, block_on, interrupted, screen};
 use crate::api::client::{Client, ClientError};
-use crate::api::types::{ErrorCode, RunResult, TakeoverRequest, WithdrawRequest};
+use crate::api::types::{ErrorCode, RunRecord, RunResult, TakeoverRequest, WithdrawRequest};
 use crate::config::Ms;
 
 /// How often it is looked whether the takeover has begun.
@@ -120,20 +120,24 @@ pub(super) fn run(global: &Global, args: &TakeoverArgs) -> Result<Exit, Failure>
         screen::complain(&why.to_string());
     }
     match record.result {
-        RunResult::RolledBack | RunResult::Abandoned => Err(Failure::new(
-            Exit::RolledBack,
-            format!(
-                "run {} was taken back, and nobody holds the baton: {}. Your word is used up; mend it, then try again",
-                record.number,
-                record.failure.as_deref().unwrap_or("no reason was noted")
-            ),
-        )),
+        RunResult::RolledBack | RunResult::Abandoned => Err(taken_back(&record)),
         RunResult::Running
         | RunResult::Undoing
         | RunResult::Completed
         | RunResult::Degraded
         | RunResult::NeedsOperator => conclude(&record, ASK_STATUS),
     }
+}
+
+fn taken_back(record: &RunRecord) -> Failure {
+    let why = record.failure.as_deref().unwrap_or("no reason was noted");
+    Failure::new(
+        Exit::RolledBack,
+        format!(
+            "run {} was taken back, and nobody holds the baton: {why}. Your word is used up; mend it, then try again",
+            record.number
+        ),
+    )
 }
 
 /// Gives the word and waits for the takeover that uses it; its number. Whatever else happens, an interrupt too, the word is

@@ -30,8 +30,8 @@ struct Other {
     since: Mono,
     /// When its Redis was last seen to follow.
     followed: Option<Mono>,
-    /// Its agent has just started and has not seen its Redis yet: whether that followed meanwhile, the next reports say.
-    unseen: bool,
+    /// Since when its agent, which has just started, has not seen its Redis: whether that followed meanwhile, the next reports say.
+    unseen_since: Option<Mono>,
 }
 
 fn has_verdict(report: &NodeReport, any_of: &[Verdict]) -> bool {
@@ -63,9 +63,17 @@ impl Following {
         }
         let follows = redis.is_some_and(|redis| redis.link_up && !redis.primary && !redis.loading);
         let known = self.other.take().filter(|other| other.node == report.node);
-        let (since, followed) = known.map_or((now, None), |other| (other.since, other.followed));
-        let followed = if follows { Some(now) } else { followed };
-        self.other = Some(Other { node: report.node.clone(), since, followed, unseen: is_unseen(report) });
+        let mut other = known.unwrap_or_else(|| Other {
+            node: report.node.clone(),
+            since: now,
+            followed: None,
+            unseen_since: None,
+        });
+        if follows {
+            other.followed = Some(now);
+        }
+        other.unseen_since = is_unseen(report).then(|| other.unseen_since.unwrap_or(now));
+        self.other = Some(other);
     }
 
     /// For how long, in milliseconds, the Redis of `node` was not seen to follow before the holder's was last seen to take writes,
@@ -74,7 +82,12 @@ impl Following {
     #[must_use]
     pub fn unfollowed_ms(&self, epoch: Epoch, node: &NodeId) -> Option<u64> {
         let other = self.other.as_ref().filter(|other| self.epoch == epoch && other.node == *node)?;
-        let ms = self.written.filter(|_| !other.unseen)?.since_ms(other.followed.unwrap_or(other.since));
+        let written = self.written?;
+        // Also when the next reports never come.
+        if other.unseen_since.is_some_and(|since| written.since_ms(since) < UNFOLLOWED_MIN_MS) {
+            return None;
+        }
+        let ms = written.since_ms(other.followed.unwrap_or(other.since));
         (ms > UNFOLLOWED_MIN_MS).then_some(ms)
     }
 }
@@ -195,6 +208,11 @@ mod tests {
         }
         assert_eq!(told_after(&[new("unknown", Some(UNFOLLOWED_MIN_MS))]), Some(8_000), "it never sees it");
         assert_eq!(told_after(&[new("unknown", None)]), Some(8_000), "it does not say that it is new");
+        // Its agent died again, or begins again and again.
+        let last = [(1_000, follows), (9_000, new("unknown", Some(300))), (14_000, report("db1", false))];
+        assert_eq!(told(&last), Some(13_000));
+        let again = (13_000, new("unknown", Some(300)));
+        assert_eq!(told(&[last[0].clone(), last[1].clone(), again, last[2].clone()]), Some(13_000));
     }
 
     #[test]

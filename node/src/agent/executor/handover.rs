@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use super::super::part_from_clients;
 use super::super::settlement::Settlement;
 use super::act::{DRAIN_STILL_MAX, STATEMENT, fact};
+use super::near::SAY_WHY;
 use super::{Executor, Facts};
 use crate::hands::mysql::close::Closing;
 use crate::hands::mysql::gtid;
@@ -47,11 +48,12 @@ const OFFSET_MAX: Duration = Duration::from_secs(1);
 impl Executor {
     /// What is received is applied soon, everything that will be needed is there. No client notices.
     pub(super) async fn prepare_target(&self) -> anyhow::Result<Facts> {
+        let give_up = Instant::now() + self.limit.saturating_sub(SAY_WHY);
         let mut facts = Facts::new();
         if let Some(mysql) = &self.context.hands.mysql {
             let seen = mysql.facts(STATEMENT).await?;
             running(seen.replication.as_ref())?;
-            facts.push(fact("applied", self.keeps_up(mysql).await?));
+            facts.push(fact("applied", self.keeps_up(mysql, give_up).await?));
         }
         if let Some(redis) = &self.context.hands.redis {
             let seen = redis.facts(COMMAND).await?;

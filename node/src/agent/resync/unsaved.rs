@@ -21,6 +21,8 @@ use crate::hands::mysql::replica::Had;
 /// have no lease for a moment after a change of the leader, and a transaction that waits there for its acknowledgement is here before
 /// it counts as executed there.
 const ASK_FOR: Duration = Duration::from_secs(30);
+/// What this node had is looked at anew when the good answer came later than this.
+const FRESH: Duration = Duration::from_secs(2);
 /// How long after an answer it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -39,21 +41,37 @@ pub(super) async fn must_keep(
     if job.keep || !is_own {
         return Ok(job.keep);
     }
-    let had = match mysql.had(STATEMENT).await {
-        Ok(had) => had,
-        Err(error) => {
-            let error = chain(&error);
-            tracing::warn!(error, "resync: nobody knows what came to this database since; its data are kept");
+    let until = Instant::now() + ASK_FOR;
+    loop {
+        let looked_at = Instant::now();
+        let had = match mysql.had(STATEMENT).await {
+            Ok(had) => had,
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(
+                    error,
+                    "resync: nobody knows what came to this database since; its data are kept"
+                );
+                return Ok(true);
+            }
+        };
+        if covers(job.flavour, &job.saved, &had.extra(&job.state)?)? {
+            return Ok(false);
+        }
+        // What came from the holder itself since then is no loss.
+        let wanted = || is_still_held(context, job);
+        settled(until, ASK_AGAIN, || holder_has(context, job, &had), wanted).await?;
+        // An answer that had to be waited for says nothing of what came to this node meanwhile.
+        if looked_at.elapsed() <= FRESH {
+            return Ok(false);
+        }
+        if Instant::now() >= until {
+            tracing::warn!(
+                "resync: the holder answers too late to know what came to this database since; its data are kept"
+            );
             return Ok(true);
         }
-    };
-    if covers(job.flavour, &job.saved, &had.extra(&job.state)?)? {
-        return Ok(false);
     }
-    // What came from the holder itself since then is no loss.
-    let wanted = || is_still_held(context, job);
-    settled(Instant::now() + ASK_FOR, ASK_AGAIN, || holder_has(context, job, &had), wanted).await?;
-    Ok(false)
 }
 
 /// What this node `had` is saved, or the holder has it too. Asked after this node, or what is in flight would count as extra.
