@@ -81,6 +81,14 @@ fn a_service_that_never_gets_healthy_moves_the_baton_once() -> Result<()> {
     let lab = up(Options { drills: "L3", docker: true, ..plain() })?;
     let healthy = || docker::health(&lab.host(Port::Db1).dir);
     wait::until_true("the service to be healthy", wait::EVERY * 3_000, || Ok(healthy()? == "healthy"))?;
+    // The engine says it first; the gate of the drill asks the agents.
+    let config = lab.config.as_ref().context("a lab with agents has their configuration")?;
+    wait::until_true("the agents to have seen that", wait::EVERY * 600, || {
+        let status = agents::ask(config, SEAT, &["status"])?;
+        let rows = status["nodes"].as_array().context("no nodes")?.iter();
+        let services: Vec<_> = rows.filter_map(|row| row["services"].as_array()).flatten().collect();
+        Ok(!services.is_empty() && services.iter().all(|service| service["state"] == "healthy"))
+    })?;
     let shorter = [("\"2m\"", "\"75s\""), ("\"60s\"", "\"30s\"")];
     let drill = drill::altered(&lab, "container-never-healthy", &shorter)?;
     let outcome = std::thread::scope(|scope| -> Result<Outcome> {
